@@ -1,0 +1,162 @@
+//! What an image stands on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::util::Error;
+
+/// Where a base image comes from, as the user names it (`--base`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BaseRef {
+    /// An image in a registry, normalised (`docker.io/library/debian:12-slim`).
+    Registry(String),
+    /// An OCI image layout folder, with the `org.opencontainers.image.ref.name` to take when it holds several.
+    Layout(PathBuf, Option<String>),
+    /// A tar of an OCI image layout.
+    OciArchive(PathBuf),
+    /// What `docker save` writes.
+    DockerArchive(PathBuf),
+    /// A tar, or a folder, that is the root file system.
+    Rootfs(PathBuf),
+    /// Nothing at all.
+    Scratch,
+}
+
+impl FromStr for BaseRef {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text == "scratch" {
+            return Ok(Self::Scratch);
+        }
+        if text.is_empty() {
+            return Err(Error::usage("`--base` is empty").hint("name an image, `oci:FOLDER`, or `scratch`"));
+        }
+        Ok(match text.split_once(':') {
+            Some(("oci", rest)) => {
+                let (folder, tag) = split_tag(rest);
+                Self::Layout(folder.into(), tag.map(str::to_owned))
+            }
+            Some(("oci-archive", rest)) => Self::OciArchive(rest.into()),
+            Some(("docker-archive", rest)) => Self::DockerArchive(rest.into()),
+            Some(("rootfs", rest)) => Self::Rootfs(rest.into()),
+            _ => Self::Registry(text.to_owned()),
+        })
+    }
+}
+
+/// `FOLDER[:TAG]`: the last colon ends the folder unless a slash follows it.
+pub(crate) fn split_tag(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once(':') {
+        Some((folder, tag)) if !folder.is_empty() && !tag.is_empty() && !tag.contains('/') => (folder, Some(tag)),
+        _ => (text, None),
+    }
+}
+
+impl fmt::Display for BaseRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(reference) => f.write_str(reference),
+            Self::Layout(path, None) => write!(f, "oci:{}", path.display()),
+            Self::Layout(path, Some(tag)) => write!(f, "oci:{}:{tag}", path.display()),
+            Self::OciArchive(path) => write!(f, "oci-archive:{}", path.display()),
+            Self::DockerArchive(path) => write!(f, "docker-archive:{}", path.display()),
+            Self::Rootfs(path) => write!(f, "rootfs:{}", path.display()),
+            Self::Scratch => f.write_str("scratch"),
+        }
+    }
+}
+
+/// What a build must know of the base's file system, read once and kept in the lock.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BaseFacts {
+    /// Symbolic links in the root and one level below it: path without a leading slash → target as it stands.
+    /// A layer must not write a directory over one of them (`bin` → `usr/bin`).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub symlinks: BTreeMap<String, String>,
+    /// Directories in the root (`etc`, `home`, `usr`, ...).
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub directories: BTreeSet<String>,
+    /// The version of its GNU C library (`2.36`); none when it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub glibc: Option<String>,
+    /// Whether `/bin/sh` exists, which an entrypoint script needs.
+    pub shell: bool,
+    /// `/etc/passwd`, to which a line for the image's user may have to be added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passwd: Option<String>,
+    /// `/etc/group`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+impl BaseFacts {
+    /// Resolves a path in the image through the base's symbolic links: `bin/x` → `usr/bin/x`. Links that lead
+    /// out of the root end at the root, as the kernel resolves them in a container.
+    pub fn resolve(&self, path: &str) -> String {
+        let mut pending: Vec<String> = components(path).rev().map(str::to_owned).collect();
+        let mut resolved: Vec<String> = Vec::new();
+        // A chain of links longer than the kernel's limit (40, path_resolution(7)) is a loop.
+        let mut followed = 0;
+        while let Some(component) = pending.pop() {
+            if component == ".." {
+                resolved.pop();
+                continue;
+            }
+            resolved.push(component);
+            let Some(target) = self.symlinks.get(&resolved.join("/")) else { continue };
+            followed += 1;
+            if followed > 40 {
+                break;
+            }
+            resolved.pop();
+            if target.starts_with('/') {
+                resolved.clear();
+            }
+            pending.extend(components(target).rev().map(str::to_owned));
+        }
+        resolved.join("/")
+    }
+}
+
+fn components(path: &str) -> impl DoubleEndedIterator<Item = &str> {
+    path.split('/').filter(|component| !component.is_empty() && *component != ".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_told_apart() {
+        for (text, expected) in [
+            ("scratch", BaseRef::Scratch),
+            ("debian:12-slim", BaseRef::Registry("debian:12-slim".into())),
+            ("oci:a/b", BaseRef::Layout("a/b".into(), None)),
+            ("oci:a/b:tag", BaseRef::Layout("a/b".into(), Some("tag".into()))),
+            ("rootfs:x.tar", BaseRef::Rootfs("x.tar".into())),
+        ] {
+            assert_eq!(text.parse::<BaseRef>().expect("parses"), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_follow_the_links_of_the_base() {
+        let facts = BaseFacts {
+            symlinks: [("bin", "usr/bin"), ("opt", "/srv/../data"), ("loop", "loop"), ("out", "../../x")]
+                .map(|(link, target)| (link.to_owned(), target.to_owned()))
+                .into(),
+            ..BaseFacts::default()
+        };
+        assert_eq!(facts.resolve("/bin/sh"), "usr/bin/sh");
+        assert_eq!(facts.resolve("opt/conda"), "data/conda");
+        assert_eq!(facts.resolve("out/y"), "x/y");
+        assert_eq!(facts.resolve("/usr/lib"), "usr/lib");
+        assert!(facts.resolve("loop/x").contains('x'));
+    }
+}

@@ -1,0 +1,59 @@
+//! Blobs: bytes with a digest, and where they can be read.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use crate::util::{DiffId, Digest};
+
+/// Where the bytes of a blob are.
+#[derive(Debug, Clone)]
+pub enum BlobSource {
+    /// In memory: configs and manifests, never layers.
+    Bytes(Bytes),
+    /// In a file that is whole and holds nothing else.
+    File(PathBuf),
+    /// In a registry, under this reference (`HOST/REPOSITORY[:TAG][@DIGEST]`).
+    Registry(String),
+}
+
+/// Bytes known by their digest (image-spec, descriptor.md).
+#[derive(Debug, Clone)]
+pub struct Blob {
+    /// Media type as the manifest states it.
+    pub media_type: String,
+    /// Digest of the bytes as stored.
+    pub digest: Digest,
+    /// Number of bytes.
+    pub size: u64,
+    /// Where to read them.
+    pub source: BlobSource,
+}
+
+impl Blob {
+    /// A blob of bytes in memory.
+    pub fn from_bytes(media_type: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self {
+            media_type: media_type.into(),
+            digest: Digest::of(&bytes),
+            size: bytes.len() as u64,
+            source: BlobSource::Bytes(bytes.into()),
+        }
+    }
+}
+
+/// A layer of an image: its blob, its diff ID and what the manifest and the history say of it.
+#[derive(Debug, Clone)]
+pub struct LayerBlob {
+    /// The compressed tar.
+    pub blob: Blob,
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Name in the plan (`python`, `numpy`, ...); empty for layers of the base.
+    pub name: String,
+    /// Annotations of its descriptor.
+    pub annotations: BTreeMap<String, String>,
+    /// `created_by` of its history entry.
+    pub created_by: String,
+}

@@ -1,0 +1,21 @@
+//! The plain values that travel between the rooms. Nothing here does I/O.
+
+mod base;
+mod blob;
+mod compression;
+mod parameters;
+mod platform;
+
+pub use base::{BaseFacts, BaseRef};
+pub use blob::{Blob, BlobSource, LayerBlob};
+pub use compression::Compression;
+pub use parameters::{ImageOptions, Parameters, User};
+pub use platform::Platform;
+
+/// The version of the digest contract: part of every key and a label of the image. Raised whenever the bytes of
+/// a layer, config or manifest change for the same lock and parameters.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Where the environment lies in every image unless told otherwise. Below an `envs` folder, because scanners
+/// look for `envs/*/conda-meta`; the same everywhere, so that images share layers.
+pub const DEFAULT_PREFIX: &str = "/opt/conda/envs/default";

@@ -1,0 +1,231 @@
+//! The local content-addressed store: archives as channels serve them, layer blobs, and what is known about
+//! both. Safe under many processes: a file appears under its name only when it is whole, and equal names mean
+//! equal bytes, so the last writer wins harmlessly. It knows nothing of conda.
+//!
+//! ```text
+//! CACHE/v1/archives/<sha256>.<conda|tar.bz2>   what channels serve, verified
+//! CACHE/v1/blobs/sha256/<hex>                  layer blobs
+//! CACHE/v1/records/<kind>/<key>.json           what is known: layer key → blob, archive → facts, ...
+//! CACHE/v1/index/                              channel indexes (rattler's own format)
+//! CACHE/v1/interpreters/<key>/                 unpacked CPythons that make byte code
+//! CACHE/v1/tmp/                                unfinished files; each locked by the process that writes it
+//! ```
+
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::util::error::ResultExt as _;
+use crate::util::files::{self, named, persist};
+use crate::util::{Digest, Error, Hasher, Result};
+
+/// Names the version of the store's folder layout.
+const VERSION: &str = "v1";
+
+/// The store in one cache folder.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// What a record is about; one folder each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKind {
+    /// Layer key → blob.
+    Layer,
+    /// Archive sha256 → package facts.
+    Facts,
+    /// Base image → base facts.
+    Base,
+}
+
+impl RecordKind {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Layer => "layers",
+            Self::Facts => "facts",
+            Self::Base => "bases",
+        }
+    }
+}
+
+impl Store {
+    /// Opens the store in `cache`, making it when it does not exist.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or written to.
+    pub fn open(cache: &Path) -> Result<Self> {
+        let root = std::path::absolute(cache).map_err(|error| named(cache, error))?.join(VERSION);
+        for folder in ["archives", "blobs/sha256", "records", "index", "interpreters", "tmp"] {
+            fs::create_dir_all(root.join(folder))
+                .context(|| format!("the cache folder `{}` cannot be used", cache.display()))
+                .map_err(|error| error.hint("choose another with `--cache-dir`"))?;
+        }
+        let store = Self { root };
+        store.sweep();
+        Ok(store)
+    }
+
+    /// The folder of channel indexes.
+    pub fn index(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    /// The folder of an unpacked interpreter.
+    pub fn interpreter(&self, key: &Digest) -> PathBuf {
+        self.root.join("interpreters").join(key.hex())
+    }
+
+    /// The folder for unfinished work.
+    pub fn scratch(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Where the archive with this sha256 is or will be. `extension` is `conda` or `tar.bz2`.
+    pub fn archive(&self, sha256: &Digest, extension: &str) -> PathBuf {
+        self.root.join("archives").join(format!("{}.{extension}", sha256.hex()))
+    }
+
+    /// Where an unfinished download of that archive is kept between runs, so that it can be resumed.
+    pub fn partial_archive(&self, sha256: &Digest) -> PathBuf {
+        self.root.join("archives").join(format!("{}.part", sha256.hex()))
+    }
+
+    /// Where the blob with this digest is or will be.
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs").join("sha256").join(digest.hex())
+    }
+
+    /// Whether the blob is there, whole: of the expected size.
+    pub fn has_blob(&self, digest: &Digest, size: u64) -> bool {
+        std::fs::metadata(self.blob(digest)).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
+    }
+
+    /// Begins a new blob.
+    ///
+    /// # Errors
+    /// When no file can be made in the store.
+    pub fn new_blob(&self) -> Result<BlobWriter> {
+        Ok(BlobWriter { file: self.temporary()?, hasher: Hasher::default(), store: self.clone() })
+    }
+
+    /// A temporary file in the store, locked so that another process's [`Store::open`] does not sweep it away.
+    ///
+    /// # Errors
+    /// When no file can be made in the store.
+    pub fn temporary(&self) -> Result<tempfile::NamedTempFile> {
+        let folder = self.scratch();
+        let file = tempfile::NamedTempFile::new_in(&folder).map_err(|error| named(&folder, error))?;
+        file.as_file().lock().map_err(|error| named(file.path(), error))?;
+        Ok(file)
+    }
+
+    /// Reads what is known under a key; nothing when there is no record or it cannot be read.
+    pub fn record<T: DeserializeOwned>(&self, kind: RecordKind, key: &Digest) -> Option<T> {
+        let bytes = std::fs::File::open(self.record_path(kind, key)).ok()?;
+        serde_json::from_reader(BufReader::new(bytes)).ok()
+    }
+
+    /// Remembers something under a key.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn remember<T: Serialize>(&self, kind: RecordKind, key: &Digest, value: &T) -> Result<()> {
+        files::write_atomic(&self.record_path(kind, key), &crate::util::json::canonical(value)?)
+    }
+
+    fn record_path(&self, kind: RecordKind, key: &Digest) -> PathBuf {
+        self.root.join("records").join(kind.folder()).join(format!("{}.json", key.hex()))
+    }
+
+    /// Removes unfinished files that no living process writes. Best effort: what cannot be removed stays.
+    fn sweep(&self) {
+        let Ok(entries) = std::fs::read_dir(self.scratch()) else { return };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let Ok(file) = std::fs::File::open(&path) else { continue };
+            if file.try_lock().is_err() {
+                continue;
+            }
+            // A file between its creation and its lock is young: leave it alone.
+            let young = entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() < 60));
+            if !young {
+                let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            }
+        }
+    }
+}
+
+/// A blob that is being written; it enters the store when it is finished, or not at all.
+pub struct BlobWriter {
+    file: tempfile::NamedTempFile,
+    hasher: Hasher,
+    store: Store,
+}
+
+impl BlobWriter {
+    /// Puts the blob into the store; returns its digest and size.
+    ///
+    /// # Errors
+    /// Those of the file system; a digest other than `expected`.
+    pub fn finish(self, expected: Option<&Digest>) -> Result<(Digest, u64)> {
+        let (digest, size) = self.hasher.finish();
+        if let Some(expected) = expected
+            && *expected != digest
+        {
+            return Err(Error::user(format!("a blob that should be {expected} is {digest}"))
+                .hint("it was damaged on its way or on the server; try again"));
+        }
+        persist(self.file, &self.store.blob(&digest))?;
+        Ok((digest, size))
+    }
+
+    /// Fills the blob from a reader to its end.
+    ///
+    /// # Errors
+    /// Those of the reader and of the file system.
+    pub fn fill(&mut self, mut reader: impl Read) -> io::Result<u64> {
+        io::copy(&mut reader, self)
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.as_file_mut().write_all(bytes).map_err(|error| io::Error::from(named(&self.store.root, error)))?;
+        self.hasher.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_enters_the_store_only_when_it_is_what_was_expected() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).expect("opens");
+        let mut writer = store.new_blob().expect("begins");
+        writer.write_all(b"abc").expect("writes");
+        let wrong = Digest::of("abd");
+        assert!(writer.finish(Some(&wrong)).is_err());
+        assert!(!store.has_blob(&wrong, 3));
+        assert!(!store.has_blob(&Digest::of("abc"), 3));
+
+        let mut writer = store.new_blob().expect("begins");
+        writer.write_all(b"abc").expect("writes");
+        let (digest, size) = writer.finish(Some(&Digest::of("abc"))).expect("finishes");
+        assert!(store.has_blob(&digest, size));
+        assert!(!store.has_blob(&digest, size + 1));
+    }
+}
