@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# make.sh [--out DIR]: a conda channel with a real CPython 3.11, its libraries and some seventy packages, made from what apt
+# and pip reach. Takes a few minutes once, then nothing. Default DIR: examples/.cache/channel
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../lib.sh"
+
+out=$EXAMPLES_CACHE/channel
+while [ $# -gt 0 ]; do
+    case $1 in
+    --out) out=${2:?--out needs a folder} && shift 2 ;;
+    *) die "usage: make.sh [--out DIR]" ;;
+    esac
+done
+
+python() { PYTHONDONTWRITEBYTECODE=1 PYTHONUTF8=1 "$EXAMPLES_CACHE/channel-venv/bin/python" "$@"; }
+
+# Wheels for the Python that goes into the channel, whatever Python runs pip.
+download_wheels() { # DIR REQUIREMENTS
+    python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
+        --implementation cp --python-version 3.11.2 \
+        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+        -d "$1" -r "$here/requirements/$2.txt"
+}
+
+make_channel() { # OUT SCRATCH
+    local scratch=$2
+    note "making the example channel (some minutes, once)"
+    need_apt patchelf=patchelf dpkg-deb=dpkg
+    need_venv "$EXAMPLES_CACHE/channel-venv" "$here/requirements/tools.txt"
+    # shellcheck disable=SC2046 # one name per line
+    apt_download "$scratch/debs" $(python "$here/make_channel.py" --list-debs)
+    download_wheels "$scratch/wheels" wheels
+    download_wheels "$scratch/older" wheels-older
+    mv "$scratch"/older/* "$scratch/wheels"
+    python "$here/make_channel.py" "$scratch/debs" "$scratch/wheels" "$1" "$scratch"
+}
+
+key=$(digest_of "$here"/make.sh "$here"/*.py "$here"/requirements/*.txt)
+make_once "$out" "$key" make_channel
