@@ -63,7 +63,7 @@ need_apt() {
 apt_download() {
     local dir=$1
     shift
-    [ "$(dpkg --print-architecture)" = amd64 ] || die "the examples are made from Debian's amd64 packages; this is $(dpkg --print-architecture)"
+    [ "$(dpkg --print-architecture)" = amd64 ] || die "the examples need Debian on amd64, not $(dpkg --print-architecture)"
     mkdir -p "$dir"
     (cd "$dir" && apt_retry apt-get download -q -o APT::Sandbox::User=root "$@")
 }

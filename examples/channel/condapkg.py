@@ -9,9 +9,10 @@ import json
 import os
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import zstandard
 
@@ -218,7 +219,7 @@ def index_in(tar: tarfile.TarFile) -> dict[str, Any]:
     for entry in tar:
         file = tar.extractfile(entry) if entry.name == "info/index.json" else None
         if file is not None:
-            return json.load(file)
+            return dict(json.load(file))
     raise ValueError("an archive without info/index.json")
 
 

@@ -7,9 +7,9 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional
 
 from condapkg import PLACEHOLDER, Package, link, put, short_hash
 
@@ -32,7 +32,7 @@ class Recipe:
     extension: str = ".conda"
     build_suffix: str = ""
     generic: bool = False
-    finish: Optional[Finish] = None
+    finish: Finish | None = None
 
 
 def place(path: str) -> str | None:
@@ -117,6 +117,8 @@ def finish_python(raw: Path, root: Path) -> None:
     # Need libraries that the channel does not have.
     for name in ("nis", "_dbm"):
         (lib / f"lib-dynload/{name}.cpython-311-x86_64-linux-gnu.so").unlink()
+    # A second name for a file that relocation changes.
+    (lib / "_sysconfigdata__linux_x86_64-linux-gnu.py").unlink()
     # Says that only apt may add packages.
     (lib / "EXTERNALLY-MANAGED").unlink()
     put(lib / "site-packages/README.txt", "This folder is for packages.\n")

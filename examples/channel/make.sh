@@ -3,6 +3,7 @@
 # and pip reach. Takes a few minutes once, then nothing. Default DIR: examples/.cache/channel
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=examples/lib.sh
 . "$here/../lib.sh"
 
 out=$EXAMPLES_CACHE/channel

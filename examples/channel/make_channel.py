@@ -29,7 +29,9 @@ def make_wheel(wheel: Path, work: Path, staged: Path, channel: Path) -> None:
 
 def record_sources(debs: Path, wheel_files: list[Path], channel: Path) -> None:
     """What the channel was made of: Debian's packages are those that the mirror had that day."""
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in [*sorted(debs.glob("*.deb")), *wheel_files]]
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in [*sorted(debs.glob("*.deb")), *wheel_files]
+    ]
     put(channel / "sources.txt", "".join(lines))
 
 

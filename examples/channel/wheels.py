@@ -8,9 +8,9 @@ import os
 import re
 import subprocess
 import zipfile
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Iterator
 
 from packaging.metadata import RawMetadata, parse_email
 from packaging.requirements import Requirement
@@ -24,7 +24,12 @@ SITE = f"lib/python{PYTHON}/site-packages"
 CONDA_NAMES = {"typing-extensions": "typing_extensions", "tzdata": "python-tzdata", "msgpack": "msgpack-python"}
 # Both formats must be read; small packages, because bzip2 is slow.
 AS_TAR_BZ2 = {"idna", "jinja2", "markupsafe", "pytz", "six", "toolz", "wheel", "click", "iniconfig", "jmespath"}
-LIBRARIES = {"libgcc_s.so.1": "libgcc >=12", "libstdc++.so.6": "libstdcxx >=12", "libz.so.1": "libzlib", "libgomp.so.1": "libgomp"}
+LIBRARIES = {
+    "libgcc_s.so.1": "libgcc >=12",
+    "libstdc++.so.6": "libstdcxx >=12",
+    "libz.so.1": "libzlib",
+    "libgomp.so.1": "libgomp",
+}
 # What a marker sees: CPython 3.11 on linux-64, whatever runs this script.
 MARKERS = {
     "python_version": PYTHON,
@@ -76,8 +81,7 @@ def entry_points(text: str) -> list[str]:
 
 
 def script_for(entry: str) -> str:
-    name, target = (part.strip() for part in entry.split("=", 1))
-    module, function = target.split(":")
+    module, function = entry.split("=", 1)[1].strip().split(":")
     top = function.split(".")[0]
     return (
         f"#!{PLACEHOLDER}/bin/python\n# -*- coding: utf-8 -*-\nimport re\nimport sys\n\nfrom {module} import {top}\n\n"
@@ -132,10 +136,9 @@ def glibc_of(filename: str) -> str:
 def compile_python(root: Path, folder: str, python: Path) -> None:
     """Ships byte code with the source, as conda packages do, with paths relative to the prefix in it."""
     libraries = ":".join(str(python / name / "root/lib") for name in ("libzlib", "libexpat"))
-    command = [str(python / "python/root/bin/python3.11"), "-S", "-B", "-m", "compileall", "-q", "--invalidation-mode", "timestamp"]
+    command = [str(python / "python/root/bin/python3.11"), *"-S -B -m compileall -q --invalidation-mode timestamp".split()]
     environment = {"LD_LIBRARY_PATH": libraries, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
-    # Some packages carry files that are no Python 3; compileall says so on stdout and compiles the others.
-    subprocess.run([*command, folder], cwd=root, env=environment, stdout=subprocess.DEVNULL, check=False)
+    subprocess.run([*command, folder], cwd=root, env=environment, check=True)
     for path in sorted((root / folder).rglob("*.pyc")):
         source = path.parent.parent / (path.name.split(".")[0] + ".py")
         mtime = int(source.stat().st_mtime)
