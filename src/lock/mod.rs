@@ -1,1 +1,180 @@
-//! lock
+//! The lock: exact packages and everything else that an image's bytes depend on, beside the build's
+//! [`crate::model::Parameters`]. It knows nothing of solving.
+
+mod file;
+mod normalise;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rattler_conda_types::{GenericVirtualPackage, RepoDataRecord, Subdir};
+use serde::{Deserialize, Serialize};
+
+use crate::model::BaseFacts;
+use crate::util::{Digest, Error, Result};
+
+pub use file::{parse, read, render, write};
+pub use normalise::{Inputs, canonical_channel, canonical_url, inputs_digest, normalised};
+
+/// A complete, solved environment on a base.
+#[derive(Debug, Clone)]
+pub struct Lock {
+    /// Digest of what the lock was made from (specs, channels, target, base).
+    pub inputs: Digest,
+    /// The conda subdir of the target.
+    pub subdir: Subdir,
+    /// The channels that were searched, in order, without credentials.
+    pub channels: Vec<String>,
+    /// The virtual packages of the target, declared and never detected.
+    pub virtual_packages: Vec<GenericVirtualPackage>,
+    /// What the user asked for, as written.
+    pub specs: Vec<String>,
+    /// `variables:` of the environment.
+    pub variables: BTreeMap<String, String>,
+    /// What the image stands on.
+    pub base: LockedBase,
+    /// The packages, sorted by name.
+    pub packages: Vec<LockedPackage>,
+}
+
+/// The base image, pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LockedBase {
+    /// As the user named it.
+    pub reference: String,
+    /// Digest of its manifest for the target platform.
+    pub digest: Digest,
+    /// What was read from its layers.
+    pub facts: BaseFacts,
+}
+
+impl LockedBase {
+    /// Whether it lies on this machine instead of in a registry.
+    pub fn is_local(&self) -> bool {
+        !matches!(self.reference.parse(), Ok(crate::model::BaseRef::Registry(_) | crate::model::BaseRef::Scratch))
+    }
+}
+
+/// A package and what only its archive knows.
+#[derive(Debug, Clone)]
+pub struct LockedPackage {
+    /// Name, version, build, hashes, dependencies and URL. `sha256` is always there.
+    pub record: RepoDataRecord,
+    /// What was read from the archive when locking.
+    pub facts: PackageFacts,
+}
+
+/// What a lock keeps of an archive beside its hash, so that plan and keys need no archive.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PackageFacts {
+    /// Paths (in the prefix) that other packages own too and win; they stay out of image and record.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub left_out: BTreeSet<String>,
+    /// Whether byte code is made for it: a noarch Python package with modules, or one whose modules are changed
+    /// by prefix replacement.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub bytecode: bool,
+    /// What activating the environment does for this package.
+    #[serde(skip_serializing_if = "Activation::is_empty")]
+    pub activation: Activation,
+    /// The post-link script (path in the prefix), which is not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub post_link: Option<String>,
+}
+
+/// What `etc/conda/activate.d` and `etc/conda/env_vars.d` of a package do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Activation {
+    /// What is done to the environment, in the order of activation. `$CONDA_PREFIX` stands for the prefix.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<ActivationStep>,
+    /// Scripts that do more than set and unset literals, and have to be sourced by a shell.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub dynamic: BTreeSet<String>,
+}
+
+/// One variable that activation sets (`value`) or unsets (no value), and the file that says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActivationStep {
+    /// The file, relative to the prefix. Activation goes through the files by name.
+    pub file: String,
+    /// The variable.
+    pub name: String,
+    /// Its value; `$CONDA_PREFIX` in it stands for the prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+impl Activation {
+    fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.dynamic.is_empty()
+    }
+}
+
+impl LockedPackage {
+    /// The normalised name.
+    pub fn name(&self) -> &str {
+        self.record.package_record.name.as_normalized()
+    }
+
+    /// `name-version-build`.
+    pub fn full_name(&self) -> String {
+        let record = &self.record.package_record;
+        format!("{}-{}-{}", record.name.as_normalized(), record.version, record.build)
+    }
+
+    /// Digest of the archive.
+    ///
+    /// # Errors
+    /// When the lock gives none.
+    pub fn sha256(&self) -> Result<Digest> {
+        archive_digest(&self.record)
+    }
+
+    /// Size of the archive in bytes; 0 when the channel does not say.
+    pub fn size(&self) -> u64 {
+        self.record.package_record.size.unwrap_or(0)
+    }
+}
+
+/// The sha256 of a record's archive.
+///
+/// # Errors
+/// When the record has none: the download fills it in.
+pub fn archive_digest(record: &RepoDataRecord) -> Result<Digest> {
+    let sha256 = record.package_record.sha256.ok_or_else(|| {
+        Error::user(format!("`{}` has no sha256 in the lock", record.identifier))
+            .hint("make the lock again with `condaimg lock`")
+    })?;
+    Ok(Digest::from_bytes(sha256.into()))
+}
+
+impl Lock {
+    /// The package with this normalised name.
+    pub fn package(&self, name: &str) -> Option<&LockedPackage> {
+        self.packages.binary_search_by(|package| package.name().cmp(name)).ok().map(|index| &self.packages[index])
+    }
+
+    /// The named packages and everything that they depend on, by normalised name.
+    pub fn closure<'a>(&'a self, roots: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
+        let mut found = BTreeSet::new();
+        let mut pending: Vec<&str> = roots.into_iter().collect();
+        while let Some(name) = pending.pop() {
+            let Some(package) = self.package(name) else { continue };
+            if found.insert(package.name()) {
+                let depends = &package.record.package_record.depends;
+                pending.extend(depends.iter().filter_map(|spec| spec.split_whitespace().next()));
+            }
+        }
+        found
+    }
+
+    /// Seconds since 1970 at which the newest package was built; 0 when no channel says.
+    pub fn newest_build(&self) -> i64 {
+        let times = self.packages.iter().filter_map(|package| package.record.package_record.timestamp.as_ref());
+        times.map(|time| time.jiff_timestamp().as_second()).max().unwrap_or(0)
+    }
+}

@@ -1,1 +1,18 @@
-//! pack
+//! Packing: from archives in the store to layer blobs. It knows neither registries nor policies.
+
+pub mod activation;
+pub mod archive;
+pub mod bytecode;
+pub mod compress;
+pub mod environment;
+pub mod facts;
+pub mod layer;
+pub mod layout;
+mod record;
+pub mod segment;
+pub mod tarball;
+
+pub use archive::{Archive, archive_at};
+pub use compress::{Compressors, LayerDigests, codec_id};
+pub use layer::{Packer, PackerOptions};
+pub use segment::Target;

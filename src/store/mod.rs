@@ -109,7 +109,7 @@ impl Store {
     /// # Errors
     /// When no file can be made in the store.
     pub fn new_blob(&self) -> Result<BlobWriter> {
-        Ok(BlobWriter { file: self.temporary()?, hasher: Hasher::default(), store: self.clone() })
+        Ok(BlobWriter { file: Some(self.temporary()?), hasher: Hasher::default(), store: self.clone() })
     }
 
     /// A temporary file in the store, locked so that another process's [`Store::open`] does not sweep it away.
@@ -164,7 +164,7 @@ impl Store {
 
 /// A blob that is being written; it enters the store when it is finished, or not at all.
 pub struct BlobWriter {
-    file: tempfile::NamedTempFile,
+    file: Option<tempfile::NamedTempFile>,
     hasher: Hasher,
     store: Store,
 }
@@ -174,15 +174,24 @@ impl BlobWriter {
     ///
     /// # Errors
     /// Those of the file system; a digest other than `expected`.
-    pub fn finish(self, expected: Option<&Digest>) -> Result<(Digest, u64)> {
-        let (digest, size) = self.hasher.finish();
+    pub fn finish(mut self, expected: Option<&Digest>) -> Result<(Digest, u64)> {
+        self.complete(expected)
+    }
+
+    /// As [`Self::finish`], for an owner that cannot give the writer away. It takes no more bytes afterwards.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn complete(&mut self, expected: Option<&Digest>) -> Result<(Digest, u64)> {
+        let file = self.file.take().ok_or_else(finished)?;
+        let (digest, size) = std::mem::take(&mut self.hasher).finish();
         if let Some(expected) = expected
             && *expected != digest
         {
             return Err(Error::user(format!("a blob that should be {expected} is {digest}"))
                 .hint("it was damaged on its way or on the server; try again"));
         }
-        persist(self.file, &self.store.blob(&digest))?;
+        persist(file, &self.store.blob(&digest))?;
         Ok((digest, size))
     }
 
@@ -197,14 +206,19 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.as_file_mut().write_all(bytes).map_err(|error| io::Error::from(named(&self.store.root, error)))?;
+        let file = self.file.as_mut().ok_or_else(finished)?;
+        file.as_file_mut().write_all(bytes).map_err(|error| io::Error::from(named(&self.store.root, error)))?;
         self.hasher.update(bytes);
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        Ok(())
     }
+}
+
+fn finished() -> Error {
+    Error::bug("a finished blob was written to")
 }
 
 #[cfg(test)]

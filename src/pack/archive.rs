@@ -1,0 +1,317 @@
+//! Reading conda archives (`.conda`, `.tar.bz2`) as streams of checked entries.
+//!
+//! Archives come from strangers. Every entry is checked before anything is done with it: an absolute path, one
+//! that climbs with `..`, a device, or a path below a symbolic link that leads out of the prefix ends the build
+//! with the package's name.
+
+use std::collections::HashMap;
+use std::io::{Read, Seek as _};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use fs_err::File;
+use rattler_package_streaming::{read, seek};
+
+use crate::util::error::ResultExt as _;
+use crate::util::{Error, Result};
+
+/// An archive in the store.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    /// The file.
+    pub path: PathBuf,
+    /// `name-version-build`, for messages.
+    pub package: String,
+    /// Which of the two formats it has.
+    pub format: Format,
+}
+
+/// The archive formats of conda.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A stored zip of two zstd tars.
+    Conda,
+    /// A bzip2 tar.
+    TarBz2,
+}
+
+impl Format {
+    /// The format that a file name stands for.
+    pub fn of(file_name: &str) -> Option<Self> {
+        match file_name {
+            name if name.ends_with(".conda") => Some(Self::Conda),
+            name if name.ends_with(".tar.bz2") => Some(Self::TarBz2),
+            _ => None,
+        }
+    }
+
+    /// The extension, as the store uses it.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Conda => "conda",
+            Self::TarBz2 => "tar.bz2",
+        }
+    }
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file with content.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link with its target as it stands.
+    Symlink(String),
+    /// A hard link to an earlier entry of the archive.
+    Hardlink(String),
+}
+
+/// One checked entry.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Path in the archive, without `./` and trailing slashes.
+    pub path: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Number of content bytes.
+    pub size: u64,
+    /// Permission bits as the archive has them.
+    pub mode: u32,
+    /// Seconds since 1970.
+    pub mtime: u64,
+}
+
+type Visit<'a> = dyn FnMut(&Entry, &mut dyn Read) -> Result<ControlFlow<()>> + 'a;
+
+impl Archive {
+    /// Visits the entries of the package's metadata (`info/`) until the visitor breaks.
+    ///
+    /// # Errors
+    /// Those of the visitor, unreadable or hostile archives.
+    pub fn visit_info(&self, mut visit: impl FnMut(&Entry, &mut dyn Read) -> Result<ControlFlow<()>>) -> Result<()> {
+        let file = self.open()?;
+        match self.format {
+            Format::Conda => {
+                let mut tar = seek::stream_conda_info(file).map_err(|error| self.broken(error))?;
+                self.visit(&mut tar, &mut visit)
+            }
+            Format::TarBz2 => self.visit(&mut read::stream_tar_bz2(file), &mut |entry, reader| {
+                if entry.path.starts_with("info/") { visit(entry, reader) } else { Ok(ControlFlow::Continue(())) }
+            }),
+        }
+    }
+
+    /// Visits the entries that are installed (all but `info/`) until the visitor breaks.
+    ///
+    /// # Errors
+    /// Those of the visitor, unreadable or hostile archives.
+    pub fn visit_content(&self, mut visit: impl FnMut(&Entry, &mut dyn Read) -> Result<ControlFlow<()>>) -> Result<()> {
+        let file = self.open()?;
+        match self.format {
+            Format::Conda => {
+                let mut tar = seek::stream_conda_content(file).map_err(|error| self.broken(error))?;
+                self.visit(&mut tar, &mut visit)
+            }
+            Format::TarBz2 => self.visit(&mut read::stream_tar_bz2(file), &mut |entry, reader| {
+                let metadata = entry.path == "info" || entry.path.starts_with("info/");
+                if metadata { Ok(ControlFlow::Continue(())) } else { visit(entry, reader) }
+            }),
+        }
+    }
+
+    /// The whole content of one installed file; nothing when the archive does not hold it.
+    ///
+    /// # Errors
+    /// As [`Self::visit_content`].
+    pub fn content_of(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let mut content = None;
+        self.visit_content(|entry, reader| {
+            if entry.path != path || entry.kind != Kind::File {
+                return Ok(ControlFlow::Continue(()));
+            }
+            content = Some(read_whole(entry, reader)?);
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(content)
+    }
+
+    fn open(&self) -> Result<std::io::BufReader<File>> {
+        let mut file = File::open(&self.path)?;
+        file.rewind()?;
+        Ok(std::io::BufReader::with_capacity(256 * 1024, file))
+    }
+
+    fn visit(&self, tar: &mut tar::Archive<impl Read>, visit: &mut Visit<'_>) -> Result<()> {
+        let mut symlinks = HashMap::new();
+        for entry in tar.entries().map_err(|error| self.broken(error))? {
+            let mut raw = entry.map_err(|error| self.broken(error))?;
+            let Some(entry) = self.check(&raw)? else { continue };
+            refuse_below_outward_link(&entry.path, &symlinks).map_err(|error| self.hostile(&error))?;
+            if let Kind::Symlink(target) = &entry.kind {
+                symlinks.insert(entry.path.clone(), target.clone());
+            }
+            let flow = visit(&entry, &mut raw).context(|| format!("cannot pack `{}`", self.package))?;
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The checked form of a raw entry; nothing for entries that only carry metadata of the format.
+    fn check(&self, raw: &tar::Entry<'_, impl Read>) -> Result<Option<Entry>> {
+        let header = raw.header();
+        let shown = String::from_utf8_lossy(&raw.path_bytes()).into_owned();
+        let link = || -> Result<String> {
+            let bytes = raw.link_name_bytes().ok_or_else(|| self.hostile(&format!("link `{shown}` has no target")))?;
+            String::from_utf8(bytes.into_owned())
+                .map_err(|_| self.hostile(&format!("the target of link `{shown}` is not UTF-8")))
+        };
+        let kind = match header.entry_type() {
+            tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => Kind::File,
+            tar::EntryType::Directory => Kind::Directory,
+            tar::EntryType::Symlink => Kind::Symlink(link()?),
+            tar::EntryType::Link => Kind::Hardlink(safe_path(&link()?).map_err(|error| self.hostile(&error))?),
+            tar::EntryType::XGlobalHeader => return Ok(None),
+            other => return Err(self.hostile(&format!("`{shown}` is a device or of unknown kind ({:?})", other))),
+        };
+        let path = safe_path(&shown).map_err(|error| self.hostile(&error))?;
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let number = |result: std::io::Result<u64>| result.map_err(|error| self.broken(error));
+        Ok(Some(Entry {
+            path,
+            kind,
+            size: raw.size(),
+            mode: header.mode().map_err(|error| self.broken(error))?,
+            mtime: number(header.mtime())?,
+        }))
+    }
+
+    /// An error about an archive that cannot be read.
+    pub fn broken(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::user(format!("the archive of `{}` is damaged (`{}`)", self.package, self.path.display()))
+            .hint("the channel serves it so, or the cache's disk is failing: tell the channel's owner, or remove the file and try again")
+            .caused_by(error)
+    }
+
+    /// An error about an archive that must not be packed.
+    pub fn hostile(&self, what: &str) -> Error {
+        Error::user(format!("package `{}` is refused: {what}", self.package))
+            .hint("such an entry could write outside of the environment; tell the channel's owner")
+    }
+}
+
+/// A path of an archive in normal form: relative, without `.`, `..`, empty parts or NUL.
+///
+/// # Errors
+/// What is wrong with it, as a sentence.
+pub fn safe_path(path: &str) -> Result<String, String> {
+    if path.starts_with('/') {
+        return Err(format!("`{path}` is an absolute path"));
+    }
+    if path.contains('\0') {
+        return Err(format!("`{}` holds a NUL", path.escape_debug()));
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => return Err(format!("`{path}` climbs with `..`")),
+            part => parts.push(part),
+        }
+    }
+    Ok(parts.join("/"))
+}
+
+/// Where a path lies after following the links among its parent directories; links relative to the prefix.
+///
+/// # Errors
+/// When one of them leads out of the prefix (or in circles), as a sentence.
+pub fn resolve_parents(path: &str, symlinks: &HashMap<String, String>) -> Result<String, String> {
+    let mut pending: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+    let mut resolved: Vec<String> = Vec::new();
+    let mut followed = 0;
+    while let Some(part) = pending.pop() {
+        match part.as_str() {
+            "" | "." => continue,
+            ".." => {
+                if resolved.pop().is_none() {
+                    return Err(format!("`{path}` lies below a link that leads out of the prefix"));
+                }
+                continue;
+            }
+            _ => resolved.push(part),
+        }
+        // The last part is the entry itself, which may be a link.
+        if pending.is_empty() {
+            break;
+        }
+        let Some(target) = symlinks.get(&resolved.join("/")) else { continue };
+        followed += 1;
+        if target.starts_with('/') || followed > 40 {
+            return Err(format!("`{path}` lies below a link that leads out of the prefix (to `{target}`)"));
+        }
+        resolved.pop();
+        pending.extend(target.split('/').rev().map(str::to_owned));
+    }
+    Ok(resolved.join("/"))
+}
+
+fn refuse_below_outward_link(path: &str, symlinks: &HashMap<String, String>) -> Result<(), String> {
+    if symlinks.is_empty() {
+        return Ok(());
+    }
+    resolve_parents(path, symlinks).map(|_| ())
+}
+
+/// The content of an entry that must be in memory at once.
+///
+/// # Errors
+/// Those of the reader.
+pub fn read_whole(entry: &Entry, reader: &mut dyn Read) -> Result<Vec<u8>> {
+    // The size comes from a stranger: a wrong one must not allocate more than the archive then yields.
+    let mut content = Vec::with_capacity(entry.size.min(16 << 20) as usize);
+    reader.read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// The archive of a package, in the store.
+///
+/// # Errors
+/// When the file name is of neither format.
+pub fn archive_at(path: &Path, file_name: &str, package: String) -> Result<Archive> {
+    let format = Format::of(file_name).ok_or_else(|| {
+        Error::user(format!("`{file_name}` is no conda archive")).hint("archives end in .conda or .tar.bz2")
+    })?;
+    Ok(Archive { path: path.to_owned(), package, format })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_normalised_or_refused() {
+        assert_eq!(safe_path("./lib//x/").as_deref(), Ok("lib/x"));
+        for hostile in ["/etc/passwd", "../x", "lib/../../x", "a\0b"] {
+            assert!(safe_path(hostile).is_err(), "{hostile}");
+        }
+    }
+
+    #[test]
+    fn links_inside_are_followed_and_links_outside_refused() {
+        let links: HashMap<String, String> =
+            [("lib64", "lib"), ("up", ".."), ("abs", "/etc"), ("a/b", "../lib/c"), ("loop", "loop")]
+                .map(|(link, target)| (link.to_owned(), target.to_owned()))
+                .into();
+        assert_eq!(resolve_parents("lib64/x", &links).as_deref(), Ok("lib/x"));
+        assert_eq!(resolve_parents("a/b/x", &links).as_deref(), Ok("lib/c/x"));
+        assert_eq!(resolve_parents("abs", &links).as_deref(), Ok("abs"));
+        for hostile in ["up/x", "abs/passwd", "loop/x"] {
+            assert!(resolve_parents(hostile, &links).is_err(), "{hostile}");
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Byte code: the `.pyc` of noarch packages, and of modules that prefix replacement changed. Made by the CPython
+//! of the environment itself, unpacked into the store: bytes depend on its exact version and on nothing else.
+//! This is the one thing that is executed on the builder (`--bytecode off` leaves it out).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use fs_err as fs;
+use rattler::install::PythonInfo;
+use rattler_conda_types::package::PathType;
+
+use super::archive::{Archive, read_whole};
+use super::layout::PackageLayout;
+use super::segment::{self, Target};
+use super::tarball::{self, ModePolicy};
+use crate::lock::LockedPackage;
+use crate::model::Platform;
+use crate::store::Store;
+use crate::util::error::ResultExt as _;
+use crate::util::{Digest, Error, Result};
+
+/// The program that the interpreter runs.
+const COMPILE: &str = include_str!("compile.py");
+
+/// Modules that one interpreter process compiles, so that a large package is compiled on many cores. Fixed: the
+/// grouping must not depend on the number of cores.
+const MODULES_PER_PROCESS: usize = 200;
+
+/// The first CPython with hash-based `.pyc` (PEP 552).
+const OLDEST: (u64, u64) = (3, 7);
+
+/// A module to compile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Path in the archive.
+    pub source: String,
+    /// Path of the module in the prefix.
+    pub module: String,
+    /// Path of the byte code in the prefix.
+    pub pyc: String,
+}
+
+/// The modules of a package for which byte code is made: all of a noarch Python package's, and those of others
+/// that prefix replacement changes.
+pub fn sources(layout: &PackageLayout, python: &PythonInfo) -> Vec<Source> {
+    let (major, minor) = python.short_version;
+    let site_packages = format!("{}/", python.site_packages_path.display());
+    let library = format!("lib/python{major}.{minor}/");
+    let stale = stale(layout);
+    let owned: BTreeSet<&str> = layout.targets().filter(|target| !stale.contains(*target)).collect();
+    let wanted = |file: &super::layout::LaidFile| {
+        let replaced = file.entry.prefix_placeholder.is_some() && file.target.starts_with(&library);
+        let noarch = layout.index.noarch.is_python() && file.target.starts_with(&site_packages);
+        file.entry.path_type == PathType::HardLink && (replaced || noarch)
+    };
+    let mut sources: Vec<Source> = layout
+        .files
+        .iter()
+        .filter(|(_, file)| wanted(file))
+        .filter_map(|(source, file)| {
+            let (folder, name) = file.target.rsplit_once('/')?;
+            let stem = name.strip_suffix(".py")?;
+            let pyc = format!("{folder}/__pycache__/{stem}.cpython-{major}{minor}.pyc");
+            Some(Source { source: source.clone(), module: file.target.clone(), pyc })
+        })
+        .filter(|source| !owned.contains(source.pyc.as_str()))
+        .collect();
+    sources.sort_by(|a, b| a.pyc.cmp(&b.pyc));
+    sources
+}
+
+/// Shipped `.pyc` of modules that prefix replacement changes: they record the old size, so Python would not use
+/// them.
+pub fn stale(layout: &PackageLayout) -> BTreeSet<String> {
+    let mut by_stem: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for target in layout.targets().filter(|target| target.ends_with(".pyc")) {
+        if let Some((folder, name)) = target.rsplit_once("/__pycache__/")
+            && let Some((stem, _)) = name.split_once('.')
+        {
+            by_stem.entry((folder, stem)).or_default().push(target);
+        }
+    }
+    let replaced = layout.files.values().filter(|file| file.entry.prefix_placeholder.is_some());
+    replaced
+        .filter_map(|file| file.target.strip_suffix(".py")?.rsplit_once('/'))
+        .filter_map(|module| by_stem.get(&module))
+        .flatten()
+        .map(|stale| (*stale).to_owned())
+        .collect()
+}
+
+/// A CPython in the store that can be run here.
+#[derive(Debug, Clone)]
+pub struct Interpreter {
+    executable: PathBuf,
+    isolate: bool,
+}
+
+/// What an interpreter is made of: the environment's Python and what it needs.
+pub struct InterpreterParts<'a> {
+    /// The packages, Python first.
+    pub packages: Vec<(&'a LockedPackage, Archive)>,
+    /// The environment's Python.
+    pub python: &'a PythonInfo,
+    /// The platform it is for.
+    pub target: &'a Target,
+}
+
+impl Interpreter {
+    /// Unpacks the interpreter into the store, or finds it there.
+    ///
+    /// # Errors
+    /// When no byte code can be made with it on this machine; they name the flag.
+    pub fn prepare(parts: &InterpreterParts<'_>, store: &Store) -> Result<Self> {
+        let Some((python, _)) = parts.packages.first() else {
+            return Err(Error::bug("byte code was asked for without a Python"));
+        };
+        refuse_unfit(python, parts)?;
+        let mut hashes = Vec::new();
+        for (package, _) in &parts.packages {
+            hashes.push(package.sha256()?);
+        }
+        let key = Digest::of(crate::util::json::canonical(&hashes)?);
+        let folder = store.interpreter(&key);
+        if !folder.exists() {
+            unpack(parts, store, &folder).context(|| format!("cannot unpack `{}`", python.full_name()))?;
+        }
+        let executable = folder.join(&parts.python.path);
+        Ok(Self { isolate: can_isolate(&executable), executable })
+    }
+
+    fn start(&self) -> Result<Child> {
+        let mut command = match self.isolate {
+            true => {
+                let mut command = Command::new("unshare");
+                command.args(["--user", "--net", "--"]).arg(&self.executable);
+                command
+            }
+            false => Command::new(&self.executable),
+        };
+        // `-I` would ignore the hash seed, which older versions need for equal bytes; what it does beside that
+        // is done by the empty environment and by the first lines of the program.
+        command.args(["-s", "-S", "-B", "-W", "ignore", "-c", COMPILE]).env_clear().env("PYTHONHASHSEED", "0");
+        command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.spawn().map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: std::io::Error) -> Error {
+        Error::user(format!("the environment's Python does not run here (`{}`)", self.executable.display()))
+            .hint("`--bytecode off` makes an image without the byte code of noarch packages")
+            .caused_by(error)
+    }
+}
+
+fn refuse_unfit(python: &LockedPackage, parts: &InterpreterParts<'_>) -> Result<()> {
+    let refuse = |reason: String| Err(Error::user(reason).hint("`--bytecode off` makes the image without it"));
+    let name = python.full_name();
+    if python.record.package_record.build.to_string().contains("pypy") {
+        return refuse(format!("byte code cannot be made with `{name}`: it is no CPython"));
+    }
+    if parts.python.short_version < OLDEST {
+        return refuse(format!("byte code cannot be made with `{name}`: it is older than Python 3.7"));
+    }
+    if Platform::of_builder() != Some(parts.target.subdir) {
+        return refuse(format!("byte code cannot be made with `{name}` of {} on this machine", parts.target.subdir));
+    }
+    Ok(())
+}
+
+/// Unpacks Python and what it needs below `folder`; it appears there when it is whole.
+fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<()> {
+    let prefix = folder.to_str().ok_or_else(|| Error::user("the cache folder's path is not UTF-8"))?;
+    let target = Target {
+        prefix: prefix.to_owned(),
+        root: String::new(),
+        subdir: parts.target.subdir,
+        python: Some(parts.python.clone()),
+        modes: ModePolicy { group_write: false },
+    };
+    let unfinished = tempfile::Builder::new()
+        .prefix("interpreter-")
+        .tempdir_in(store.scratch())
+        .map_err(|error| crate::util::files::named(&store.scratch(), error))?;
+    for (package, archive) in &parts.packages {
+        let layout = PackageLayout::read(archive, Some(parts.python))?;
+        let (reader, writer) = std::io::pipe()?;
+        std::thread::scope(|scope| -> Result<()> {
+            let packing = scope.spawn(|| {
+                let mut writer = BufWriter::with_capacity(256 * 1024, writer);
+                segment::write(&mut writer, archive, package, &layout, &target)?;
+                tarball::end(&mut writer)?;
+                writer.flush().map_err(Error::from)
+            });
+            let unpacked = tar::Archive::new(reader).unpack(unfinished.path());
+            match packing.join() {
+                // A reader that failed makes the writer fail too: the reader's reason is the cause.
+                Ok(packed) => unpacked.map_err(Error::from).and(packed),
+                Err(_) => Err(Error::bug("the packing thread ended early")),
+            }
+        })?;
+    }
+    match fs::rename(unfinished.path(), folder) {
+        Ok(()) => {
+            let _ = unfinished.keep();
+            Ok(())
+        }
+        // Another process was quicker; its interpreter is the same.
+        Err(_) if folder.exists() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether this machine lets an unprivileged process have a network namespace of its own (an empty one).
+fn can_isolate(executable: &Path) -> bool {
+    let probe = Command::new("unshare")
+        .args(["--user", "--net", "--"])
+        .arg(executable)
+        .args(["-s", "-S", "-c", ""])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    probe.is_ok_and(|status| status.success())
+}
+
+/// A compiled module.
+pub struct Compiled {
+    /// Path of the byte code in the prefix.
+    pub pyc: String,
+    /// Time of the module in its archive.
+    pub mtime: u64,
+    /// The whole `.pyc`.
+    pub bytes: Vec<u8>,
+}
+
+/// A module with its content, as it is in the image.
+pub struct Module {
+    source: Source,
+    mtime: u64,
+    content: Vec<u8>,
+}
+
+/// Reads the modules of a package, in the order of their byte code, in groups of one process each.
+///
+/// # Errors
+/// Damaged and hostile archives.
+pub fn modules(
+    archive: &Archive,
+    package: &LockedPackage,
+    layout: &PackageLayout,
+    target: &Target,
+) -> Result<Vec<Vec<Module>>> {
+    let Some(python) = &target.python else { return Ok(Vec::new()) };
+    let wanted: BTreeMap<String, Source> = sources(layout, python)
+        .into_iter()
+        .filter(|source| !package.facts.left_out.contains(&source.module))
+        .map(|source| (source.source.clone(), source))
+        .collect();
+    let mut modules = Vec::with_capacity(wanted.len());
+    archive.visit_content(|entry, reader| {
+        let (Some(source), Some(file)) = (wanted.get(&entry.path), layout.files.get(&entry.path)) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let mut content = read_whole(entry, reader)?;
+        if let Some(placeholder) = &file.entry.prefix_placeholder {
+            content = segment::replace_prefix(archive, file, placeholder, &content, target)?;
+        }
+        modules.push(Module { source: source.clone(), mtime: entry.mtime, content });
+        Ok(ControlFlow::Continue(()))
+    })?;
+    modules.sort_by(|a, b| a.source.pyc.cmp(&b.source.pyc));
+    let mut groups = Vec::new();
+    while !modules.is_empty() {
+        let rest = modules.split_off(modules.len().min(MODULES_PER_PROCESS));
+        groups.push(std::mem::replace(&mut modules, rest));
+    }
+    Ok(groups)
+}
+
+/// Compiles modules in one interpreter process. Modules that are not valid for this Python are left out.
+///
+/// # Errors
+/// When the interpreter does not run or ends early.
+pub fn compile(interpreter: &Interpreter, prefix: &str, modules: &[Module]) -> Result<Vec<Compiled>> {
+    let mut child = interpreter.start()?;
+    let result = talk(&mut child, prefix, modules);
+    // Closing its input ends the interpreter; after an error it may be in any state.
+    drop(child.stdin.take());
+    if result.is_err() {
+        let _ = child.kill();
+    }
+    let _ = child.wait();
+    result.map_err(|error| interpreter.failed(error))
+}
+
+fn talk(child: &mut Child, prefix: &str, modules: &[Module]) -> std::io::Result<Vec<Compiled>> {
+    let (Some(stdin), Some(stdout)) = (child.stdin.as_mut(), child.stdout.take()) else {
+        return Err(std::io::Error::other("the interpreter has no pipes"));
+    };
+    let mut requests = BufWriter::new(stdin);
+    let mut answers = BufReader::new(stdout);
+    let mut compiled = Vec::with_capacity(modules.len());
+    for module in modules {
+        let path = format!("{prefix}/{}", module.source.module);
+        for part in [path.as_bytes(), &module.content] {
+            let length = u32::try_from(part.len()).map_err(std::io::Error::other)?;
+            requests.write_all(&length.to_be_bytes())?;
+            requests.write_all(part)?;
+        }
+        requests.flush()?;
+        let mut length = [0; 4];
+        answers.read_exact(&mut length)?;
+        let length = u32::from_be_bytes(length);
+        if length == u32::MAX {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        (&mut answers).take(u64::from(length)).read_to_end(&mut bytes)?;
+        if bytes.len() != length as usize {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        compiled.push(Compiled { pyc: module.source.pyc.clone(), mtime: module.mtime, bytes });
+    }
+    Ok(compiled)
+}

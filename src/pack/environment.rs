@@ -1,0 +1,148 @@
+//! The environment layer: what belongs to the environment as a whole. Under 10 kB, always last, made of the lock
+//! and the base's facts alone: `conda-meta/history` and `state`, the user's home and passwd line, and an
+//! entrypoint where activation needs a shell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use super::layout::ancestors;
+use super::segment::Target;
+use super::tarball::{self, DIRECTORY_MTIME, TarKind};
+use crate::lock::{Lock, canonical_channel};
+use crate::model::User;
+use crate::util::{Error, Result};
+
+/// The home folder of the image's user.
+pub const HOME: &str = "/home/conda";
+/// The name of the image's user, where a passwd line has to be added.
+pub const USER_NAME: &str = "conda";
+/// Sources the activation scripts that need a shell; relative to the prefix.
+pub const ENTRYPOINT: &str = "etc/conda/condaimg-entrypoint.sh";
+
+/// Whether the environment's activation needs a shell.
+pub fn needs_entrypoint(lock: &Lock) -> bool {
+    lock.packages.iter().any(|package| !package.facts.activation.dynamic.is_empty())
+}
+
+/// Writes the uncompressed tar of the environment layer.
+///
+/// # Errors
+/// Never for a real lock.
+pub fn tar(lock: &Lock, target: &Target, user: User) -> Result<Vec<u8>> {
+    let mut files = BTreeMap::new();
+    files.insert(target.path("conda-meta/history"), (history(lock), false));
+    if !lock.variables.is_empty() {
+        files.insert(target.path("conda-meta/state"), (state(lock)?, false));
+    }
+    if needs_entrypoint(lock) {
+        files.insert(target.path(ENTRYPOINT), (entrypoint(lock, target), true));
+    }
+    let facts = &lock.base.facts;
+    if let Some(passwd) = passwd_with(facts.passwd.as_deref(), user) {
+        files.insert(facts.resolve("etc/passwd"), (passwd, false));
+    }
+    let home = facts.resolve(HOME);
+
+    let mut directories: BTreeSet<&str> = BTreeSet::from([home.as_str()]);
+    for path in files.keys().chain([&home]) {
+        // What the base has keeps the base's mode.
+        let known = |ancestor: &&str| !facts.directories.contains(*ancestor);
+        directories.extend(ancestors(path).filter(known));
+    }
+    let mut out = Vec::new();
+    for directory in directories {
+        // The group may write into the home: arbitrary users are in group 0.
+        let mode = if directory == home { 0o775 } else { target.modes.directory() };
+        tarball::header(&mut out, directory, TarKind::Directory, mode, DIRECTORY_MTIME)?;
+    }
+    for (path, (content, executable)) in &files {
+        let mode = target.modes.file(*executable);
+        tarball::file(&mut out, path, content.as_bytes(), mode, DIRECTORY_MTIME)?;
+    }
+    tarball::end(&mut out)?;
+    Ok(out)
+}
+
+/// `conda-meta/history` in conda's format: what was asked for and what came of it.
+fn history(lock: &Lock) -> String {
+    let time = jiff::Timestamp::from_second(lock.newest_build()).unwrap_or_default();
+    let mut history = format!("==> {} <==\n# cmd: condaimg build\n", time.strftime("%Y-%m-%d %H:%M:%S"));
+    for package in &lock.packages {
+        let record = &package.record;
+        let channel = record.channel.as_deref().map(canonical_channel).unwrap_or_default();
+        let _ = writeln!(history, "+{channel}/{}::{}", record.package_record.subdir, package.full_name());
+    }
+    let specs = serde_json::to_string(&lock.specs).unwrap_or_default();
+    let _ = writeln!(history, "# update specs: {specs}");
+    history
+}
+
+/// `conda-meta/state`: the variables, where `conda env config vars` looks for them.
+fn state(lock: &Lock) -> Result<String> {
+    let state = serde_json::json!({ "env_vars": lock.variables });
+    serde_json::to_string_pretty(&state).map_err(|error| Error::bug("the variables have no JSON form").caused_by(error))
+}
+
+fn entrypoint(lock: &Lock, target: &Target) -> String {
+    let scripts: BTreeSet<&str> = lock
+        .packages
+        .iter()
+        .flat_map(|package| &package.facts.activation.dynamic)
+        .map(String::as_str)
+        .collect();
+    let mut text = String::from("#!/bin/sh\n# Sources the activation scripts that set more than fixed values.\n");
+    for script in scripts {
+        let _ = writeln!(text, ". {}", shell_quote(&format!("{}/{script}", target.prefix)));
+    }
+    text.push_str("exec \"$@\"\n");
+    text
+}
+
+fn shell_quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// The base's passwd with a line for the user; nothing when the user is in it already.
+fn passwd_with(passwd: Option<&str>, user: User) -> Option<String> {
+    let lines = passwd.unwrap_or_default();
+    let uid = user.uid.to_string();
+    if lines.lines().any(|line| line.split(':').nth(2) == Some(uid.as_str())) {
+        return None;
+    }
+    let mut text = match lines.is_empty() {
+        true => "root:x:0:0:root:/root:/bin/sh\n".to_owned(),
+        false => lines.to_owned(),
+    };
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let taken = |name: &str| text.lines().any(|line| line.split(':').next() == Some(name));
+    let name = if taken(USER_NAME) { format!("{USER_NAME}{uid}") } else { USER_NAME.to_owned() };
+    let _ = writeln!(text, "{name}:x:{uid}:{}:condaimg:{HOME}:/bin/sh", user.gid);
+    Some(text)
+}
+
+/// The name of the user in the image, for `USER`.
+pub fn user_name(passwd: Option<&str>, user: User) -> String {
+    let uid = user.uid.to_string();
+    let mut names = passwd.unwrap_or_default().lines().map(|line| line.split(':').collect::<Vec<_>>());
+    names
+        .find(|fields| fields.get(2) == Some(&uid.as_str()))
+        .and_then(|fields| fields.first().map(|name| (*name).to_owned()))
+        .unwrap_or_else(|| USER_NAME.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passwd_line_is_added_only_when_the_user_is_unknown() {
+        let base = "root:x:0:0:root:/root:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh";
+        assert_eq!(passwd_with(Some(base), User { uid: 1000, gid: 0 }), None);
+        let added = passwd_with(Some(base), User { uid: 1001, gid: 0 }).expect("a new passwd");
+        assert!(added.starts_with(base) && added.ends_with("\nconda:x:1001:0:condaimg:/home/conda:/bin/sh\n"));
+        assert!(passwd_with(None, User { uid: 1000, gid: 0 }).expect("a new passwd").starts_with("root:"));
+        assert_eq!(user_name(Some(base), User { uid: 1000, gid: 0 }), "node");
+    }
+}

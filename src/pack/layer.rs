@@ -1,0 +1,167 @@
+//! Packing planned layers: directories first, then the segments in the plan's order, then the end of the archive.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::archive::Archive;
+use super::bytecode::{self, Compiled, Interpreter, InterpreterParts};
+use super::compress::{Compressors, LayerDigests, LayerWriter};
+use super::facts::parallel;
+use super::layout::{PackageLayout, ancestors};
+use super::segment::{self, Target};
+use super::tarball::{self, DIRECTORY_MTIME, TarKind};
+use crate::lock::{Lock, LockedPackage};
+use crate::plan::{PlannedLayer, SegmentKind};
+use crate::store::Store;
+use crate::util::report::Progress;
+use crate::util::{Error, Result};
+
+/// What a packer works with.
+pub struct PackerOptions<'a> {
+    /// The environment.
+    pub lock: &'a Lock,
+    /// The archives of its packages, in the lock's order; none for those that no layer to be packed needs.
+    pub archives: Vec<Option<Archive>>,
+    /// Where and how files are placed.
+    pub target: &'a Target,
+    /// The store that gets the blobs.
+    pub store: &'a Store,
+    /// Threads for compiling byte code.
+    pub jobs: usize,
+}
+
+/// Packs layers of one environment.
+pub struct Packer<'a> {
+    options: PackerOptions<'a>,
+    interpreter: OnceLock<Interpreter>,
+    preparing: Mutex<()>,
+}
+
+impl<'a> Packer<'a> {
+    /// A packer.
+    pub fn new(options: PackerOptions<'a>) -> Self {
+        Self { options, interpreter: OnceLock::new(), preparing: Mutex::new(()) }
+    }
+
+    /// Packs one layer into the store. `progress` advances by archive bytes.
+    ///
+    /// # Errors
+    /// Damaged and hostile archives, named; byte code that cannot be made; those of the file system.
+    pub fn pack(&self, layer: &PlannedLayer, compressors: &Compressors, progress: &dyn Progress) -> Result<LayerDigests> {
+        let mut layouts = BTreeMap::new();
+        let mut paths = BTreeSet::new();
+        let mut directories = BTreeSet::new();
+        for segment in &layer.segments {
+            let (package, archive) = self.package(segment.package)?;
+            let layout = self.layout(archive)?;
+            match segment.kind {
+                SegmentKind::Files => {
+                    let kept = layout.targets().filter(|path| !package.facts.left_out.contains(*path));
+                    paths.extend(kept.map(str::to_owned));
+                    paths.insert("conda-meta/record".to_owned());
+                    directories.extend(layout.directories.iter().cloned());
+                }
+                SegmentKind::Bytecode => {
+                    let python = self.options.target.python.as_ref();
+                    let sources = python.map(|python| bytecode::sources(&layout, python)).unwrap_or_default();
+                    paths.extend(sources.into_iter().map(|source| source.pyc));
+                }
+            }
+            layouts.insert(segment.package, layout);
+        }
+        let mut writer = compressors.layer(self.options.store.new_blob()?);
+        self.write_directories(&mut writer, &paths, directories)?;
+        for segment in &layer.segments {
+            let (package, archive) = self.package(segment.package)?;
+            progress.item(package.name());
+            let layout = layouts.get(&segment.package).ok_or_else(|| Error::bug("a segment without its layout"))?;
+            match segment.kind {
+                SegmentKind::Files => {
+                    segment::write(&mut writer, archive, package, layout, self.options.target)?;
+                    progress.advance(package.size());
+                }
+                SegmentKind::Bytecode => self.write_bytecode(&mut writer, archive, package, layout)?,
+            }
+            writer.end_segment()?;
+        }
+        tarball::end(&mut writer)?;
+        writer.finish()
+    }
+
+    fn package(&self, index: usize) -> Result<(&LockedPackage, &Archive)> {
+        let package = self.options.lock.packages.get(index);
+        let archive = self.options.archives.get(index).and_then(Option::as_ref);
+        package.zip(archive).ok_or_else(|| Error::bug("a layer was planned for a package without an archive"))
+    }
+
+    fn layout(&self, archive: &Archive) -> Result<PackageLayout> {
+        PackageLayout::read(archive, self.options.target.python.as_ref())
+    }
+
+    /// The directories above everything in the layer, the prefix's own parents included, so that each layer can
+    /// be unpacked alone.
+    fn write_directories(
+        &self,
+        writer: &mut LayerWriter<'_>,
+        paths: &BTreeSet<String>,
+        empty: BTreeSet<String>,
+    ) -> Result<()> {
+        let target = self.options.target;
+        let mut directories: BTreeSet<String> = empty.iter().map(|directory| target.path(directory)).collect();
+        for path in paths.iter().chain(&empty) {
+            let path = target.path(path);
+            for ancestor in ancestors(&path) {
+                if !directories.insert(ancestor.to_owned()) {
+                    break;
+                }
+            }
+        }
+        for directory in directories {
+            tarball::header(writer, &directory, TarKind::Directory, target.modes.directory(), DIRECTORY_MTIME)?;
+        }
+        writer.end_segment()?;
+        Ok(())
+    }
+
+    fn write_bytecode(
+        &self,
+        writer: &mut LayerWriter<'_>,
+        archive: &Archive,
+        package: &LockedPackage,
+        layout: &PackageLayout,
+    ) -> Result<()> {
+        let target = self.options.target;
+        let interpreter = self.interpreter()?;
+        let groups = bytecode::modules(archive, package, layout, target)?;
+        let compiled: Vec<Vec<Compiled>> =
+            parallel(&groups, self.options.jobs, |modules| bytecode::compile(interpreter, &target.prefix, modules))?;
+        for module in compiled.into_iter().flatten() {
+            let mode = target.modes.file(false);
+            tarball::file(writer, &target.path(&module.pyc), &module.bytes, mode, module.mtime)?;
+        }
+        writer.flush()?;
+        Ok(())
+    }
+
+    /// The environment's CPython, unpacked once for all layers.
+    fn interpreter(&self) -> Result<&Interpreter> {
+        let _alone = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(interpreter) = self.interpreter.get() {
+            return Ok(interpreter);
+        }
+        let lock = self.options.lock;
+        let target = self.options.target;
+        let python = target.python.as_ref().ok_or_else(|| Error::bug("byte code was planned without a Python"))?;
+        let mut packages = Vec::new();
+        for (index, package) in lock.packages.iter().enumerate() {
+            if lock.closure(["python"]).contains(package.name()) {
+                let (package, archive) = self.package(index)?;
+                packages.push((package, archive.clone()));
+            }
+        }
+        packages.sort_by_key(|(package, _)| package.name() != "python");
+        let interpreter = Interpreter::prepare(&InterpreterParts { packages, python, target }, self.options.store)?;
+        Ok(self.interpreter.get_or_init(|| interpreter))
+    }
+}

@@ -1,0 +1,220 @@
+//! What a package installs, and where: its `info/` read and turned into prefix paths, as conda's installers do
+//! (noarch Python: site-packages by Python version, `python-scripts/`, entry points; packages older than
+//! `paths.json`: `info/files` and `info/has_prefix`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use rattler::install::PythonInfo;
+use rattler_conda_types::package::{
+    EntryPoint, Files, HasPrefix, IndexJson, LinkJson, NoArchLinks, NoLink, NoSoftlink, PackageFile, PathType,
+    PathsEntry, PathsJson,
+};
+
+use super::archive::{Archive, Kind, read_whole, resolve_parents, safe_path};
+use crate::util::error::ResultExt as _;
+use crate::util::{Error, Result};
+
+/// What a package installs.
+#[derive(Debug, Clone)]
+pub struct PackageLayout {
+    /// `info/index.json`.
+    pub index: IndexJson,
+    /// Archive path → what becomes of it. Directories are not here.
+    pub files: BTreeMap<String, LaidFile>,
+    /// Empty directories that the package asks for, by prefix path.
+    pub directories: BTreeSet<String>,
+    /// Entry points of a noarch Python package, by the prefix path of their script.
+    pub entry_points: BTreeMap<String, EntryPoint>,
+}
+
+/// One installed file.
+#[derive(Debug, Clone)]
+pub struct LaidFile {
+    /// Where it lies, relative to the prefix.
+    pub target: String,
+    /// What the package says of it.
+    pub entry: PathsEntry,
+}
+
+impl PackageLayout {
+    /// Reads it from an archive. `python` is the environment's, which noarch Python packages need.
+    ///
+    /// # Errors
+    /// Archives that are damaged, hostile, or a noarch Python package without a Python.
+    pub fn read(archive: &Archive, python: Option<&PythonInfo>) -> Result<Self> {
+        let info = InfoFiles::read(archive)?;
+        let index: IndexJson = info.parse(archive)?.ok_or_else(|| missing::<IndexJson>(archive))?;
+        let is_python = index.noarch.is_python();
+        let python = match (is_python, python) {
+            (false, _) => None,
+            (true, Some(python)) => Some(python),
+            (true, None) => {
+                return Err(Error::user(format!("`{}` needs Python, which the environment does not have", archive.package))
+                    .hint("add `python` to the dependencies"));
+            }
+        };
+        let paths = match info.parse::<PathsJson>(archive)? {
+            Some(paths) => paths,
+            None => deprecated_paths(archive, &info)?,
+        };
+        let mut layout =
+            Self { index, files: BTreeMap::new(), directories: BTreeSet::new(), entry_points: BTreeMap::new() };
+        if let Some(python) = python {
+            layout.add_entry_points(archive, &info, python)?;
+        }
+        layout.add_paths(archive, paths, python)?;
+        layout.resolve_own_links(archive)?;
+        Ok(layout)
+    }
+
+    /// All paths that the package puts into the prefix, but for empty directories.
+    pub fn targets(&self) -> impl Iterator<Item = &str> {
+        self.files.values().map(|file| file.target.as_str()).chain(self.entry_points.keys().map(String::as_str))
+    }
+
+    fn add_entry_points(&mut self, archive: &Archive, info: &InfoFiles, python: &PythonInfo) -> Result<()> {
+        let Some(link) = info.parse::<LinkJson>(archive)? else { return Ok(()) };
+        let NoArchLinks::Python(links) = link.noarch else { return Ok(()) };
+        for entry_point in links.entry_points {
+            let target = format!("{}/{}", python.bin_dir.display(), entry_point.command);
+            let target = safe_path(&target).map_err(|error| archive.hostile(&error))?;
+            self.entry_points.insert(target, entry_point);
+        }
+        Ok(())
+    }
+
+    fn add_paths(&mut self, archive: &Archive, paths: PathsJson, python: Option<&PythonInfo>) -> Result<()> {
+        let mut targets = BTreeSet::new();
+        for entry in paths.paths {
+            let source = text(archive, &entry.relative_path)?;
+            let source = safe_path(&source).map_err(|error| archive.hostile(&error))?;
+            let target = match python {
+                Some(python) => text(archive, &python.get_python_noarch_target_path(Path::new(&source)))?,
+                None => source.clone(),
+            };
+            if entry.path_type == PathType::Directory {
+                self.directories.insert(target);
+            // Installers write entry points after the files, so a file of the same name is overwritten.
+            } else if !self.entry_points.contains_key(&target) {
+                if !targets.insert(target.clone()) {
+                    return Err(archive.hostile(&format!("two of its files are installed as `{target}`")));
+                }
+                self.files.insert(source, LaidFile { target, entry });
+            }
+        }
+        Ok(())
+    }
+
+    /// Files that lie below one of the package's own links go where the link leads, if that is in the prefix.
+    fn resolve_own_links(&mut self, archive: &Archive) -> Result<()> {
+        let links: BTreeSet<String> = self
+            .files
+            .iter()
+            .filter(|(_, file)| file.entry.path_type == PathType::SoftLink)
+            .map(|(source, _)| source.clone())
+            .collect();
+        let below_link = |source: &String| ancestors(source).any(|ancestor| links.contains(ancestor));
+        if links.is_empty() || !self.files.keys().any(below_link) {
+            return Ok(());
+        }
+        let mut targets = HashMap::new();
+        archive.visit_content(|entry, _| {
+            if let Kind::Symlink(target) = &entry.kind
+                && let Some(file) = self.files.get(&entry.path)
+            {
+                targets.insert(file.target.clone(), target.clone());
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let mut seen = BTreeSet::new();
+        for file in self.files.values_mut() {
+            file.target = resolve_parents(&file.target, &targets).map_err(|error| archive.hostile(&error))?;
+            if !seen.insert(file.target.clone()) {
+                return Err(archive.hostile(&format!("two of its files are installed as `{}`", file.target)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The parent folders of a path, nearest first.
+pub fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(path.rsplit_once('/').map(|(parent, _)| parent), |path| {
+        path.rsplit_once('/').map(|(parent, _)| parent)
+    })
+}
+
+/// The small files of `info/` that say what to install.
+struct InfoFiles(BTreeMap<String, Vec<u8>>);
+
+impl InfoFiles {
+    const WANTED: [&str; 7] = [
+        "info/index.json",
+        "info/paths.json",
+        "info/link.json",
+        "info/files",
+        "info/has_prefix",
+        "info/no_link",
+        "info/no_softlink",
+    ];
+
+    /// No such file of a real package comes near this size (paths.json of 100,000 files: 30 MB).
+    const LARGEST: u64 = 256 << 20;
+
+    fn read(archive: &Archive) -> Result<Self> {
+        let mut found = BTreeMap::new();
+        archive.visit_info(|entry, reader| {
+            if Self::WANTED.contains(&entry.path.as_str()) && entry.kind == Kind::File {
+                if entry.size > Self::LARGEST {
+                    return Err(archive.hostile(&format!("`{}` has {} bytes", entry.path, entry.size)));
+                }
+                found.insert(entry.path.clone(), read_whole(entry, reader)?);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(Self(found))
+    }
+
+    fn parse<T: PackageFile>(&self, archive: &Archive) -> Result<Option<T>> {
+        let Some(bytes) = self.0.get(&T::package_path().to_string_lossy().into_owned()) else { return Ok(None) };
+        T::from_slice(bytes).map(Some).map_err(|error| {
+            archive.broken(Error::user(format!("`{}` cannot be read", T::package_path().display())).caused_by(error))
+        })
+    }
+}
+
+fn missing<T: PackageFile>(archive: &Archive) -> Error {
+    archive.broken(format!("it holds no `{}`", T::package_path().display()))
+}
+
+/// The list of a package that is older than `paths.json`: the kinds of its files are seen in the archive only.
+fn deprecated_paths(archive: &Archive, info: &InfoFiles) -> Result<PathsJson> {
+    let files: Files = info.parse(archive)?.ok_or_else(|| missing::<PathsJson>(archive))?;
+    let has_prefix: Option<HasPrefix> = info.parse(archive)?;
+    let no_link: Option<NoLink> = info.parse(archive)?;
+    let no_softlink: Option<NoSoftlink> = info.parse(archive)?;
+    let mut kinds = HashMap::new();
+    archive.visit_content(|entry, _| {
+        kinds.insert(
+            entry.path.clone(),
+            match entry.kind {
+                Kind::Symlink(_) => PathType::SoftLink,
+                Kind::Directory => PathType::Directory,
+                Kind::File | Kind::Hardlink(_) => PathType::HardLink,
+            },
+        );
+        Ok(ControlFlow::Continue(()))
+    })?;
+    PathsJson::from_deprecated(files, has_prefix, no_link, no_softlink, |path| {
+        let path = text(archive, path)?;
+        let path = safe_path(&path).map_err(|error| archive.hostile(&error))?;
+        kinds.get(&path).copied().ok_or_else(|| archive.broken(format!("`{path}` is listed but not there")))
+    })
+    .context(|| format!("cannot read what `{}` installs", archive.package))
+}
+
+fn text(archive: &Archive, path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| archive.hostile(&format!("`{}` is not UTF-8", path.display())))
+}

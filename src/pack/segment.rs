@@ -1,0 +1,264 @@
+//! Packing one package: its archive streamed into tar entries at their place in the image, with everything that
+//! conda's installer does to a prefix, without installing. Entries come in the archive's order, then the entry
+//! points, then the conda-meta record.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{Read, Write};
+use std::ops::ControlFlow;
+
+use rattler::install::link::copy_and_replace_placeholders;
+use rattler::install::{PythonInfo, python_entry_point_template};
+use rattler_conda_types::Subdir;
+use rattler_conda_types::package::PrefixPlaceholder;
+
+use super::archive::{Archive, Entry, Kind, read_whole};
+use super::layout::{LaidFile, PackageLayout};
+use super::record::{RecordBuilder, WrittenFile};
+use super::tarball::{self, ModePolicy, TarKind};
+use crate::lock::LockedPackage;
+use crate::util::{Error, Hasher, Result};
+
+/// The environment that packages are packed for.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The prefix as programs in the image see it, absolute (`/opt/conda/envs/default`).
+    pub prefix: String,
+    /// Where the prefix lies in the tar: without the leading slash, the base's links resolved.
+    pub root: String,
+    /// The conda subdir of the image.
+    pub subdir: Subdir,
+    /// The environment's Python, if it has one.
+    pub python: Option<PythonInfo>,
+    /// Modes of what is written.
+    pub modes: ModePolicy,
+}
+
+impl Target {
+    /// The path in the tar of a path in the prefix.
+    pub fn path(&self, target: &str) -> String {
+        if self.root.is_empty() { target.to_owned() } else { format!("{}/{target}", self.root) }
+    }
+}
+
+/// Writes one package's segment to `out`.
+///
+/// # Errors
+/// Damaged and hostile archives, named; those of the writer.
+pub fn write(
+    out: &mut impl Write,
+    archive: &Archive,
+    package: &LockedPackage,
+    layout: &PackageLayout,
+    target: &Target,
+) -> Result<()> {
+    let mut writer =
+        SegmentWriter { out, archive, layout, target, left_out: &package.facts.left_out, written: HashMap::new() };
+    archive.visit_content(|entry, reader| writer.entry(entry, reader))?;
+    writer.check_complete()?;
+    let record = writer.finish_paths(package)?;
+    let (name, json) = record.finish(package, layout)?;
+    let mtime = build_time(package);
+    tarball::file(out, &target.path(&format!("conda-meta/{name}")), &json, target.modes.file(false), mtime)?;
+    Ok(())
+}
+
+/// When the package was built; the time of what packing adds to it.
+fn build_time(package: &LockedPackage) -> u64 {
+    let time = package.record.package_record.timestamp.as_ref();
+    time.and_then(|time| u64::try_from(time.jiff_timestamp().as_second()).ok()).unwrap_or(tarball::DIRECTORY_MTIME)
+}
+
+/// Replaces the build prefix in a file's content.
+///
+/// # Errors
+/// When the target prefix is longer than the placeholder of a binary file, and the like.
+pub fn replace_prefix(
+    archive: &Archive,
+    file: &LaidFile,
+    placeholder: &PrefixPlaceholder,
+    source: &[u8],
+    target: &Target,
+) -> Result<Vec<u8>> {
+    let mut patched = Vec::with_capacity(source.len());
+    copy_and_replace_placeholders(
+        source,
+        &mut patched,
+        &placeholder.placeholder,
+        &target.prefix,
+        &target.subdir,
+        placeholder.file_mode,
+    )
+    .map_err(|error| {
+        Error::user(format!("cannot put the prefix `{}` into `{}` of `{}`", target.prefix, file.target, archive.package))
+            .hint("a shorter `--prefix` may fit: binary files have room for the build prefix only")
+            .caused_by(error)
+    })?;
+    Ok(patched)
+}
+
+struct SegmentWriter<'a, W> {
+    out: &'a mut W,
+    archive: &'a Archive,
+    layout: &'a PackageLayout,
+    target: &'a Target,
+    left_out: &'a BTreeSet<String>,
+    /// By archive path.
+    written: HashMap<String, WrittenFile>,
+}
+
+impl<W: Write> SegmentWriter<'_, W> {
+    fn entry(&mut self, entry: &Entry, reader: &mut dyn Read) -> Result<ControlFlow<()>> {
+        let layout = self.layout;
+        let Some(file) = layout.files.get(&entry.path) else { return Ok(ControlFlow::Continue(())) };
+        if self.left_out.contains(&file.target) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let written = match &entry.kind {
+            // Directories are the layer's; where a file was promised, the check of completeness complains.
+            Kind::Directory => return Ok(ControlFlow::Continue(())),
+            Kind::Symlink(link) => self.symlink(file, entry, link)?,
+            Kind::File => match &file.entry.prefix_placeholder {
+                Some(placeholder) => {
+                    let source = read_whole(entry, reader)?;
+                    self.patched(file, entry, placeholder, &source)?
+                }
+                None => self.plain(file, entry, reader)?,
+            },
+            Kind::Hardlink(source) => self.hardlink(file, entry, source)?,
+        };
+        if self.written.insert(entry.path.clone(), written).is_some() {
+            return Err(self.archive.hostile(&format!("it holds `{}` twice", entry.path)));
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn mode(&self, entry: &Entry) -> u32 {
+        self.target.modes.file(entry.mode & 0o100 != 0)
+    }
+
+    fn header(&mut self, file: &LaidFile, kind: TarKind<'_>, entry: &Entry) -> Result<()> {
+        let path = self.target.path(&file.target);
+        Ok(tarball::header(self.out, &path, kind, self.mode(entry), entry.mtime)?)
+    }
+
+    fn plain(&mut self, file: &LaidFile, entry: &Entry, reader: &mut dyn Read) -> Result<WrittenFile> {
+        self.header(file, TarKind::File(entry.size), entry)?;
+        let mut hasher = file.entry.sha256.is_none().then(Hasher::default);
+        let copied = copy(reader, self.out, hasher.as_mut())?;
+        if copied != entry.size {
+            return Err(self.archive.broken(format!("`{}` ends after {copied} of {} bytes", entry.path, entry.size)));
+        }
+        tarball::padding(self.out, copied)?;
+        let sha256 = match hasher {
+            Some(hasher) => Some(hasher.finish().0),
+            None => file.entry.sha256.map(|sha256| crate::util::Digest::from_bytes(sha256.into())),
+        };
+        Ok(WrittenFile { sha256, size: file.entry.size_in_bytes.unwrap_or(copied), patched: None })
+    }
+
+    fn patched(
+        &mut self,
+        file: &LaidFile,
+        entry: &Entry,
+        placeholder: &PrefixPlaceholder,
+        source: &[u8],
+    ) -> Result<WrittenFile> {
+        let content = replace_prefix(self.archive, file, placeholder, source, self.target)?;
+        self.content(file, entry, &content)?;
+        Ok(WrittenFile {
+            sha256: Some(crate::util::Digest::of(&content)),
+            size: content.len() as u64,
+            patched: Some(placeholder.file_mode),
+        })
+    }
+
+    fn content(&mut self, file: &LaidFile, entry: &Entry, content: &[u8]) -> Result<()> {
+        let path = self.target.path(&file.target);
+        Ok(tarball::file(self.out, &path, content, self.mode(entry), entry.mtime)?)
+    }
+
+    fn symlink(&mut self, file: &LaidFile, entry: &Entry, link: &str) -> Result<WrittenFile> {
+        self.header(file, TarKind::Symlink(link), entry)?;
+        // As rattler records it: what the package says, else the length of the link's text.
+        let size = file.entry.size_in_bytes.unwrap_or(link.len() as u64);
+        Ok(WrittenFile { sha256: None, size, patched: None })
+    }
+
+    /// A hard link stays one when it leads to an unchanged file of this segment, else it becomes a copy.
+    fn hardlink(&mut self, file: &LaidFile, entry: &Entry, source: &str) -> Result<WrittenFile> {
+        let unchanged = file.entry.prefix_placeholder.is_none();
+        if let (true, Some(first), Some(written)) = (unchanged, self.layout.files.get(source), self.written.get(source))
+            && written.patched.is_none()
+        {
+            let written = *written;
+            let to = self.target.path(&first.target);
+            self.header(file, TarKind::Hardlink(&to), entry)?;
+            return Ok(written);
+        }
+        // Rare enough to read the archive once more for it.
+        let content = self
+            .archive
+            .content_of(source)?
+            .ok_or_else(|| self.archive.broken(format!("`{}` is a link to `{source}`, which is not there", entry.path)))?;
+        match &file.entry.prefix_placeholder {
+            Some(placeholder) => self.patched(file, entry, placeholder, &content),
+            None => {
+                self.content(file, entry, &content)?;
+                let sha256 = Some(crate::util::Digest::of(&content));
+                Ok(WrittenFile { sha256, size: content.len() as u64, patched: None })
+            }
+        }
+    }
+
+    /// Every file that the package lists must have been in its archive.
+    fn check_complete(&self) -> Result<()> {
+        for (source, file) in &self.layout.files {
+            if !self.written.contains_key(source) && !self.left_out.contains(&file.target) {
+                return Err(self.archive.broken(format!("`{source}` is listed but not there")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the entry points and collects the record's paths.
+    fn finish_paths(&mut self, package: &LockedPackage) -> Result<RecordBuilder> {
+        let mut record = RecordBuilder::default();
+        for (source, file) in &self.layout.files {
+            if let Some(written) = self.written.get(source) {
+                record.file(file, written);
+            }
+        }
+        for directory in &self.layout.directories {
+            record.directory(directory);
+        }
+        for (target, entry_point) in &self.layout.entry_points {
+            let Some(python) = &self.target.python else { continue };
+            if self.left_out.contains(target) {
+                continue;
+            }
+            let script = python_entry_point_template(&self.target.prefix, false, entry_point, python);
+            let mode = self.target.modes.file(true);
+            tarball::file(self.out, &self.target.path(target), script.as_bytes(), mode, build_time(package))?;
+            record.entry_point(target, &script);
+        }
+        Ok(record)
+    }
+}
+
+fn copy(reader: &mut dyn Read, out: &mut impl Write, mut hasher: Option<&mut Hasher>) -> std::io::Result<u64> {
+    let mut buffer = [0; 64 * 1024];
+    let mut copied = 0;
+    loop {
+        let count = match reader.read(&mut buffer) {
+            Ok(0) => return Ok(copied),
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if let Some(hasher) = &mut hasher {
+            hasher.update(&buffer[..count]);
+        }
+        out.write_all(&buffer[..count])?;
+        copied += count as u64;
+    }
+}
