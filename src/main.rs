@@ -1,1 +1,5 @@
-fn main(){}
+//! The `condaimg` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    condaimg::cli::main()
+}

@@ -1,1 +1,105 @@
-//! cli
+//! The command line: one file per subcommand, exit statuses, progress. What the library reports is drawn here and
+//! nowhere else.
+
+mod args;
+mod build;
+mod progress;
+mod summary;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+
+use crate::util::report::SharedReporter;
+use crate::util::{Error, ErrorKind, Result, files};
+use args::{Cli, Command, Global};
+use progress::ProgressStyle;
+
+/// Exit status of a defect: `EX_SOFTWARE` of sysexits.h.
+const DEFECT: u8 = 70;
+
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap prints help to standard output and mistakes to standard error.
+            let status = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(status);
+        }
+    };
+    install_panic_message();
+    let style = ProgressStyle::choose(cli.global.progress, std::io::stderr().is_terminal());
+    let reporter = progress::reporter(style, &cli.global);
+    match run(cli, &reporter) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, style),
+    }
+}
+
+fn run(cli: Cli, reporter: &SharedReporter) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::user("the system refuses threads").caused_by(error))?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = dispatch(cli.command, cli.global, reporter) => result,
+            status = signal() => Err(Error::interrupted(status)),
+        }
+    });
+    if matches!(&result, Err(error) if matches!(error.kind(), ErrorKind::Interrupted(_))) {
+        files::remove_unfinished();
+    }
+    // Threads that still pack for an ended build must not hold up the exit.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(command: Command, global: Global, reporter: &SharedReporter) -> Result<()> {
+    match command {
+        Command::Build(args) => build::run(*args, global, Arc::clone(reporter)).await,
+        Command::Completions { shell } => {
+            let mut command = <Cli as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut command, "condaimg", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Waits for a signal that asks for the end; returns the exit status that belongs to it (128 and its number).
+async fn signal() -> u8 {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => 130,
+        _ = terminate.recv() => 143,
+    }
+}
+
+fn fail(error: &Error, style: ProgressStyle) -> ExitCode {
+    progress::print_error(error, style);
+    ExitCode::from(match error.kind() {
+        ErrorKind::User => 1,
+        ErrorKind::Usage => 2,
+        ErrorKind::Bug => DEFECT,
+        ErrorKind::Interrupted(status) => status,
+    })
+}
+
+/// A panic is a defect: it says so, and where, and ends the process with the status of one, whichever thread it
+/// is in.
+fn install_panic_message() {
+    std::panic::set_hook(Box::new(|panic| {
+        progress::print_line(&format!("error: a defect of condaimg: {panic}\n  hint: please report it with the command line"));
+        files::remove_unfinished();
+        #[expect(clippy::exit, reason = "the status must tell a defect from a wrong input, from any thread")]
+        std::process::exit(DEFECT.into());
+    }));
+}

@@ -20,7 +20,7 @@ mod policy;
 
 use rattler_conda_types::Subdir;
 
-pub use key::{KeyInputs, Segment, SegmentKind};
+pub use key::{KeyInputs, Segment, SegmentKind, python_of};
 pub use policy::{Policy, Tier};
 
 use crate::lock::Lock;

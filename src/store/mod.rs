@@ -119,6 +119,7 @@ impl Store {
     pub fn temporary(&self) -> Result<tempfile::NamedTempFile> {
         let folder = self.scratch();
         let file = tempfile::NamedTempFile::new_in(&folder).map_err(|error| named(&folder, error))?;
+        files::note_unfinished(file.path());
         file.as_file().lock().map_err(|error| named(file.path(), error))?;
         Ok(file)
     }

@@ -1,11 +1,30 @@
 //! Files that are either whole or absent.
 
+use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use fs_err as fs;
 
 use super::error::{Error, Result};
+
+/// Temporary files that have no name of their own yet. A signal ends the process without unwinding: they are
+/// removed then, by [`remove_unfinished`].
+static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Removes all temporary files of this process that are not finished.
+pub fn remove_unfinished() {
+    for path in std::mem::take(&mut *UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)) {
+        // Most are gone: a dropped temporary file removes itself.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Notes a temporary file for [`remove_unfinished`].
+pub fn note_unfinished(path: &Path) {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+}
 
 /// Writes a file so that nobody ever sees a part of it: into a temporary file beside it, synced, then renamed.
 /// A file that has these bytes already is left alone.
@@ -31,12 +50,14 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Those of the file system, naming the path.
 pub fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
     use std::os::unix::fs::PermissionsExt as _;
-    tempfile::Builder::new()
+    let file = tempfile::Builder::new()
         .prefix(".condaimg-")
         // Cut down by the process's umask, as any new file is.
         .permissions(std::fs::Permissions::from_mode(0o666))
         .tempfile_in(parent(path))
-        .map_err(|error| named(path, error))
+        .map_err(|error| named(path, error))?;
+    note_unfinished(file.path());
+    Ok(file)
 }
 
 /// Gives a finished temporary file its name.
@@ -44,7 +65,9 @@ pub fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
 /// # Errors
 /// Those of the file system, naming the path.
 pub fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
+    let temporary = file.path().to_owned();
     file.persist(path).map_err(|error| named(path, error.error))?;
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).remove(&temporary);
     Ok(())
 }
 

@@ -1,0 +1,202 @@
+//! The arguments as they are typed, without looking at the world.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds layered, reproducible OCI images from conda environments, without Docker, root or a daemon.
+#[derive(Debug, Parser)]
+#[command(name = "condaimg", version, max_term_width = 110, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make an image of an environment; write it and/or push it
+    Build(Box<BuildArgs>),
+    /// Print a completion script
+    Completions {
+        /// The shell to complete for
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// How progress is shown
+    #[arg(long, global = true, value_enum, default_value_t, env = "CONDAIMG_PROGRESS", value_name = "STYLE")]
+    pub progress: ProgressArg,
+    /// Show errors and warnings only
+    #[arg(short, long, global = true, env = "CONDAIMG_QUIET")]
+    pub quiet: bool,
+    /// Show more (repeat for still more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Whether to use colour
+    #[arg(long, global = true, value_enum, default_value_t, env = "CONDAIMG_COLOR", value_name = "WHEN")]
+    pub color: ColorArg,
+    /// Folder of the local store [default: $XDG_CACHE_HOME/condaimg or ~/.cache/condaimg]
+    #[arg(long, global = true, env = "CONDAIMG_CACHE_DIR", value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProgressArg {
+    /// Bars on a terminal, else one line a step
+    #[default]
+    Auto,
+    /// Bars
+    Tty,
+    /// One line a step
+    Plain,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ColorArg {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum PriorityArg {
+    /// A package comes from the first channel that has it
+    #[default]
+    Strict,
+    /// The newest version of all channels
+    Disabled,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum BytecodeArg {
+    #[default]
+    On,
+    Off,
+}
+
+/// Flags of `build`.
+#[derive(Debug, Clone, Args)]
+pub struct BuildArgs {
+    /// An environment.yml, or a folder that holds one [default: the current folder]
+    #[arg(value_name = "PATH", env = "CONDAIMG_PATH")]
+    pub path: Option<PathBuf>,
+    /// The same as PATH
+    #[arg(short, long, value_name = "PATH", env = "CONDAIMG_FILE", conflicts_with = "path")]
+    pub file: Option<PathBuf>,
+
+    /// Image reference (repeat for several)
+    #[arg(short, long = "tag", value_name = "REF", env = "CONDAIMG_TAG", value_delimiter = ',', help_heading = "Output")]
+    pub tags: Vec<String>,
+    /// Push to the registries of all tags
+    #[arg(long, env = "CONDAIMG_PUSH", help_heading = "Output")]
+    pub push: bool,
+    /// Where to write the image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE (repeat for several)
+    /// [default, when not pushing: oci:./image]
+    #[arg(short, long = "output", value_name = "DEST", env = "CONDAIMG_OUTPUT", value_delimiter = ',', help_heading = "Output")]
+    pub outputs: Vec<String>,
+    /// Write digests, tags and layers as JSON
+    #[arg(long, value_name = "FILE", env = "CONDAIMG_METADATA_FILE", help_heading = "Output")]
+    pub metadata_file: Option<PathBuf>,
+    /// Write the manifest's digest
+    #[arg(long, value_name = "FILE", env = "CONDAIMG_DIGEST_FILE", help_heading = "Output")]
+    pub digest_file: Option<PathBuf>,
+    /// Talk to this registry host over plain http (loopback needs no consent)
+    #[arg(long, value_name = "HOST", env = "CONDAIMG_INSECURE_REGISTRY", value_delimiter = ',', help_heading = "Output")]
+    pub insecure_registry: Vec<String>,
+    /// Trust the certificate authorities in this PEM file when talking to registries
+    #[arg(long, value_name = "FILE", env = "CONDAIMG_REGISTRY_CA", value_delimiter = ',', help_heading = "Output")]
+    pub registry_ca: Vec<PathBuf>,
+
+    /// What the image stands on: REF, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, rootfs:TAR_OR_DIR or
+    /// scratch
+    #[arg(long, value_name = "BASE", env = "CONDAIMG_BASE", default_value = "docker.io/library/debian:12-slim", help_heading = "Image")]
+    pub base: String,
+    /// The image's platform, whatever this machine is
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "CONDAIMG_PLATFORM", default_value = "linux/amd64", help_heading = "Image")]
+    pub platform: String,
+    /// Where the environment lies in the image
+    #[arg(long, value_name = "DIR", env = "CONDAIMG_PREFIX", default_value = crate::model::DEFAULT_PREFIX, help_heading = "Image")]
+    pub prefix: String,
+    /// User of the image's processes, numeric [default: the base's when not root, else 1000:0]
+    #[arg(long, value_name = "UID[:GID]", env = "CONDAIMG_USER", help_heading = "Image")]
+    pub user: Option<String>,
+    /// Entrypoint: a JSON array, or words as a shell splits them
+    #[arg(long, value_name = "COMMAND", env = "CONDAIMG_ENTRYPOINT", help_heading = "Image")]
+    pub entrypoint: Option<String>,
+    /// Default command, written like the entrypoint [default: python, when the environment has it]
+    #[arg(long, value_name = "COMMAND", env = "CONDAIMG_CMD", help_heading = "Image")]
+    pub cmd: Option<String>,
+    /// Environment variable (repeat for several)
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
+    pub env: Vec<String>,
+    /// Working folder of the image's processes
+    #[arg(long, value_name = "DIR", env = "CONDAIMG_WORKDIR", help_heading = "Image")]
+    pub workdir: Option<String>,
+    /// Label of the image config (repeat for several)
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
+    pub label: Vec<String>,
+    /// Annotation of the manifest (repeat for several)
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
+    pub annotation: Vec<String>,
+    /// Give the group the owner's permissions, for arbitrary users in group 0
+    #[arg(long, env = "CONDAIMG_GROUP_WRITE", help_heading = "Image")]
+    pub group_write: bool,
+
+    /// Channel to search before the file's (repeat for several)
+    #[arg(short, long = "channel", value_name = "CHANNEL", env = "CONDAIMG_CHANNEL", value_delimiter = ',', help_heading = "Solving")]
+    pub channels: Vec<String>,
+    /// Search only the channels given with --channel
+    #[arg(long, env = "CONDAIMG_OVERRIDE_CHANNELS", help_heading = "Solving")]
+    pub override_channels: bool,
+    /// Whether earlier channels hide later ones
+    #[arg(long, value_enum, default_value_t, env = "CONDAIMG_CHANNEL_PRIORITY", value_name = "PRIORITY", help_heading = "Solving")]
+    pub channel_priority: PriorityArg,
+    /// CUDA version of the driver that the image will run on
+    #[arg(long, value_name = "VERSION", env = "CONDAIMG_CUDA", help_heading = "Solving")]
+    pub cuda: Option<String>,
+    /// glibc version to solve for [default: the base's]
+    #[arg(long, value_name = "VERSION", env = "CONDAIMG_GLIBC", help_heading = "Solving")]
+    pub glibc: Option<String>,
+    /// Another virtual package of the target (repeat for several)
+    #[arg(long, value_name = "NAME=VERSION", env = "CONDAIMG_VIRTUAL_PACKAGE", value_delimiter = ',', help_heading = "Solving")]
+    pub virtual_package: Vec<String>,
+    /// The lock [default: condaimg.lock beside environment.yml, NAME.condaimg.lock beside NAME.yml]
+    #[arg(long, value_name = "FILE", env = "CONDAIMG_LOCK_FILE", help_heading = "Solving")]
+    pub lock_file: Option<PathBuf>,
+    /// Fail when the lock is missing or stale
+    #[arg(long, env = "CONDAIMG_LOCKED", help_heading = "Solving")]
+    pub locked: bool,
+    /// Use the lock as it is, without asking whether it is stale
+    #[arg(long, env = "CONDAIMG_FROZEN", conflicts_with = "locked", help_heading = "Solving")]
+    pub frozen: bool,
+    /// Do not use the network
+    #[arg(long, env = "CONDAIMG_OFFLINE", conflicts_with = "push", help_heading = "Solving")]
+    pub offline: bool,
+
+    /// Layer policy: a name or a file
+    #[arg(long, value_name = "NAME|FILE", env = "CONDAIMG_LAYERS", default_value = "default", help_heading = "Layers")]
+    pub layers: String,
+    /// The most layers to add to the base
+    #[arg(long, value_name = "N", env = "CONDAIMG_MAX_LAYERS", default_value_t = 32, help_heading = "Layers")]
+    pub max_layers: usize,
+    /// gzip[:1-9] or zstd[:1-19]
+    #[arg(long, value_name = "CODEC", env = "CONDAIMG_COMPRESSION", default_value = "gzip", help_heading = "Layers")]
+    pub compression: String,
+    /// Make byte code for what ships none
+    #[arg(long, value_enum, default_value_t, env = "CONDAIMG_BYTECODE", value_name = "WHEN", help_heading = "Layers")]
+    pub bytecode: BytecodeArg,
+    /// Pack every layer again, even if its bytes are known
+    #[arg(long, env = "CONDAIMG_NO_CACHE", help_heading = "Layers")]
+    pub no_cache: bool,
+    /// Parallelism [default: all cores]
+    #[arg(short, long, value_name = "N", env = "CONDAIMG_JOBS", help_heading = "Layers")]
+    pub jobs: Option<usize>,
+}

@@ -1,0 +1,164 @@
+//! What the image says: user, variables, entrypoint, labels.
+
+use std::collections::BTreeMap;
+
+use super::World;
+use super::options::Options;
+use crate::image::{self, Assembly, Base, Image};
+use crate::lock::{ActivationStep, Lock};
+use crate::model::{BaseFacts, BaseRef, LAYOUT_VERSION, LayerBlob, User};
+use crate::pack::activation::{ACTIVATE_FOLDER, expand};
+use crate::pack::environment::{self, ENTRYPOINT, HOME};
+use crate::util::{Digest, Result};
+
+/// The user of images whose base runs as root.
+const DEFAULT_USER: User = User { uid: 1000, gid: 0 };
+
+/// Flag, then the base's user when it is not root, then 1000:0.
+pub fn user(options: &Options, lock: &Lock, base: &Base, world: &World) -> User {
+    if let Some(user) = options.parameters.image.user {
+        return user;
+    }
+    let named = base.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
+    if named.is_empty() || named == "root" || named == "0" || named.starts_with("0:") || named.starts_with("root:") {
+        return DEFAULT_USER;
+    }
+    numeric(&named, &lock.base.facts).unwrap_or_else(|| {
+        world.reporter.warn(&format!(
+            "the base's user `{named}` is not in its /etc/passwd: the image runs as {DEFAULT_USER} instead"
+        ));
+        DEFAULT_USER
+    })
+}
+
+/// A user by number or name, as the base's own files say.
+fn numeric(named: &str, facts: &BaseFacts) -> Option<User> {
+    let (user, group) = named.split_once(':').map_or((named, None), |(user, group)| (user, Some(group)));
+    let passwd = facts.passwd.as_deref().unwrap_or_default();
+    let groups = facts.group.as_deref().unwrap_or_default();
+    let line = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
+        fields.first() == Some(&user) || fields.get(2) == Some(&user)
+    });
+    let uid = user.parse().ok().or_else(|| line.as_ref()?.get(2)?.parse().ok())?;
+    let gid = match group {
+        Some(group) => group.parse().ok().or_else(|| {
+            let line = groups.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|it| it.first() == Some(&group))?;
+            line.get(2)?.parse().ok()
+        })?,
+        None => line.and_then(|fields| fields.get(3)?.parse().ok()).unwrap_or(0),
+    };
+    Some(User { uid, gid })
+}
+
+/// Assembles the image.
+pub fn image(
+    options: &Options,
+    lock: &Lock,
+    lock_digest: Digest,
+    base: &Base,
+    layers: impl Iterator<Item = LayerBlob>,
+    user: User,
+) -> Result<Image> {
+    let parameters = &options.parameters;
+    let wishes = &parameters.image;
+    let labels = with_ours(&wishes.labels, options, lock_digest);
+    let annotations = with_ours(&wishes.annotations, options, lock_digest);
+    image::assemble(Assembly {
+        platform: &options.platform,
+        base,
+        layers: layers.collect(),
+        env: variables(options, lock, base, user),
+        path_prefix: vec![format!("{}/bin", parameters.prefix)],
+        user,
+        entrypoint: wishes.entrypoint.clone().or_else(|| {
+            environment::needs_entrypoint(lock).then(|| vec![format!("{}/{ENTRYPOINT}", parameters.prefix)])
+        }),
+        // With an entrypoint of the user's, a command of ours would only be in its way.
+        cmd: wishes.cmd.clone().or_else(|| {
+            let wanted = wishes.entrypoint.is_none() && lock.package("python").is_some();
+            wanted.then(|| vec!["python".to_owned()])
+        }),
+        workdir: wishes.workdir.clone(),
+        labels,
+        annotations,
+        created: parameters.source_date_epoch.unwrap_or_else(|| lock.newest_build()),
+    })
+}
+
+/// What every image says of itself; what the user says goes before it.
+fn with_ours(theirs: &BTreeMap<String, String>, options: &Options, lock: Digest) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::from([
+        ("dev.condaimg.lock".to_owned(), lock.to_string()),
+        ("dev.condaimg.layout-version".to_owned(), LAYOUT_VERSION.to_string()),
+    ]);
+    if let BaseRef::Registry(reference) = &options.base {
+        all.insert("org.opencontainers.image.base.name".to_owned(), reference.clone());
+    }
+    all.extend(theirs.clone());
+    all
+}
+
+/// The variables of the activated environment: conda's own, `env_vars.d`, `variables:`, then what the activation
+/// scripts do, in conda's order; `--env` has the last word.
+fn variables(options: &Options, lock: &Lock, base: &Base, user: User) -> BTreeMap<String, String> {
+    let prefix = &options.parameters.prefix;
+    let name = prefix.rsplit('/').next().unwrap_or(prefix);
+    let mut variables = BTreeMap::from([
+        ("CONDA_PREFIX".to_owned(), prefix.clone()),
+        ("CONDA_DEFAULT_ENV".to_owned(), name.to_owned()),
+        ("HOME".to_owned(), HOME.to_owned()),
+        ("USER".to_owned(), environment::user_name(lock.base.facts.passwd.as_deref(), user)),
+    ]);
+    let path = image::path(base, &[format!("{prefix}/bin")]);
+    let mut steps: Vec<&ActivationStep> =
+        lock.packages.iter().flat_map(|package| &package.facts.activation.steps).collect();
+    // Stable: several steps of one file stay in their order.
+    steps.sort_by(|a, b| a.file.cmp(&b.file));
+    let (scripts, files): (Vec<_>, Vec<_>) = steps.into_iter().partition(|step| step.file.starts_with(ACTIVATE_FOLDER));
+    apply(&files, &mut variables, &path);
+    variables.extend(lock.variables.clone());
+    apply(&scripts, &mut variables, &path);
+    variables.extend(options.parameters.image.env.clone());
+    variables
+}
+
+fn apply(steps: &[&ActivationStep], variables: &mut BTreeMap<String, String>, path: &str) {
+    for step in steps {
+        match &step.value {
+            Some(template) => {
+                let value = expand(template, |name| match (variables.get(name), name) {
+                    (Some(value), _) => Some(value.as_str()),
+                    (None, "PATH") => Some(path),
+                    (None, _) => None,
+                });
+                variables.insert(step.name.clone(), value);
+            }
+            None => {
+                variables.remove(&step.name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_name_and_number() {
+        let facts = BaseFacts {
+            passwd: Some("root:x:0:0::/root:/bin/sh\nweb:x:33:34::/:/bin/sh".into()),
+            group: Some("root:x:0:\nstaff:x:50:".into()),
+            ..BaseFacts::default()
+        };
+        for (named, expected) in [
+            ("web", Some(User { uid: 33, gid: 34 })),
+            ("web:staff", Some(User { uid: 33, gid: 50 })),
+            ("33", Some(User { uid: 33, gid: 34 })),
+            ("65532:65532", Some(User { uid: 65532, gid: 65532 })),
+            ("nobody", None),
+        ] {
+            assert_eq!(numeric(named, &facts), expected, "{named}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! From lock to layer blobs in the store: what is known already stays as it is, the rest is packed, and each layer
+//! is handed on the moment it is whole.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::World;
+use super::locking;
+use super::options::Options;
+use crate::lock::Lock;
+use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
+use crate::pack::{Archive, Compressors, LayerDigests, Packer, PackerOptions, Target, codec_id, environment, tarball::ModePolicy};
+use crate::plan::{KeyInputs, LayerPlan, PlannedLayer, SegmentKind, plan, python_of};
+use crate::spec::Spec;
+use crate::store::{RecordKind, Store};
+use crate::util::report::Step;
+use crate::util::{Digest, Error, Result};
+
+/// A layer of the image and where it came from.
+#[derive(Debug, Clone)]
+pub struct MadeLayer {
+    /// The blob, as the image wants it.
+    pub layer: LayerBlob,
+    /// The packages whose files are in it.
+    pub packages: Vec<String>,
+    /// Whether its bytes were made by this build.
+    pub new: bool,
+}
+
+/// Where files go, for a lock and parameters.
+pub fn target(lock: &Lock, parameters: &Parameters) -> Result<Target> {
+    Ok(Target {
+        prefix: parameters.prefix.clone(),
+        root: lock.base.facts.resolve(&parameters.prefix),
+        subdir: lock.subdir,
+        python: python_of(lock)?.map(|(python, _)| python),
+        modes: ModePolicy { group_write: parameters.group_write },
+    })
+}
+
+/// Plans the layers of a lock.
+pub fn planned(lock: &Lock, options: &Options, target: &Target) -> Result<LayerPlan> {
+    let parameters = &options.parameters;
+    let python = python_of(lock)?;
+    let inputs = KeyInputs {
+        prefix: target.prefix.clone(),
+        root: target.root.clone(),
+        codec: codec_id(parameters.compression),
+        compression: parameters.compression,
+        group_write: parameters.group_write,
+        bytecode: parameters.bytecode,
+        python_archive: python.as_ref().map(|(_, archive)| *archive),
+        python: python.map(|(info, _)| info),
+    };
+    plan(lock, &options.policy, parameters.max_layers, &inputs)
+}
+
+/// Makes all layers that are added to the base. Each is sent to `ready` as soon as it is in the store.
+pub async fn make(
+    lock: &Arc<Lock>,
+    options: &Options,
+    spec: &Spec,
+    target: Target,
+    user: User,
+    world: &World,
+    ready: UnboundedSender<LayerBlob>,
+) -> Result<Vec<MadeLayer>> {
+    let plan = planned(lock, options, &target)?;
+    let known: Vec<Option<LayerDigests>> =
+        plan.layers.iter().map(|layer| known(&world.store, &layer.key, options.args.no_cache)).collect();
+    let archives = archives(lock, &plan, &known, options, spec, world).await?;
+    let work = Work {
+        lock: Arc::clone(lock),
+        plan,
+        known,
+        archives,
+        target,
+        user,
+        store: world.store.clone(),
+        compression: options.parameters.compression,
+        jobs: options.jobs,
+        ready,
+    };
+    let reporter = world.reporter.clone();
+    tokio::task::spawn_blocking(move || work.run(reporter.as_ref()))
+        .await
+        .map_err(|error| Error::bug("packing ended early").caused_by(error))?
+}
+
+fn known(store: &Store, key: &Digest, no_cache: bool) -> Option<LayerDigests> {
+    if no_cache {
+        return None;
+    }
+    store.record::<LayerDigests>(RecordKind::Layer, key).filter(|layer| store.has_blob(&layer.digest, layer.size))
+}
+
+/// The archives that the layers to be packed need, in the lock's order.
+async fn archives(
+    lock: &Lock,
+    plan: &LayerPlan,
+    known: &[Option<LayerDigests>],
+    options: &Options,
+    spec: &Spec,
+    world: &World,
+) -> Result<Vec<Option<Archive>>> {
+    let to_pack: Vec<&PlannedLayer> =
+        plan.layers.iter().zip(known).filter(|(_, known)| known.is_none()).map(|(layer, _)| layer).collect();
+    let segments = || to_pack.iter().flat_map(|layer| &layer.segments);
+    let mut needed: BTreeSet<usize> = segments().map(|segment| segment.package).collect();
+    if segments().any(|segment| segment.kind == SegmentKind::Bytecode) {
+        let interpreter = lock.closure(["python"]);
+        needed.extend((0..lock.packages.len()).filter(|&index| interpreter.contains(lock.packages[index].name())));
+    }
+    let mut archives = vec![None; lock.packages.len()];
+    if needed.is_empty() {
+        return Ok(archives);
+    }
+    let records: Vec<_> = needed.iter().map(|&index| lock.packages[index].record.clone()).collect();
+    // With a lock, only the credentials of the channels are needed.
+    let credentials = locking::resolving(options, spec, world)?.channels_of(spec)?.credentials;
+    let (_, fetched) = locking::fetch(&records, &credentials, options, world).await?;
+    for (index, archive) in needed.into_iter().zip(fetched) {
+        archives[index] = Some(archive);
+    }
+    Ok(archives)
+}
+
+/// What the packing threads work on.
+struct Work {
+    lock: Arc<Lock>,
+    plan: LayerPlan,
+    known: Vec<Option<LayerDigests>>,
+    archives: Vec<Option<Archive>>,
+    target: Target,
+    user: User,
+    store: Store,
+    compression: Compression,
+    jobs: usize,
+    ready: UnboundedSender<LayerBlob>,
+}
+
+impl Work {
+    fn run(self, reporter: &dyn crate::util::report::Reporter) -> Result<Vec<MadeLayer>> {
+        let compressors = Compressors::start(self.compression, self.jobs)?;
+        for (planned, digests) in self.plan.layers.iter().zip(&self.known) {
+            if let Some(digests) = digests {
+                self.hand_on(&self.layer_blob(planned, digests));
+            }
+        }
+        let packed = self.pack_unknown(&compressors, reporter)?;
+        let mut made = Vec::with_capacity(self.plan.layers.len() + 1);
+        for ((planned, known), packed) in self.plan.layers.iter().zip(&self.known).zip(packed) {
+            let digests = known.or(packed).ok_or_else(|| Error::bug("a planned layer was not made"))?;
+            made.push(MadeLayer {
+                layer: self.layer_blob(planned, &digests),
+                packages: planned.packages().map(|index| self.lock.packages[index].full_name()).collect(),
+                new: known.is_none(),
+            });
+        }
+        made.push(self.environment(&compressors)?);
+        Ok(made)
+    }
+
+    /// Packs what is not known, on all cores; results in the plan's order.
+    fn pack_unknown(
+        &self,
+        compressors: &Compressors,
+        reporter: &dyn crate::util::report::Reporter,
+    ) -> Result<Vec<Option<LayerDigests>>> {
+        let mut queue: Vec<usize> = (0..self.plan.layers.len()).filter(|&index| self.known[index].is_none()).collect();
+        let mut packed = vec![None; self.plan.layers.len()];
+        if queue.is_empty() {
+            return Ok(packed);
+        }
+        // Taken from the end: byte code first, because it takes longest for its size, then the largest layers.
+        queue.sort_by_key(|&index| {
+            let layer = &self.plan.layers[index];
+            let compiles = layer.segments.iter().any(|segment| segment.kind == SegmentKind::Bytecode);
+            (compiles, layer.archive_size)
+        });
+        let total = queue.iter().map(|&index| self.plan.layers[index].archive_size).sum();
+        let progress = reporter.begin(Step::Pack, total);
+        let count = queue.len();
+        let packer = Packer::new(PackerOptions {
+            lock: &self.lock,
+            archives: self.archives.clone(),
+            target: &self.target,
+            store: &self.store,
+            jobs: self.jobs,
+        });
+        let queue = Mutex::new(queue);
+        let results = Mutex::new(&mut packed);
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.min(count) {
+                scope.spawn(|| {
+                    while let Some(index) = lock(&queue).pop() {
+                        match self.pack_one(index, &packer, compressors, progress.as_ref()) {
+                            Ok(digests) => lock(&results)[index] = Some(digests),
+                            Err(error) => {
+                                // The first failure ends the build; the others' work is not begun.
+                                lock(&queue).clear();
+                                lock(&failure).get_or_insert(error);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let bytes: u64 = packed.iter().flatten().map(|layer| layer.diff_size).sum();
+        progress.finish(&format!("{count} layers, {} uncompressed", crate::cli::progress::human(bytes)));
+        Ok(packed)
+    }
+
+    fn pack_one(
+        &self,
+        index: usize,
+        packer: &Packer<'_>,
+        compressors: &Compressors,
+        progress: &dyn crate::util::report::Progress,
+    ) -> Result<LayerDigests> {
+        let planned = &self.plan.layers[index];
+        let digests = packer.pack(planned, compressors, progress)?;
+        self.store.remember(RecordKind::Layer, &planned.key, &digests)?;
+        self.hand_on(&self.layer_blob(planned, &digests));
+        Ok(digests)
+    }
+
+    fn hand_on(&self, layer: &LayerBlob) {
+        // Nobody listens when the build has failed meanwhile, or does not push.
+        let _ = self.ready.send(layer.clone());
+    }
+
+    fn layer_blob(&self, planned: &PlannedLayer, digests: &LayerDigests) -> LayerBlob {
+        let packages: Vec<String> = planned.packages().map(|index| self.lock.packages[index].full_name()).collect();
+        self.blob(&planned.name, &planned.key, &packages.join(" "), digests)
+    }
+
+    fn blob(&self, name: &str, key: &Digest, packages: &str, digests: &LayerDigests) -> LayerBlob {
+        let annotations = [
+            ("dev.condaimg.layer.name", name.to_owned()),
+            ("dev.condaimg.layer.key", key.to_string()),
+            ("dev.condaimg.layer.packages", packages.to_owned()),
+        ];
+        LayerBlob {
+            blob: Blob {
+                media_type: self.compression.media_type().to_owned(),
+                digest: digests.digest,
+                size: digests.size,
+                source: BlobSource::File(self.store.blob(&digests.digest)),
+            },
+            diff_id: digests.diff_id,
+            name: name.to_owned(),
+            annotations: annotations.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value)).collect(),
+            created_by: format!("condaimg: {name}"),
+        }
+    }
+
+    /// The environment layer: small enough to be made in memory each time; its key is its content.
+    fn environment(&self, compressors: &Compressors) -> Result<MadeLayer> {
+        let tar = environment::tar(&self.lock, &self.target, self.user)?;
+        let key = Digest::of(crate::util::json::canonical(&(
+            "environment",
+            LAYOUT_VERSION,
+            codec_id(self.compression),
+            Digest::of(&tar),
+        ))?);
+        let known = known(&self.store, &key, false);
+        let digests = match known {
+            Some(digests) => digests,
+            None => {
+                let mut writer = compressors.layer(self.store.new_blob()?);
+                writer.write_all(&tar)?;
+                let digests = writer.finish()?;
+                self.store.remember(RecordKind::Layer, &key, &digests)?;
+                digests
+            }
+        };
+        let layer = self.blob("environment", &key, "", &digests);
+        self.hand_on(&layer);
+        Ok(MadeLayer { layer, packages: Vec::new(), new: known.is_none() })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,227 @@
+//! From spec to lock: the current one as it is, else a new one.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rattler::install::PythonInfo;
+use rattler_conda_types::{RepoDataRecord, Subdir};
+
+use super::World;
+use super::options::{Options, default_lock, priority_name};
+use crate::cli::args::PriorityArg;
+use crate::image::{self, Base};
+use crate::lock::{self, Inputs, Lock, LockedBase};
+use crate::model::BaseRef;
+use crate::pack::{Archive, archive_at, facts};
+use crate::resolve::{self, ChannelPriority, Credentials, ResolveOptions, VirtualPackageOptions};
+use crate::spec::Spec;
+use crate::util::error::ResultExt as _;
+use crate::util::{Digest, Error, Result};
+
+/// Archives that are fetched at once: what conda's own clients do, and servers put up with.
+const PARALLEL_DOWNLOADS: usize = 8;
+
+/// The lock of a build and the opened base.
+pub async fn obtain(options: &Options, spec: &Spec, world: &World) -> Result<(Lock, Base)> {
+    let path = options.lock_file.clone().unwrap_or_else(|| default_lock(&spec.file));
+    let old = lock::read(&path, options.platform.subdir)?;
+    let base = open_base(options, old.as_ref(), world).await?;
+    let inputs = inputs(options, spec, &base)?;
+    let current = |lock: &Lock| lock.inputs == inputs && lock.base.digest == base.digest;
+    match old {
+        Some(lock) if options.args.frozen || current(&lock) => Ok((lock, base)),
+        Some(_) if options.args.locked => Err(Error::user(format!(
+            "the lock `{}` is stale: specs, channels, target or base have changed since it was made",
+            path.display()
+        ))
+        .hint("build without `--locked` to renew it, and commit the result")),
+        None if options.args.locked || options.args.frozen => {
+            Err(Error::user(format!("there is no lock `{}`", path.display()))
+                .hint("build once without `--locked` or `--frozen`, and commit the lock"))
+        }
+        old => {
+            let new = make(options, spec, &base, inputs, old.as_ref(), world).await?;
+            let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).map(std::path::absolute);
+            let folder = folder.transpose()?.unwrap_or_else(|| PathBuf::from("."));
+            let text = lock::render(&new)?;
+            // What was written is what is used: a build from the file has the same bytes.
+            let new = lock::parse(&text, &folder, options.platform.subdir)?;
+            write(&path, &text, world)?;
+            if let Some(old) = old {
+                tell_changes(&old, &new, world);
+            }
+            Ok((new, base))
+        }
+    }
+}
+
+fn texts(spec: &Spec) -> Vec<String> {
+    spec.dependencies.iter().map(|dependency| dependency.text.clone()).collect()
+}
+
+fn write(path: &std::path::Path, text: &str, world: &World) -> Result<()> {
+    let Err(error) = lock::write(path, text) else { return Ok(()) };
+    let read_only = std::error::Error::source(&error)
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .is_some_and(|source| {
+            matches!(source.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
+        });
+    if read_only {
+        world.reporter.notice(&format!("the lock is not kept: {error}"));
+        return Ok(());
+    }
+    Err(error)
+}
+
+/// Opens the base; one in a registry by the digest that the lock pins, if it names the same reference.
+async fn open_base(options: &Options, old: Option<&Lock>, world: &World) -> Result<Base> {
+    let pinned = old.filter(|lock| lock.base.reference == options.base.to_string()).map(|lock| lock.base.digest);
+    let base = match (&options.base, pinned) {
+        (BaseRef::Registry(reference), Some(digest)) => BaseRef::Registry(pin(reference, digest)),
+        (base, _) => base.clone(),
+    };
+    image::open(&base, &options.platform, &world.store, world)
+        .await
+        .context(|| format!("the base `{}` cannot be used", options.base))
+}
+
+fn pin(reference: &str, digest: Digest) -> String {
+    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+    format!("{name}@{digest}")
+}
+
+fn inputs(options: &Options, spec: &Spec, base: &Base) -> Result<Digest> {
+    let mut channels: Vec<String> = options.channels.clone();
+    if !options.args.override_channels {
+        channels.extend(spec.channels.iter().cloned());
+    }
+    let channels: Vec<String> = channels.iter().map(|channel| crate::util::redact::text(channel)).collect();
+    let mut declared: Vec<String> =
+        options.virtual_packages.iter().map(|(name, version)| format!("{name}={version}")).collect();
+    declared.extend(options.cuda.iter().map(|version| format!("--cuda={version}")));
+    declared.extend(options.glibc.iter().map(|version| format!("--glibc={version}")));
+    lock::inputs_digest(&Inputs {
+        specs: &texts(spec),
+        variables: &spec.variables,
+        channels: &channels,
+        channel_priority: priority_name(options.args.channel_priority),
+        platform: options.platform.to_string(),
+        declared,
+        base: match &options.base {
+            BaseRef::Registry(reference) => reference.clone(),
+            _ => base.digest.to_string(),
+        },
+    })
+}
+
+async fn make(
+    options: &Options,
+    spec: &Spec,
+    base: &Base,
+    inputs: Digest,
+    old: Option<&Lock>,
+    world: &World,
+) -> Result<Lock> {
+    let base_facts = image::probe(base, &world.store, world)
+        .await
+        .context(|| format!("the base `{}` cannot be read", options.base))?;
+    let glibc = options.glibc.clone().or_else(|| base_facts.glibc.clone()).ok_or_else(|| {
+        Error::user(format!("the base `{}` has no GNU C library", options.base))
+            .hint("conda packages need one: choose another `--base`, or promise one with `--glibc VERSION`")
+    })?;
+    let mut resolving = resolving(options, spec, world)?;
+    resolving.virtual_packages = VirtualPackageOptions {
+        glibc: Some(glibc),
+        cuda: options.cuda.clone(),
+        extra: options.virtual_packages.clone(),
+    };
+    resolving.locked =
+        old.map(|lock| lock.packages.iter().map(|package| package.record.clone()).collect()).unwrap_or_default();
+    let resolution = resolve::resolve(spec, &resolving).await?;
+    let (records, archives) = fetch(&resolution.records, &resolution.credentials, options, world).await?;
+    let python = python_info(&records, options.platform.subdir)?;
+    let (jobs, reporter) = (options.jobs, world.reporter.clone());
+    let packages = tokio::task::spawn_blocking(move || {
+        facts::read(records, &archives, python.as_ref(), jobs, reporter.as_ref())
+    })
+    .await
+    .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))??;
+    Ok(Lock {
+        inputs,
+        subdir: options.platform.subdir,
+        channels: resolution.channels.iter().map(|url| url.as_str().trim_end_matches('/').to_owned()).collect(),
+        virtual_packages: resolution.virtual_packages,
+        specs: texts(spec),
+        variables: spec.variables.clone(),
+        base: LockedBase { reference: options.base.to_string(), digest: base.digest, facts: base_facts },
+        packages,
+    })
+}
+
+/// How this build resolves, but for what only a new lock needs.
+pub fn resolving<'a>(options: &'a Options, spec: &Spec, world: &'a World) -> Result<ResolveOptions<'a>> {
+    let mut resolving = ResolveOptions::new(spec, &options.platform, world.store.index(), &world.reporter)?;
+    resolving.channels = options.channels.clone();
+    resolving.override_channels = options.args.override_channels;
+    resolving.channel_priority = match options.args.channel_priority {
+        PriorityArg::Strict => ChannelPriority::Strict,
+        PriorityArg::Disabled => ChannelPriority::Disabled,
+    };
+    resolving.offline = options.args.offline;
+    Ok(resolving)
+}
+
+/// The archives of records in the store, downloaded where they are missing; the records with their sha256.
+pub async fn fetch(
+    records: &[RepoDataRecord],
+    credentials: &Credentials,
+    options: &Options,
+    world: &World,
+) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
+    let client = resolve::http_client(options.args.offline, credentials)?;
+    let offline = options.args.offline;
+    let downloaded =
+        resolve::download(records, &world.store, &client, PARALLEL_DOWNLOADS, offline, &world.reporter).await?;
+    let mut records = Vec::with_capacity(downloaded.len());
+    let mut archives = Vec::with_capacity(downloaded.len());
+    for resolve::Archive { record, path, .. } in downloaded {
+        let package = &record.package_record;
+        let name = format!("{}-{}-{}", package.name.as_normalized(), package.version, package.build);
+        archives.push(archive_at(&path, &record.identifier.to_string(), name)?);
+        records.push(record);
+    }
+    Ok((records, archives))
+}
+
+fn python_info(records: &[RepoDataRecord], subdir: Subdir) -> Result<Option<PythonInfo>> {
+    let python = records.iter().find(|record| record.package_record.name.as_normalized() == "python");
+    python
+        .map(|record| {
+            PythonInfo::from_python_record(&record.package_record, subdir).map_err(|error| {
+                Error::user(format!("`{}` is no Python that can be used", record.identifier)).caused_by(error)
+            })
+        })
+        .transpose()
+}
+
+fn tell_changes(old: &Lock, new: &Lock, world: &World) {
+    fn versions(lock: &Lock) -> BTreeMap<&str, String> {
+        let full = |package: &lock::LockedPackage| {
+            format!("{} {}", package.record.package_record.version, package.record.package_record.build)
+        };
+        lock.packages.iter().map(|package| (package.name(), full(package))).collect()
+    }
+    let (before, after) = (versions(old), versions(new));
+    for (name, version) in &after {
+        match before.get(name) {
+            None => world.reporter.notice(&format!("lock: + {name} {version}")),
+            Some(previous) if previous != version => {
+                world.reporter.notice(&format!("lock: {name} {previous} -> {version}"));
+            }
+            Some(_) => {}
+        }
+    }
+    for (name, version) in before.iter().filter(|(name, _)| !after.contains_key(*name)) {
+        world.reporter.notice(&format!("lock: - {name} {version}"));
+    }
+}

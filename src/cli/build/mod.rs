@@ -1,0 +1,216 @@
+//! `condaimg build`: environment → image; written to files and pushed to registries.
+
+mod config;
+mod deliver;
+mod layers;
+mod locking;
+mod options;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::args::{BuildArgs, Global};
+use super::summary::{LayerRow, Metadata, table};
+use crate::image::{Base, Fetch, Fetched, Image};
+use crate::lock;
+use crate::model::LayerBlob;
+use crate::registry::{Registry, RegistryOptions};
+use crate::spec;
+use crate::store::Store;
+use crate::util::error::ResultExt as _;
+use crate::util::report::SharedReporter;
+use crate::util::{Digest, Error, Result, files};
+use deliver::{Delivered, Pusher};
+use layers::MadeLayer;
+use options::Options;
+
+/// What a build reaches beyond its options.
+pub(super) struct World {
+    store: Store,
+    registry: Registry,
+    reporter: SharedReporter,
+    offline: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
+pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
+    let options = Options::new(args, &global)?;
+    let spec = spec::read(&options.path)?;
+    for notice in &spec.notices {
+        reporter.notice(notice);
+    }
+    let world = World {
+        store: Store::open(&options.cache_dir)?,
+        registry: Registry::new(RegistryOptions {
+            insecure: options.args.insecure_registry.clone(),
+            ca_files: options.args.registry_ca.clone(),
+            ..RegistryOptions::default()
+        })?,
+        reporter,
+        offline: options.args.offline,
+    };
+    let (lock, base) = locking::obtain(&options, &spec, &world).await?;
+    let lock = Arc::new(lock);
+    let lock_digest = Digest::of(lock::normalised(&lock, &options.parameters)?);
+
+    let target = layers::target(&lock, &options.parameters)?;
+    let user = config::user(&options, &lock, &base, &world);
+    let (ready, packed) = tokio::sync::mpsc::unbounded_channel();
+    let making = layers::make(&lock, &options, &spec, target, user, &world, ready);
+    let (made, pusher) = if options.args.push {
+        let pushing = Pusher::new(&options.tags, &world).layers(base.layers.clone(), packed);
+        let (made, pusher) = both(making, pushing).await?;
+        (made, Some(pusher))
+    } else {
+        drop(packed);
+        (making.await?, None)
+    };
+
+    let mut image = config::image(&options, &lock, lock_digest, &base, made.iter().map(|layer| layer.layer.clone()), user)?;
+    let delivered = match pusher {
+        Some(pusher) => pusher.finish(&image, &options.tags).await?,
+        None => Delivered::default(),
+    };
+    deliver::write(&options, &mut image, &world).await?;
+    conclude(&options, &image, &base, made, &delivered, lock_digest, &world)
+}
+
+/// Packs and pushes at once. An error of either ends both; when packing fails, the pusher ends because nothing
+/// more comes, so the packer's error is the one to tell.
+async fn both<A, B>(
+    making: impl Future<Output = Result<A>>,
+    pushing: impl Future<Output = Result<B>>,
+) -> Result<(A, B)> {
+    tokio::pin!(making, pushing);
+    tokio::select! {
+        made = &mut making => {
+            let made = made?;
+            Ok((made, pushing.await?))
+        }
+        pushed = &mut pushing => {
+            let pushed = pushed?;
+            Ok((making.await?, pushed))
+        }
+    }
+}
+
+/// Tells people and pipelines what came of it.
+fn conclude(
+    options: &Options,
+    image: &Image,
+    base: &Base,
+    made: Vec<MadeLayer>,
+    delivered: &Delivered,
+    lock: Digest,
+    world: &World,
+) -> Result<()> {
+    let digest = image.manifest.digest;
+    let rows = rows(base, made);
+    world.reporter.notice(&table(&rows));
+    let tags: Vec<String> = options.tags.iter().map(ToString::to_string).collect();
+    let metadata = Metadata {
+        digest,
+        config_digest: image.config.digest,
+        platform: options.platform.to_string(),
+        tags: tags.clone(),
+        pushed: options.args.push,
+        outputs: options.outputs.iter().map(options::Output::shown).collect(),
+        size: rows.iter().map(|row| row.size).sum(),
+        uploaded_bytes: delivered.bytes,
+        lock,
+        layers: rows,
+    };
+    if let Some(file) = &options.args.metadata_file {
+        let mut json = serde_json::to_vec_pretty(&metadata)
+            .map_err(|error| Error::bug("the metadata has no JSON form").caused_by(error))?;
+        json.push(b'\n');
+        files::write_atomic(file, &json)?;
+    }
+    if let Some(file) = &options.args.digest_file {
+        files::write_atomic(file, format!("{digest}\n").as_bytes())?;
+    }
+    let lines = match options.args.push {
+        true => options.tags.iter().map(|tag| format!("{}/{}@{digest}\n", tag.registry(), tag.repository())).collect(),
+        false => format!("{digest}\n"),
+    };
+    // A reader that has gone away wants nothing more.
+    let _ = std::io::stdout().write_all(lines.as_bytes());
+    Ok(())
+}
+
+fn rows(base: &Base, made: Vec<MadeLayer>) -> Vec<LayerRow> {
+    let row = |layer: &LayerBlob, name: &str, packages, new| LayerRow {
+        name: name.to_owned(),
+        packages,
+        size: layer.blob.size,
+        digest: layer.blob.digest,
+        diff_id: layer.diff_id,
+        new,
+    };
+    let base = base.layers.iter().map(|layer| row(layer, "base", Vec::new(), false));
+    let ours = made.into_iter().map(|made| row(&made.layer, &made.layer.name, made.packages, made.new));
+    base.chain(ours).collect()
+}
+
+impl World {
+    /// A manifest by digest may be in the store already: bases are pinned.
+    fn stored_manifest(&self, reference: &str) -> Option<Fetched> {
+        let digest: Digest = reference.split_once('@')?.1.parse().ok()?;
+        let bytes = std::fs::File::open(self.store.blob(&digest)).ok().and_then(|mut file| {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut file, &mut bytes).ok().map(|_| bytes)
+        })?;
+        if Digest::of(&bytes) != digest {
+            return None;
+        }
+        let media_type = serde_json::from_slice::<serde_json::Value>(&bytes).ok()?.get("mediaType")?.as_str()?.to_owned();
+        Some(Fetched { bytes, digest, media_type })
+    }
+
+    fn refuse_offline(&self, reference: &str) -> Result<()> {
+        if !self.offline {
+            return Ok(());
+        }
+        Err(Error::user(format!("`{reference}` is in a registry, and the network may not be used"))
+            .hint("leave out `--offline`, or give the base as `oci:FOLDER`"))
+    }
+}
+
+impl Fetch for World {
+    fn manifest<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Fetched>> {
+        async move {
+            if let Some(stored) = self.stored_manifest(reference) {
+                return Ok(stored);
+            }
+            self.refuse_offline(reference)?;
+            let fetched = self.registry.manifest(&Registry::parse(reference)?).await?;
+            let mut blob = self.store.new_blob()?;
+            blob.write_all(&fetched.bytes)?;
+            blob.finish(Some(&fetched.digest))?;
+            Ok(Fetched { bytes: fetched.bytes.to_vec(), digest: fetched.digest, media_type: fetched.media_type })
+        }
+        .boxed()
+    }
+
+    fn blob<'a>(&'a self, reference: &'a str, digest: &'a Digest, size: u64) -> BoxFuture<'a, Result<PathBuf>> {
+        async move {
+            if self.store.has_blob(digest, size) {
+                return Ok(self.store.blob(digest));
+            }
+            self.refuse_offline(reference)?;
+            let reference = Registry::parse(reference)?;
+            self.registry
+                .fetch_blob(&reference, digest, size, &self.store)
+                .await
+                .context(|| format!("cannot fetch {digest} of `{reference}`"))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,275 @@
+//! From arguments to checked options; looks at files, not at the network.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use crate::cli::args::{BuildArgs, BytecodeArg, Global, PriorityArg};
+use crate::model::{BaseRef, Compression, ImageOptions, Parameters, Platform};
+use crate::plan::Policy;
+use crate::registry::{Reference, Registry};
+use crate::util::{Error, Result};
+
+/// What a build does, checked.
+pub struct Options {
+    /// environment.yml or its folder.
+    pub path: PathBuf,
+    /// Where the lock lies; none: beside the spec.
+    pub lock_file: Option<PathBuf>,
+    /// The target.
+    pub platform: Platform,
+    /// What the image stands on.
+    pub base: BaseRef,
+    /// What decides the image's bytes beside the lock.
+    pub parameters: Parameters,
+    /// The layer policy.
+    pub policy: Policy,
+    /// Where it is written to.
+    pub outputs: Vec<Output>,
+    /// References, parsed.
+    pub tags: Vec<Reference>,
+    /// The store's folder.
+    pub cache_dir: PathBuf,
+    /// Parallelism.
+    pub jobs: usize,
+    /// `--cuda`, or conda's own variable.
+    pub cuda: Option<String>,
+    /// `--glibc`, or conda's own variable.
+    pub glibc: Option<String>,
+    /// `--virtual-package`.
+    pub virtual_packages: Vec<(String, String)>,
+    /// Channels of the command line or of `CONDA_CHANNELS`.
+    pub channels: Vec<String>,
+    /// The arguments that need no check.
+    pub args: BuildArgs,
+}
+
+/// One `--output`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// An OCI layout folder, with a tag.
+    Layout(PathBuf, Option<String>),
+    /// A tar of an OCI layout.
+    OciArchive(PathBuf),
+    /// What `docker load` reads.
+    DockerArchive(PathBuf),
+}
+
+impl Output {
+    fn parse(text: &str) -> Result<Self> {
+        let wrong = || {
+            Error::usage(format!("`{text}` is no output"))
+                .hint("write oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE")
+        };
+        let (kind, rest) = text.split_once(':').filter(|(_, rest)| !rest.is_empty()).ok_or_else(wrong)?;
+        Ok(match kind {
+            "oci" => match text.parse()? {
+                BaseRef::Layout(folder, tag) => Self::Layout(folder, tag),
+                _ => return Err(wrong()),
+            },
+            "oci-archive" => Self::OciArchive(rest.into()),
+            "docker-archive" => Self::DockerArchive(rest.into()),
+            _ => return Err(wrong()),
+        })
+    }
+
+    /// As the user writes it.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Layout(folder, None) => format!("oci:{}", folder.display()),
+            Self::Layout(folder, Some(tag)) => format!("oci:{}:{tag}", folder.display()),
+            Self::OciArchive(file) => format!("oci-archive:{}", file.display()),
+            Self::DockerArchive(file) => format!("docker-archive:{}", file.display()),
+        }
+    }
+}
+
+impl Options {
+    /// Checks the arguments.
+    ///
+    /// # Errors
+    /// What is wrong with them (exit status 2), or with the files that they name (1).
+    pub fn new(args: BuildArgs, global: &Global) -> Result<Self> {
+        let path = args.file.clone().or_else(|| args.path.clone()).unwrap_or_else(|| PathBuf::from("."));
+        let policy = policy(&args.layers)?;
+        let tags = args.tags.iter().map(|tag| Registry::parse(tag)).collect::<Result<Vec<_>>>()?;
+        if args.push && tags.is_empty() {
+            return Err(Error::usage("`--push` needs to know where to").hint("add `--tag REGISTRY/REPOSITORY:TAG`"));
+        }
+        let mut outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>>>()?;
+        if outputs.is_empty() && !args.push {
+            outputs.push(Output::Layout("image".into(), None));
+        }
+        if args.platform.contains(',') {
+            return Err(Error::usage("one platform a build, for now").hint("build each platform on its own"));
+        }
+        let base = match args.base.parse()? {
+            BaseRef::Registry(reference) => BaseRef::Registry(Registry::parse(&reference)?.to_string()),
+            local => local,
+        };
+        Ok(Self {
+            lock_file: args.lock_file.clone(),
+            platform: args.platform.parse()?,
+            base,
+            parameters: parameters(&args, &policy)?,
+            policy,
+            outputs,
+            tags,
+            cache_dir: cache_dir(global)?,
+            jobs: jobs(args.jobs)?,
+            cuda: args.cuda.clone().or_else(|| variable("CONDA_OVERRIDE_CUDA")),
+            glibc: args.glibc.clone().or_else(|| variable("CONDA_OVERRIDE_GLIBC")),
+            virtual_packages: args
+                .virtual_package
+                .iter()
+                .map(|text| pair("--virtual-package", text))
+                .collect::<Result<_>>()?,
+            channels: channels(&args),
+            path,
+            args,
+        })
+    }
+}
+
+fn parameters(args: &BuildArgs, policy: &Policy) -> Result<Parameters> {
+    Ok(Parameters {
+        prefix: prefix(&args.prefix)?,
+        compression: args.compression.parse::<Compression>()?,
+        bytecode: args.bytecode == BytecodeArg::On,
+        group_write: args.group_write,
+        layers: policy.canonical()?,
+        max_layers: args.max_layers,
+        source_date_epoch: source_date_epoch()?,
+        image: ImageOptions {
+            user: args.user.as_deref().map(str::parse).transpose()?,
+            entrypoint: args.entrypoint.as_deref().map(|text| words("--entrypoint", text)).transpose()?,
+            cmd: args.cmd.as_deref().map(|text| words("--cmd", text)).transpose()?,
+            env: pairs("--env", &args.env)?,
+            workdir: args.workdir.clone(),
+            labels: pairs("--label", &args.label)?,
+            annotations: pairs("--annotation", &args.annotation)?,
+        },
+    })
+}
+
+fn policy(name: &str) -> Result<Policy> {
+    let is_file = name.contains('/') || name.ends_with(".yaml") || name.ends_with(".yml");
+    if is_file { Policy::parse(&fs::read_to_string(name)?, name) } else { Policy::named(name) }
+}
+
+/// An absolute folder in normal form, which programs and archives can hold.
+fn prefix(text: &str) -> Result<String> {
+    let wrong = |why: &str| Error::usage(format!("`--prefix {text}` {why}"));
+    let relative = text.strip_prefix('/').ok_or_else(|| wrong("is not absolute"))?;
+    let parts: Vec<&str> = relative.split('/').filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() {
+        return Err(wrong("is the root").hint("choose a folder, so that the environment does not mix with the base"));
+    }
+    if parts.iter().any(|part| *part == "." || *part == "..") || text.contains([':', '\n', '\0', ' ']) {
+        return Err(wrong("holds `.`, `..`, a colon or white space, which programs in the environment cannot cope with"));
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+fn source_date_epoch() -> Result<Option<i64>> {
+    let Some(text) = variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let seconds = text.parse().map_err(|_| {
+        Error::usage(format!("SOURCE_DATE_EPOCH is `{text}`")).hint("it is a number of seconds since 1970")
+    })?;
+    Ok(Some(seconds))
+}
+
+fn cache_dir(global: &Global) -> Result<PathBuf> {
+    if let Some(folder) = &global.cache_dir {
+        return Ok(folder.clone());
+    }
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .map(|folder| folder.join("condaimg"))
+        .ok_or_else(|| Error::usage("there is no HOME to keep a cache in").hint("set `--cache-dir`"))
+}
+
+fn jobs(asked: Option<usize>) -> Result<usize> {
+    match asked {
+        Some(0) => Err(Error::usage("`--jobs 0` does nothing")),
+        Some(jobs) => Ok(jobs.min(256)),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+    }
+}
+
+fn channels(args: &BuildArgs) -> Vec<String> {
+    if !args.channels.is_empty() {
+        return args.channels.clone();
+    }
+    let given = variable("CONDA_CHANNELS").unwrap_or_default();
+    given.split(',').map(str::trim).filter(|channel| !channel.is_empty()).map(str::to_owned).collect()
+}
+
+/// `strict` or `disabled`.
+pub fn priority_name(priority: PriorityArg) -> &'static str {
+    match priority {
+        PriorityArg::Strict => "strict",
+        PriorityArg::Disabled => "disabled",
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn pair(flag: &str, text: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(Error::usage(format!("`{flag} {text}` is not NAME=VALUE"))),
+    }
+}
+
+fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>> {
+    texts.iter().map(|text| pair(flag, text)).collect()
+}
+
+/// A command: a JSON array, or words as a shell splits them.
+fn words(flag: &str, text: &str) -> Result<Vec<String>> {
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(text)
+            .map_err(|error| Error::usage(format!("`{flag} {text}` is no JSON array of strings")).caused_by(error));
+    }
+    shlex::split(text).ok_or_else(|| Error::usage(format!("`{flag} {text}` has an open quote")))
+}
+
+/// The lock of a spec: `condaimg.lock` beside environment.yml and condaimg.yaml, else `NAME.condaimg.lock`.
+pub fn default_lock(spec: &Path) -> PathBuf {
+    let stem = spec.file_stem().and_then(|stem| stem.to_str()).unwrap_or("environment");
+    match stem {
+        "environment" | "condaimg" => spec.with_file_name("condaimg.lock"),
+        stem => spec.with_file_name(format!("{stem}.condaimg.lock")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_lie_beside_their_spec() {
+        assert_eq!(default_lock(Path::new("a/environment.yml")), Path::new("a/condaimg.lock"));
+        assert_eq!(default_lock(Path::new("gpu.yaml")), Path::new("gpu.condaimg.lock"));
+    }
+
+    #[test]
+    fn prefixes_are_absolute_folders() {
+        assert_eq!(prefix("/opt//env/").expect("a prefix"), "/opt/env");
+        for wrong in ["opt/env", "/", "/opt/../env", "/opt/my env", "/a:b"] {
+            assert!(prefix(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn commands_are_split_as_a_shell_does() {
+        assert_eq!(words("--cmd", "python -c 'a b'").expect("words"), ["python", "-c", "a b"]);
+        assert_eq!(words("--cmd", r#"["a", "b c"]"#).expect("words"), ["a", "b c"]);
+        assert!(words("--cmd", "'open").is_err());
+    }
+}

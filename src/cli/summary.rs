@@ -1,0 +1,67 @@
+//! What a build tells at its end: a table of the layers, and the same as JSON for pipelines.
+
+use serde::Serialize;
+
+use super::progress::human;
+use crate::util::{DiffId, Digest};
+
+/// One row: a layer.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LayerRow {
+    /// Name in the plan; `base` for the base's.
+    pub name: String,
+    /// The packages whose files are in it.
+    pub packages: Vec<String>,
+    /// Size of the blob in bytes.
+    pub size: u64,
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Whether its bytes were made by this build.
+    pub new: bool,
+}
+
+/// What `--metadata-file` holds.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Metadata {
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// Digest of the image config.
+    pub config_digest: Digest,
+    /// The platform (`linux/amd64`).
+    pub platform: String,
+    /// The references that were pushed, or would have been.
+    pub tags: Vec<String>,
+    /// Whether they were pushed.
+    pub pushed: bool,
+    /// Where it was written to.
+    pub outputs: Vec<String>,
+    /// Sum of the layers' sizes in bytes, the base included.
+    pub size: u64,
+    /// Bytes of layers and config that went to registries.
+    pub uploaded_bytes: u64,
+    /// Digest of the normalised lock.
+    pub lock: Digest,
+    /// The layers, lowest first.
+    pub layers: Vec<LayerRow>,
+}
+
+/// The table for people.
+pub fn table(rows: &[LayerRow]) -> String {
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max("layer".len());
+    let mut text = format!("{:width$}  {:>8}  {:>11}  {:<6}  digest\n", "layer", "packages", "size", "");
+    for row in rows {
+        let state = if row.new { "new" } else { "reused" };
+        let packages = if row.packages.is_empty() { String::new() } else { row.packages.len().to_string() };
+        text.push_str(&format!(
+            "{:width$}  {packages:>8}  {:>11}  {state:<6}  {}\n",
+            row.name,
+            human(row.size),
+            row.digest.short()
+        ));
+    }
+    text
+}
