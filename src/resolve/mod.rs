@@ -1,1 +1,155 @@
-//! resolve
+//! From a [`Spec`] to exact packages: channels, credentials, the virtual packages of the *target*, the solver, and
+//! the download of archives. Knows nothing of layers.
+
+mod channels;
+mod client;
+mod download;
+mod index;
+mod near;
+mod part;
+mod solve;
+mod virtual_packages;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rattler_conda_types::{GenericVirtualPackage, RepoDataRecord};
+pub use rattler_solve::ChannelPriority;
+use url::Url;
+
+pub use channels::{CHANNEL_ALIAS, Channels};
+pub use client::{Credentials, http_client};
+pub use download::{Archive, download};
+pub use virtual_packages::{VirtualPackageOptions, virtual_packages};
+
+use crate::model::Platform;
+use crate::spec::Spec;
+use crate::util::report::{SharedReporter, Step};
+use crate::util::{Error, Result};
+
+/// How to solve.
+#[derive(Clone)]
+pub struct ResolveOptions<'a> {
+    /// What the image is for.
+    pub platform: &'a Platform,
+    /// Channels before those of the spec (`--channel`), relative to the working folder.
+    pub channels: Vec<String>,
+    /// Whether the spec's own channels are left out (`--override-channels`).
+    pub override_channels: bool,
+    /// What a package in an earlier channel does to those of the same name in later ones.
+    pub channel_priority: ChannelPriority,
+    /// What to assume of the machine that the image will run on.
+    pub virtual_packages: VirtualPackageOptions,
+    /// Whether the network must not be used: indexes come from the cache, `file://` channels from the disk.
+    pub offline: bool,
+    /// Where channel indexes are kept (`Store::index`).
+    pub index_cache: PathBuf,
+    /// Records to prefer as long as they fit and their channels still have them: what an older lock holds.
+    pub locked: Vec<RepoDataRecord>,
+    /// How many requests may be under way at once.
+    pub jobs: usize,
+    /// Who is told of progress.
+    pub reporter: &'a SharedReporter,
+    /// What stands before a channel's name.
+    pub channel_alias: Url,
+    /// What relative paths of channels in the spec are relative to: [`Spec::folder`].
+    pub spec_dir: PathBuf,
+}
+
+impl<'a> ResolveOptions<'a> {
+    /// The defaults: no more channels than the spec has, strict priority, the network is there, eight jobs.
+    pub fn new(spec: &Spec, platform: &'a Platform, index_cache: PathBuf, reporter: &'a SharedReporter) -> Result<Self> {
+        Ok(Self {
+            platform,
+            channels: Vec::new(),
+            override_channels: false,
+            channel_priority: ChannelPriority::Strict,
+            virtual_packages: VirtualPackageOptions::default(),
+            offline: false,
+            index_cache,
+            locked: Vec::new(),
+            jobs: 8,
+            reporter,
+            channel_alias: CHANNEL_ALIAS
+                .parse()
+                .map_err(|error: url::ParseError| Error::bug("the channel alias is no URL").caused_by(error))?,
+            spec_dir: spec.folder().to_owned(),
+        })
+    }
+
+    /// The channels to search for `spec`. With a lock, only their credentials are needed, for the download.
+    ///
+    /// # Errors
+    /// When something is no channel, or names an environment variable that is not set.
+    pub fn channels_of(&self, spec: &Spec) -> Result<Channels> {
+        Channels::new(spec, &self.channels, self.override_channels, &self.channel_alias, &self.spec_dir)
+    }
+}
+
+/// Exact packages for one platform.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    /// The channels that were searched, canonical and without credentials, most important first.
+    pub channels: Vec<Url>,
+    /// What was assumed of the target.
+    pub virtual_packages: Vec<GenericVirtualPackage>,
+    /// The packages, each after those that it needs; their URLs hold no credentials.
+    pub records: Vec<RepoDataRecord>,
+    /// What the channels' URLs held; for [`http_client`], when the archives are downloaded.
+    pub credentials: Credentials,
+}
+
+/// Solves: finds the packages that `spec` asks for and all that they need.
+///
+/// # Errors
+/// When a channel cannot be read, a package is in none of them, or no set of packages fits; each with what was
+/// searched and assumed.
+pub async fn resolve(spec: &Spec, options: &ResolveOptions<'_>) -> Result<Resolution> {
+    let channels = options.channels_of(spec)?;
+    let virtual_packages = virtual_packages(options.platform, &options.virtual_packages)?;
+    let specs = channels.specs(spec, &options.channel_alias, &options.spec_dir)?;
+    let mut resolution = Resolution {
+        channels: channels.urls(),
+        virtual_packages,
+        records: Vec::new(),
+        credentials: channels.credentials.clone(),
+    };
+    if specs.is_empty() {
+        return Ok(resolution);
+    }
+    if channels.is_empty() {
+        return Err(Error::user(format!("`{}` names no channel", spec.file.display()))
+            .hint("add `channels:` to it, for example `channels: [conda-forge]`, or give `--channel`"));
+    }
+    let progress = options.reporter.begin(Step::Solve, 0).into();
+    let task = solve::Task {
+        spec,
+        options,
+        channels: &channels,
+        specs: &specs,
+        virtual_packages: &resolution.virtual_packages,
+    };
+    let index = index::read(&task, &progress).await?;
+    progress.item("solving");
+    resolution.records = solve::solve(&task, index).await?;
+    progress.finish(&format!("{} packages from {}", resolution.records.len(), plural(resolution.channels.len(), "channel")));
+    Ok(resolution)
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A size as people read it.
+fn human(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// How often another look is taken at a lock that another process holds. Polling, because a wait that blocks
+/// its thread could not be interrupted.
+const LOCK_POLL: Duration = Duration::from_millis(100);

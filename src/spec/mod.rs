@@ -1,1 +1,132 @@
-//! spec
+//! What users write, read with errors that name file, line and column. Knows nothing of the network.
+
+mod environment;
+mod yaml;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rattler_conda_types::MatchSpec;
+
+use crate::util::{Error, Result};
+
+/// What is to be in an image, as a file says it.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// `name:` of the environment.
+    pub name: Option<String>,
+    /// `channels:` as written, in order; `nodefaults` and environment variables are still in it.
+    pub channels: Vec<String>,
+    /// `dependencies:` in order.
+    pub dependencies: Vec<Dependency>,
+    /// `variables:`, values as the text that the file has.
+    pub variables: BTreeMap<String, String>,
+    /// What the user should know about the file: keys that are ignored.
+    pub notices: Vec<String>,
+    /// The file's text, to find lines in.
+    source: String,
+}
+
+/// One line of `dependencies:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependency {
+    /// As written (`numpy=1.21.*`).
+    pub text: String,
+    /// What it means, read leniently as conda does: `numpy=1.21` is any 1.21, `numpy==1.21` that one.
+    pub spec: MatchSpec,
+}
+
+impl Spec {
+    /// The folder that relative paths in the file are relative to.
+    pub fn folder(&self) -> &Path {
+        match self.file.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        }
+    }
+
+    /// `FILE:LINE` of a dependency, by its index; only `FILE` when it is not to be found.
+    pub fn place_of(&self, dependency: usize) -> String {
+        match environment::line_of(&self.source, dependency) {
+            Some(line) => format!("{}:{line}", self.file.display()),
+            None => self.file.display().to_string(),
+        }
+    }
+}
+
+/// Reads what `path` names: an environment.yml, or a folder that holds one.
+///
+/// # Errors
+/// When there is no such file, when it is of a kind that is not supported, and for everything that is wrong in
+/// it, with line and column.
+pub fn read(path: &Path) -> Result<Spec> {
+    let file = find(path)?;
+    refuse_other_kinds(&file)?;
+    let source = yaml::load(&file)?;
+    environment::parse(file, source)
+}
+
+/// The file that a path means.
+fn find(path: &Path) -> Result<PathBuf> {
+    let metadata = match fs_err::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::user(format!("`{}` does not exist", path.display()))
+                .hint("name an environment.yml, or a folder that holds one"));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !metadata.is_dir() {
+        return Ok(path.to_owned());
+    }
+    ["condaimg.yaml", "condaimg.yml", "environment.yml", "environment.yaml"]
+        .iter()
+        .map(|name| path.join(name))
+        .find(|file| file.is_file())
+        .ok_or_else(|| {
+            Error::user(format!("the folder `{}` holds no environment.yml", path.display()))
+                .hint("name the file itself if it is called otherwise")
+        })
+}
+
+/// Files that condaimg will read one day, and files that it never will.
+fn refuse_other_kinds(file: &Path) -> Result<()> {
+    let name = file.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let refuse = |what: &str| {
+        Err(Error::user(format!("`{}` is {what}", file.display())).hint("write an environment.yml for now"))
+    };
+    match name.as_str() {
+        "condaimg.yaml" | "condaimg.yml" => refuse("a condaimg.yaml, which is not supported yet"),
+        _ if name.ends_with("conda-lock.yml") || name.ends_with(".lock") => {
+            refuse("a lock, which cannot be the input yet")
+        }
+        _ if name.ends_with(".yml") || name.ends_with(".yaml") => Ok(()),
+        _ => refuse("no environment file: its name does not end in .yml or .yaml"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_may_be_a_file_or_a_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let message = |path: &Path| read(path).expect_err("refused").to_string();
+        assert!(message(&folder.path().join("none.yml")).contains("does not exist"));
+        assert!(message(folder.path()).contains("holds no environment.yml"));
+
+        let file = folder.path().join("environment.yaml");
+        fs_err::write(&file, "dependencies: [python]\n").expect("writes");
+        assert_eq!(read(folder.path()).expect("reads").file, file);
+        assert_eq!(read(&file).expect("reads").folder(), folder.path());
+
+        fs_err::write(folder.path().join("condaimg.yaml"), "").expect("writes");
+        assert!(message(folder.path()).contains("not supported yet"));
+        assert!(message(&folder.path().join("conda-lock.yml")).contains("does not exist"));
+        fs_err::write(folder.path().join("requirements.txt"), "").expect("writes");
+        assert!(message(&folder.path().join("requirements.txt")).contains("no environment file"));
+    }
+}

@@ -1,0 +1,216 @@
+//! Reading channel indexes: each channel by itself first, so that a failure names the channel, and a package
+//! that no channel has is told before the solver is asked.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use rattler_conda_types::{Channel, MatchSpec, Subdir};
+use rattler_repodata_gateway::fetch::{CacheAction, FetchRepoDataError};
+use rattler_repodata_gateway::{
+    ChannelConfig, ChannelRelationsMode, DownloadReporter, Gateway, GatewayError, RepoData, Reporter, SourceConfig,
+};
+use reqwest::StatusCode;
+use url::Url;
+
+use super::client::{chain, http_client};
+use super::near;
+use super::solve::Task;
+use crate::util::report::Progress;
+use crate::util::{Error, Result, redact};
+
+/// Reads from the channels every record that the specs may lead to.
+pub(super) async fn read(task: &Task<'_>, progress: &Arc<dyn Progress>) -> Result<Vec<RepoData>> {
+    let gateway = gateway(task)?;
+    let platforms = [task.options.platform.subdir, Subdir::NoArch];
+    let names = names(task, &gateway, platforms, progress).await?;
+    refuse_unknown_packages(task, &names)?;
+    let output = gateway
+        .query(task.channels.sources()?, platforms, task.specs.to_vec())
+        .recursive(true)
+        .channel_relations(ChannelRelationsMode::Disabled)
+        .with_reporter(Tell(Arc::clone(progress)))
+        .execute()
+        .await
+        .map_err(|error| failed_query(task, &error))?;
+    Ok(output.repodata)
+}
+
+fn gateway(task: &Task<'_>) -> Result<Gateway> {
+    let options = task.options;
+    let source = SourceConfig {
+        cache_action: if options.offline { CacheAction::ForceCacheOnly } else { CacheAction::CacheOrFetch },
+        ..SourceConfig::default()
+    };
+    let client = http_client(options.offline, &task.channels.credentials)?;
+    Ok(Gateway::builder()
+        .with_client(client)
+        .with_cache_dir(&options.index_cache)
+        .with_channel_config(ChannelConfig { default: source, ..ChannelConfig::default() })
+        .with_max_concurrent_requests(options.jobs.max(1))
+        .finish())
+}
+
+/// The names of a channel's packages; none when they cannot be told.
+struct Names<'a> {
+    channel: &'a Channel,
+    names: Option<BTreeSet<String>>,
+}
+
+async fn names<'a>(
+    task: &Task<'a>,
+    gateway: &Gateway,
+    platforms: [Subdir; 2],
+    progress: &Arc<dyn Progress>,
+) -> Result<Vec<Names<'a>>> {
+    futures::stream::iter(task.channels.members())
+        .map(|channel| async move {
+            progress.item(&redact::url(channel.base_url.url()));
+            refuse_missing_folder(channel)?;
+            let answer = gateway
+                .names([channel.clone()], platforms)
+                .channel_relations(ChannelRelationsMode::Disabled)
+                .with_reporter(Tell(Arc::clone(progress)))
+                .execute()
+                .await;
+            let names = match answer {
+                Ok(output) => Some(output.names.iter().map(|name| name.as_normalized().to_owned()).collect()),
+                // One odd name must not make a channel useless.
+                Err(GatewayError::InvalidPackageName(_)) => None,
+                Err(error) => return Err(failed_channel(task, channel.base_url.url(), &error)),
+            };
+            Ok(Names { channel, names })
+        })
+        .buffered(task.options.jobs.max(1))
+        .try_collect()
+        .await
+}
+
+/// rattler takes a missing folder for an empty channel in some cases.
+fn refuse_missing_folder(channel: &Channel) -> Result<()> {
+    let url = channel.base_url.url();
+    if url.scheme() != "file" {
+        return Ok(());
+    }
+    match url.to_file_path() {
+        Ok(folder) if folder.is_dir() => Ok(()),
+        Ok(folder) => Err(Error::user(format!("the channel `{}` is not there", redact::url(url)))
+            .hint(format!("there is no folder `{}`", folder.display()))),
+        Err(()) => Err(Error::user(format!("the channel `{}` is no folder of this machine", redact::url(url)))),
+    }
+}
+
+/// Names what no channel has, all at once, with names that look alike.
+fn refuse_unknown_packages(task: &Task<'_>, names: &[Names<'_>]) -> Result<()> {
+    let mut unknown = Vec::new();
+    let mut hints = Vec::new();
+    for (index, wanted) in task.specs.iter().enumerate() {
+        let Some(name) = wanted.name.as_exact().map(|name| name.as_normalized()) else { continue };
+        let allowed: Vec<&Url> = task.channels.allowed(wanted).map(|channel| &**channel.base_url.url()).collect();
+        let (searched, others): (Vec<_>, Vec<_>) =
+            names.iter().partition(|names| allowed.contains(&&**names.channel.base_url.url()));
+        let has = |names: &&Names<'_>| names.names.as_ref().is_none_or(|known| known.contains(name));
+        if name.starts_with("__") || searched.iter().any(has) {
+            continue;
+        }
+        unknown.push(format!("`{}` ({})", task.spec.dependencies[index].text, task.spec.place_of(index)));
+        if let Some(other) = others.iter().find(|names| has(names) && names.names.is_some()) {
+            hints.push(format!("`{name}` is in {}", other.channel.base_url.as_str()));
+        }
+        let known = searched.iter().filter_map(|names| names.names.as_ref()).flatten().map(String::as_str);
+        let near = near::names(name, known);
+        if !near.is_empty() {
+            hints.push(format!("did you mean {}?", near.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")));
+        }
+    }
+    let message = match unknown.as_slice() {
+        [] => return Ok(()),
+        [one] => format!("no channel has the package {one}"),
+        many => format!("no channel has the packages {}", many.join(", ")),
+    };
+    let error = hints.into_iter().fold(Error::user(message), Error::hint);
+    Err(error.hint(task.searched()))
+}
+
+/// Why a channel could not be read.
+fn failed_channel(task: &Task<'_>, url: &Url, error: &GatewayError) -> Error {
+    let shown = redact::url(url);
+    let noarch = format!("{shown}noarch/repodata.json");
+    if task.options.offline && url.scheme() != "file" {
+        return Error::user(format!("the index of `{shown}` is not in the cache, and the network must not be used"))
+            .caused_by(task.scrubbed(error))
+            .hint("solve once without `--offline`, or build from a lock with `--locked`");
+    }
+    match error {
+        GatewayError::SubdirNotFoundError(_) if url.scheme() == "file" => {
+            Error::user(format!("the folder `{shown}` is no channel: it has no `noarch/repodata.json`"))
+                .hint("index the folder (`conda index`, `rattler-index`); noarch must be there even when it is empty")
+        }
+        GatewayError::SubdirNotFoundError(_) => Error::user(format!("there is no channel `{shown}`"))
+            .hint(format!("the server does not have {noarch}; is the name right?")),
+        _ => match http_error(error).and_then(reqwest::Error::status) {
+            Some(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) => {
+                Error::user(format!("the channel `{shown}` refuses access ({status})")).hint(
+                    "give credentials in `~/.netrc`, in rattler's store (`pixi auth login`), or in the channel's URL as `https://${USER}:${PASSWORD}@host/channel`",
+                )
+            }
+            Some(status) => Error::user(format!("the channel `{shown}` cannot be read: the server says {status}"))
+                .hint("try again later"),
+            None => Error::user(format!("the channel `{shown}` cannot be read")).caused_by(task.scrubbed(error)),
+        },
+    }
+}
+
+/// A query fails after every channel's index was read only when a part of an index cannot be had.
+fn failed_query(task: &Task<'_>, error: &GatewayError) -> Error {
+    let failed = Error::user("the channels' indexes cannot be read").caused_by(task.scrubbed(error));
+    match (task.options.offline, error) {
+        (true, _) => failed.hint("the cache does not hold all that is needed: solve once without `--offline`"),
+        _ => failed.hint(task.searched()),
+    }
+}
+
+/// The HTTP error inside; rattler nests it at different depths.
+fn http_error(error: &GatewayError) -> Option<&reqwest::Error> {
+    match error {
+        GatewayError::ReqwestError(error) => Some(error),
+        GatewayError::FetchRepoDataError(FetchRepoDataError::HttpError(reqwest_middleware::Error::Reqwest(error))) => {
+            Some(error)
+        }
+        _ => None,
+    }
+}
+
+impl Task<'_> {
+    /// The error and its causes, without secrets.
+    fn scrubbed(&self, error: &GatewayError) -> io::Error {
+        io::Error::other(self.channels.credentials.scrub(&chain(error)))
+    }
+}
+
+/// What a `MatchSpec` says beside what the solver looks at, and why a record does not fit it.
+pub(super) fn misfit(wanted: &MatchSpec, record: &rattler_conda_types::RepoDataRecord) -> Option<String> {
+    let subdir = &record.package_record.subdir;
+    if let Some(asked) = wanted.subdir.as_ref().filter(|asked| *asked != subdir) {
+        return Some(format!("it is for {subdir}, not for {asked}"));
+    }
+    let name = record.identifier.to_file_name();
+    wanted.file_name.as_ref().filter(|asked| **asked != name).map(|asked| format!("it is not the file {asked}"))
+}
+
+/// Passes the gateway's progress on.
+struct Tell(Arc<dyn Progress>);
+
+impl Reporter for Tell {
+    fn download_reporter(&self) -> Option<&dyn DownloadReporter> {
+        Some(self)
+    }
+}
+
+impl DownloadReporter for Tell {
+    fn on_download_start(&self, url: &Url) -> usize {
+        self.0.item(&redact::url(url));
+        0
+    }
+}

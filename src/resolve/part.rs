@@ -1,0 +1,197 @@
+//! A file that becomes an archive: locked, hashed as it grows, named when it is whole.
+
+use std::fs::TryLockError;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use rattler_digest::digest::Digest as _;
+use rattler_digest::{Md5, Sha256};
+
+use super::LOCK_POLL;
+use super::download::{Mismatch, Wanted};
+use crate::util::files::named;
+use crate::util::{Digest, Error, Result};
+
+/// The `.part` of an archive, held by a lock as long as this lives.
+pub(super) struct Part {
+    path: PathBuf,
+    file: fs::File,
+    hashes: Hashes,
+    /// Bytes in the file.
+    len: u64,
+}
+
+/// What the bytes so far amount to.
+#[derive(Clone, Default)]
+struct Hashes {
+    sha256: Sha256,
+    md5: Md5,
+    /// How many bytes they cover: fewer than the file has when it is of an earlier run.
+    covered: u64,
+}
+
+impl Hashes {
+    fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        self.md5.update(bytes);
+        self.covered += bytes.len() as u64;
+    }
+}
+
+impl Part {
+    /// Takes the file, as soon as no other process has it; nothing when `done` says that the archive is there.
+    pub(super) async fn lock(path: PathBuf, done: impl Fn() -> bool) -> Result<Option<Self>> {
+        loop {
+            let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+            while !try_lock(&file, &path)? {
+                tokio::time::sleep(LOCK_POLL).await;
+            }
+            // While it waited, the file may have become the archive, or have been removed.
+            let mine = file.metadata()?;
+            let still_there = fs::metadata(&path).is_ok_and(|now| now.ino() == mine.ino() && now.dev() == mine.dev());
+            if done() {
+                if still_there {
+                    let _ = fs::remove_file(&path);
+                }
+                return Ok(None);
+            }
+            if still_there {
+                return Ok(Some(Self { path, file, hashes: Hashes::default(), len: mine.len() }));
+            }
+        }
+    }
+
+    /// Bytes so far.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Hashes what an earlier run left; whether there was anything.
+    pub(super) async fn rehash(&mut self) -> Result<bool> {
+        if self.hashes.covered == self.len {
+            return Ok(false);
+        }
+        let mut file = fs::File::open(&self.path)?;
+        let (hashes, len) = blocking(move || {
+            let mut hashes = Hashes::default();
+            pump(&mut file, |bytes| {
+                hashes.update(bytes);
+                Ok(())
+            })?;
+            let len = hashes.covered;
+            Ok((hashes, len))
+        })
+        .await?;
+        (self.hashes, self.len) = (hashes, len);
+        self.seek_to_end()?;
+        Ok(true)
+    }
+
+    /// Empties it.
+    pub(super) fn clear(&mut self) -> Result<()> {
+        if self.len > 0 {
+            self.file.set_len(0)?;
+        }
+        (self.hashes, self.len) = (Hashes::default(), 0);
+        self.seek_to_end()
+    }
+
+    /// Appends.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| named(&self.path, error))?;
+        self.hashes.update(bytes);
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Appends a file, but hardly more than `most` bytes.
+    pub(super) async fn copy(&mut self, source: fs::File, most: Option<u64>) -> Result<()> {
+        let mut target = self.file.file().try_clone()?;
+        let path = self.path.clone();
+        let mut hashes = self.hashes.clone();
+        self.hashes = blocking(move || {
+            // One byte more than expected tells that it is too long.
+            let mut source = source.take(most.map_or(u64::MAX, |most| most.saturating_add(1)));
+            pump(&mut source, |bytes| {
+                target.write_all(bytes).map_err(|error| named(&path, error))?;
+                hashes.update(bytes);
+                Ok(())
+            })?;
+            Ok(hashes)
+        })
+        .await?;
+        self.len = self.hashes.covered;
+        Ok(())
+    }
+
+    /// Compares with what is known; the sha256.
+    pub(super) fn verify(&self, wanted: &Wanted<'_>) -> Result<Digest, Mismatch> {
+        let sha256 = Digest::from_bytes(self.hashes.sha256.clone().finalize().into());
+        if let Some(expected) = wanted.sha256 {
+            if expected != sha256 {
+                return Err(Mismatch { what: "sha256", expected: expected.hex(), got: sha256.hex() });
+            }
+        } else if let Some(expected) = wanted.md5 {
+            let md5: [u8; 16] = self.hashes.md5.clone().finalize().into();
+            if expected != md5 {
+                return Err(Mismatch { what: "md5", expected: hex::encode(expected), got: hex::encode(md5) });
+            }
+        }
+        Ok(sha256)
+    }
+
+    /// Gives the whole archive its name. On the disk first: its bytes are never read again to verify them.
+    pub(super) async fn finish(self, path: &Path) -> Result<()> {
+        let target = path.to_owned();
+        blocking(move || {
+            self.file.sync_data()?;
+            fs::rename(&self.path, &target)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Takes it away; what cannot be removed stays, to be emptied by the next run.
+    pub(super) fn remove(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
+    fn seek_to_end(&mut self) -> Result<()> {
+        use std::io::Seek as _;
+        self.file.seek(io::SeekFrom::Start(self.len))?;
+        Ok(())
+    }
+}
+
+fn try_lock(file: &fs::File, path: &Path) -> Result<bool> {
+    match file.file().try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(Error::user(format!("`{}` cannot be locked", path.display()))
+            .caused_by(error)
+            .hint("choose a cache folder on a file system with locks, with `--cache-dir`")),
+    }
+}
+
+/// Reads to the end in large pieces.
+fn pump(reader: &mut impl io::Read, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => take(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Runs what waits for the disk where it holds up nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::bug("work on a file broke down").caused_by(error)),
+    }
+}

@@ -1,0 +1,205 @@
+//! The solver, and its explanation when nothing fits.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use rattler_conda_types::{GenericVirtualPackage, MatchSpec, Matches as _, PackageRecord, RepoDataRecord};
+use rattler_repodata_gateway::RepoData;
+use rattler_solve::{CancellationToken, ChannelPriority, ChannelRepoData, SolveError, SolverImpl as _, SolverTask};
+use url::Url;
+
+use super::index::misfit;
+use super::{Channels, ResolveOptions};
+use crate::spec::Spec;
+use crate::util::{Error, Result};
+
+/// What is to be solved.
+pub(super) struct Task<'a> {
+    pub(super) spec: &'a Spec,
+    pub(super) options: &'a ResolveOptions<'a>,
+    pub(super) channels: &'a Channels,
+    /// The spec's dependencies, one for one, with their channels resolved.
+    pub(super) specs: &'a [MatchSpec],
+    pub(super) virtual_packages: &'a [GenericVirtualPackage],
+}
+
+impl Task<'_> {
+    /// Where packages were looked for.
+    pub(super) fn searched(&self) -> String {
+        let channels: Vec<&str> = self.channels.members().map(|channel| channel.base_url.as_str()).collect();
+        format!("searched for {} and noarch: {}", self.options.platform.subdir, channels.join(", "))
+    }
+
+    /// What was assumed of the target.
+    fn assumed(&self) -> String {
+        let packages: Vec<String> = self
+            .virtual_packages
+            .iter()
+            .map(|package| match package.name.as_normalized() {
+                "__archspec" => format!("__archspec={}", package.build_string),
+                name => format!("{name}={}", package.version),
+            })
+            .collect();
+        format!("assumed of the machine that the image will run on: {}", packages.join(", "))
+    }
+
+    fn assumes(&self, name: &str) -> bool {
+        self.virtual_packages.iter().any(|package| package.name.as_normalized() == name)
+    }
+}
+
+/// The packages, each after those that it needs.
+pub(super) async fn solve(task: &Task<'_>, index: Vec<RepoData>) -> Result<Vec<RepoDataRecord>> {
+    let job = Job {
+        specs: task.specs.to_vec(),
+        virtual_packages: task.virtual_packages.to_vec(),
+        priority: task.options.channel_priority,
+        excluded: excluded(task.specs, &index),
+        locked: still_valid(task, &index),
+        index: index.clone(),
+        token: CancellationToken::new(),
+    };
+    let _stop = StopWhenDropped(job.token.clone());
+    let solved = tokio::task::spawn_blocking(move || job.run())
+        .await
+        .map_err(|error| Error::bug("the solver broke down").caused_by(error))?;
+    match solved {
+        Ok(records) => Ok(PackageRecord::sort_topologically(records)),
+        Err(SolveError::Unsolvable(reasons)) => Err(unsolvable(task, &index, &reasons)),
+        Err(SolveError::Cancelled) => Err(Error::interrupted(130)),
+        Err(error) => Err(Error::user("the environment cannot be solved").caused_by(error)),
+    }
+}
+
+/// A solve that owns all it needs, to run on a thread of its own.
+struct Job {
+    specs: Vec<MatchSpec>,
+    virtual_packages: Vec<GenericVirtualPackage>,
+    priority: ChannelPriority,
+    excluded: HashMap<Url, Arc<str>>,
+    locked: Vec<Arc<RepoDataRecord>>,
+    index: Vec<RepoData>,
+    token: CancellationToken,
+}
+
+impl Job {
+    fn run(self) -> Result<Vec<RepoDataRecord>, SolveError> {
+        let available = self
+            .index
+            .iter()
+            .map(|part| ChannelRepoData { records: part.iter(), multi_channel: part.multi_channel() });
+        let task = SolverTask {
+            specs: self.specs,
+            virtual_packages: self.virtual_packages,
+            channel_priority: self.priority,
+            excluded_candidates: self.excluded,
+            locked_packages: self.locked.iter().map(Arc::as_ref).collect(),
+            cancellation_token: Some(self.token),
+            ..SolverTask::from_iter(available)
+        };
+        rattler_solve::resolvo::Solver.solve(task).map(|solution| solution.records)
+    }
+}
+
+/// Stops the solver when nobody waits for it any more.
+struct StopWhenDropped(CancellationToken);
+
+impl Drop for StopWhenDropped {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// Records that a spec rules out in ways that the solver does not look at: `channel/subdir::name`, `[fn=...]`.
+fn excluded(specs: &[MatchSpec], index: &[RepoData]) -> HashMap<Url, Arc<str>> {
+    let mut excluded = HashMap::new();
+    for wanted in specs.iter().filter(|wanted| wanted.subdir.is_some() || wanted.file_name.is_some()) {
+        let named = index.iter().flat_map(RepoData::iter).filter(|record| wanted.name.matches(&record.package_record.name));
+        for record in named {
+            if let Some(reason) = misfit(wanted, record) {
+                excluded.insert(record.url.clone(), Arc::from(reason));
+            }
+        }
+    }
+    excluded
+}
+
+/// The locked records that the channels still have, in today's form, from where a package of that name may come
+/// today. (The solver would take a locked record as it is, even one that is gone.)
+fn still_valid(task: &Task<'_>, index: &[RepoData]) -> Vec<Arc<RepoDataRecord>> {
+    if task.options.locked.is_empty() {
+        return Vec::new();
+    }
+    let locked: HashSet<&Url> = task.options.locked.iter().map(|record| &record.url).collect();
+    let strict = task.options.channel_priority == ChannelPriority::Strict;
+    // By name, the channel or group of channels that has it first.
+    let mut first: HashMap<&str, (Option<&str>, Option<&str>)> = HashMap::new();
+    let mut valid = Vec::new();
+    for part in index {
+        for record in part.iter_arc() {
+            let name = record.package_record.name.as_normalized();
+            let wanted = task.specs.iter().find(|wanted| wanted.channel.is_some() && wanted.name.matches(&record.package_record.name));
+            if let Some(wanted) = wanted
+                && !comes_from(task, wanted, record)
+            {
+                continue;
+            }
+            let channel = part.multi_channel().map_or(record.channel.as_deref(), |_| None);
+            let tier = (part.multi_channel(), channel);
+            let first = *first.entry(name).or_insert(tier);
+            if locked.contains(&record.url) && (!strict || first == tier) {
+                valid.push(Arc::clone(record));
+            }
+        }
+    }
+    valid
+}
+
+fn comes_from(task: &Task<'_>, wanted: &MatchSpec, record: &RepoDataRecord) -> bool {
+    task.channels.allowed(wanted).any(|channel| record.url.as_str().starts_with(channel.base_url.as_str()))
+}
+
+/// The solver's explanation with what it does not know: what was searched and assumed, and what there is.
+fn unsolvable(task: &Task<'_>, index: &[RepoData], reasons: &[String]) -> Error {
+    let explanation: String =
+        reasons.iter().flat_map(|reason| reason.lines()).map(|line| format!("\n  {}", line.trim_end())).collect();
+    let mut error = Error::user(format!("no set of packages satisfies `{}`:{explanation}", task.spec.file.display()));
+    for (wanted, dependency) in task.specs.iter().zip(&task.spec.dependencies) {
+        if let Some(versions) = other_versions(wanted, index) {
+            error = error.hint(format!("nothing matches `{}`; there is {versions}", dependency.text));
+        }
+    }
+    if explanation.contains("__cuda") && !task.assumes("__cuda") {
+        error = error.hint("no GPU is assumed: declare the driver of the machine with `--cuda VERSION`");
+    }
+    if explanation.contains("__glibc") {
+        error = error.hint(if task.assumes("__glibc") {
+            "the C library is that of the base image: take a newer base, or declare one with `--glibc VERSION`"
+        } else {
+            "the base image has no GNU C library: take another base, or declare one with `--glibc VERSION`"
+        });
+    }
+    if explanation.contains("strict channel priority") {
+        error = error.hint("a package is taken from the first channel that has it; `--channel-priority flexible` allows the others");
+    }
+    error.hint(task.searched()).hint(task.assumed())
+}
+
+/// The newest versions of a package of which none matches.
+fn other_versions(wanted: &MatchSpec, index: &[RepoData]) -> Option<String> {
+    let mut versions = Vec::new();
+    for record in index.iter().flat_map(RepoData::iter) {
+        if !wanted.name.matches(&record.package_record.name) {
+            continue;
+        }
+        if wanted.matches(record) {
+            return None;
+        }
+        versions.push(&record.package_record.version);
+    }
+    versions.sort_unstable_by(|a, b| b.cmp(a));
+    versions.dedup();
+    let shown: Vec<String> = versions.iter().take(6).map(|version| version.to_string()).collect();
+    let more = if versions.len() > shown.len() { ", ..." } else { "" };
+    (!shown.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
+}

@@ -1,0 +1,132 @@
+//! YAML with errors that people can use: a size limit, UTF-8, `FILE:LINE:COLUMN`, and a way for a reader to
+//! give its own message and hint.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Display;
+use std::io::Read as _;
+use std::path::Path;
+
+use fs_err as fs;
+use serde::de;
+
+use crate::util::{Error, Result};
+
+/// No file that a person writes is longer, in bytes.
+const LONGEST: usize = 10_000_000;
+
+/// The text of a YAML file.
+///
+/// # Errors
+/// When it cannot be read, is too long, is not UTF-8, or holds nothing.
+pub(super) fn load(file: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    fs::File::open(file)?.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > LONGEST {
+        return Err(Error::user(format!("`{}` is longer than 10 MB: no environment file", file.display())));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        Error::user(format!("{}:{line}: the file is not UTF-8", file.display())).hint("save it as UTF-8")
+    })?;
+    let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
+    if text.lines().all(|line| matches!(line.split('#').next().map(str::trim), Some("" | "---" | "..."))) {
+        return Err(Error::user(format!("`{}` is empty", file.display()))
+            .hint("write at least `dependencies:` with a list of packages"));
+    }
+    refuse_deep_nesting(file, &text)?;
+    Ok(text)
+}
+
+/// The parser needs time that grows with the square of the depth of `[[[[`: refuse what no person writes.
+fn refuse_deep_nesting(file: &Path, text: &str) -> Result<()> {
+    const DEEPEST: usize = 1_000;
+    for (index, line) in text.lines().enumerate() {
+        if line.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() > DEEPEST {
+            return Err(Error::user(format!("{}:{}: too many brackets in one line", file.display(), index + 1)));
+        }
+    }
+    Ok(())
+}
+
+/// What a reader of a document shares between its parts: the first problem with its hint, and how much text the
+/// document may still grow to through aliases.
+pub(super) struct Context {
+    problem: RefCell<Option<Problem>>,
+    left: Cell<usize>,
+}
+
+struct Problem {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Context {
+    pub(super) fn new() -> Self {
+        Self { problem: RefCell::new(None), left: Cell::new(2 * LONGEST) }
+    }
+
+    /// An error at the place where the reader is.
+    pub(super) fn fail<E: de::Error>(&self, message: impl Display, hint: Option<&str>) -> E {
+        let message = message.to_string();
+        let error = E::custom(&message);
+        *self.problem.borrow_mut() = Some(Problem { message, hint: hint.map(str::to_owned) });
+        error
+    }
+
+    /// Counts text that was read, so that aliases cannot make a small file a huge value.
+    pub(super) fn spend<E: de::Error>(&self, text: &str) -> Result<(), E> {
+        // Every value has some cost besides its text.
+        match self.left.get().checked_sub(text.len() + 16) {
+            Some(left) => {
+                self.left.set(left);
+                Ok(())
+            }
+            None => Err(self.fail("aliases (`*name`) make the file grow beyond all measure", None)),
+        }
+    }
+
+    /// The parser's error as one of ours, with `FILE:LINE:COLUMN` before and the reader's message and hint.
+    pub(super) fn explain(&self, file: &Path, text: &str, error: &serde_yaml::Error) -> Error {
+        let problem = self.problem.borrow_mut().take();
+        let (message, hint) = match problem {
+            Some(problem) => (problem.message, problem.hint),
+            None => (plain_message(error), None),
+        };
+        let Some(place) = error.location() else {
+            return with_hint(Error::user(format!("{}: {message}", file.display())), hint);
+        };
+        let (line, column) = (place.line(), place.column());
+        let hint = hint.or_else(|| tab_hint(text, line));
+        with_hint(Error::user(format!("{}:{line}:{column}: {message}", file.display())), hint)
+    }
+}
+
+fn with_hint(error: Error, hint: Option<String>) -> Error {
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// The parser's message without the place, which stands before it, and in our words where its are obscure.
+fn plain_message(error: &serde_yaml::Error) -> String {
+    let mut message = error.to_string();
+    if let Some(place) = error.location() {
+        message = message.replacen(&format!(" at line {} column {}", place.line(), place.column()), "", 1);
+    }
+    match message.as_str() {
+        "deserializing from YAML containing more than one document is not supported" => {
+            "the file holds more than one YAML document (`---`)".to_owned()
+        }
+        "repetition limit exceeded" => "aliases (`*name`) make the file grow beyond all measure".to_owned(),
+        "recursion limit exceeded" => "the file is nested too deeply".to_owned(),
+        _ => message,
+    }
+}
+
+/// The most frequent cause of "found character that cannot start any token".
+fn tab_hint(text: &str, line: usize) -> Option<String> {
+    let line = text.lines().nth(line.checked_sub(1)?)?;
+    let indentation = &line[..line.len() - line.trim_start().len()];
+    indentation.contains('\t').then(|| "YAML allows no tabs for indentation: use spaces".to_owned())
+}
