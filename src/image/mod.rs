@@ -1,1 +1,38 @@
-//! image
+//! From base and layers to an image, and from there to files: bases in, the config and manifest assembled,
+//! OCI layouts and archives out. It knows nothing of conda; where blobs lie in a registry it learns through
+//! [`Fetch`].
+//!
+//! ```text
+//! BaseRef ──open──▶ Base ──probe──▶ BaseFacts
+//!                    │
+//!            layers ─┴─assemble──▶ Image ──localise──▶ write_layout · write_oci_archive · write_docker_archive
+//! ```
+
+mod archive;
+mod assemble;
+mod base;
+mod codec;
+mod copy;
+mod docker_archive;
+mod environment;
+mod fetch;
+mod history;
+mod index;
+mod json;
+mod layout;
+mod localise;
+mod media;
+mod output;
+mod probe;
+mod tarball;
+
+pub use archive::write_oci_archive;
+pub use assemble::{Assembly, Image, assemble};
+pub use base::{Base, open};
+pub use docker_archive::write_docker_archive;
+pub use fetch::{Fetch, Fetched, Offline};
+pub use index::image_index;
+pub use layout::write_layout;
+pub use localise::localise;
+pub use output::Written;
+pub use probe::probe;

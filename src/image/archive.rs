@@ -1,0 +1,47 @@
+//! Writing OCI archives: the tar of a layout with one image.
+
+use std::path::Path;
+
+use super::layout::{OCI_LAYOUT, check_tag, index_with};
+use super::output::{Contents, OutputFile, Written, contents, index_of};
+use super::tarball::{Stamp, Tarball};
+use super::{Image, copy, json};
+use crate::util::report::Progress;
+use crate::util::{Result, ResultExt as _};
+
+/// Nothing in the archive depends on when it was written.
+pub(super) const FILE: Stamp = Stamp { mode: 0o644, mtime: 0 };
+const FOLDER: Stamp = Stamp { mode: 0o755, mtime: 0 };
+
+/// Writes an image, of one platform or several, as the tar of an OCI layout; equal images give equal bytes.
+/// Layers must be on this machine (see [`super::localise`]).
+///
+/// # Errors
+/// When a source is damaged or the disk is full; an archive that was there is then left as it was.
+pub fn write_oci_archive(images: &[Image], path: &Path, tag: Option<&str>, progress: &dyn Progress) -> Result<Written> {
+    check_tag(tag)?;
+    let index = index_of(images)?;
+    let contents = contents(images, index.as_ref())?;
+    progress.grow(contents.blobs.iter().map(|blob| blob.size).sum());
+    let bytes_written = write(&contents, path, tag, progress)
+        .context(|| format!("the image cannot be written to `{}`", path.display()))?;
+    Ok(Written { digest: contents.digest, bytes_written })
+}
+
+fn write(contents: &Contents<'_>, path: &Path, tag: Option<&str>, progress: &dyn Progress) -> Result<u64> {
+    let mut tarball = Tarball::new(OutputFile::create(path)?);
+    let index = json::to_bytes(&index_with(None, contents.entry.clone(), tag)?)?;
+    // The small files first, so that who reads from a pipe knows what comes.
+    for (name, bytes) in [("oci-layout", OCI_LAYOUT), ("index.json", &index)] {
+        tarball.file(Path::new(name), bytes.len() as u64, FILE, bytes)?;
+    }
+    tarball.folder(Path::new("blobs"), FOLDER)?;
+    tarball.folder(Path::new("blobs/sha256"), FOLDER)?;
+    let mut blobs = contents.blobs.clone();
+    blobs.sort_by_key(|blob| blob.digest);
+    for blob in blobs {
+        let name = format!("blobs/sha256/{}", blob.digest.hex());
+        tarball.file_from(Path::new(&name), blob.size, FILE, |output| copy::copy_blob(blob, output, progress))?;
+    }
+    tarball.finish()?.finish()
+}

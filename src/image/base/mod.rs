@@ -1,0 +1,150 @@
+//! Bases: what an image stands on, read from a registry, a layout, an archive, a root file system, or nothing.
+
+mod archive;
+mod docker_archive;
+mod document;
+mod layout;
+mod registry;
+mod rootfs;
+
+use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageManifest, Os, RootFs};
+
+use super::{Fetch, json, media};
+use crate::model::{BaseRef, Blob, BlobSource, LayerBlob, Platform};
+use crate::store::Store;
+use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
+
+/// The largest manifest, index or config that is read, in bytes. Registries need not take more than 4 MiB
+/// (distribution-spec, "Pushing Manifests").
+const DOCUMENT_LIMIT: u64 = 8 << 20;
+
+/// A base image for one platform. Its layers may still be in a registry.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// Its reference without digest, for `org.opencontainers.image.base.name`; empty for what is no image in
+    /// a registry.
+    pub reference: String,
+    /// Digest of its manifest, as in the registry or layout. Of a docker archive, which has none: of its
+    /// config. Of a root file system: of its layer. Of scratch: of nothing.
+    pub digest: Digest,
+    /// Its config.
+    pub config: ImageConfiguration,
+    /// Its layers, lowest first.
+    pub layers: Vec<LayerBlob>,
+}
+
+/// Opens a base for a platform. Manifests and configs are verified and read; the layers of a registry's image
+/// stay there, those of an archive come into the store.
+///
+/// # Errors
+/// When it is not there, damaged, for another platform, ambiguous, or holds layers that cannot be used.
+pub async fn open(base: &BaseRef, platform: &Platform, store: &Store, fetch: &dyn Fetch) -> Result<Base> {
+    let opened = match base {
+        BaseRef::Registry(reference) => registry::open(reference, platform, fetch).await,
+        local => {
+            let (local, platform, store) = (local.clone(), platform.clone(), store.clone());
+            // Reads and hashes files: not on the runtime's own threads.
+            tokio::task::spawn_blocking(move || open_local(&local, &platform, &store))
+                .await
+                .map_err(|error| Error::bug("the base could not be opened").caused_by(error))?
+        }
+    };
+    opened.context(|| format!("the base `{base}` cannot be used"))
+}
+
+fn open_local(base: &BaseRef, platform: &Platform, store: &Store) -> Result<Base> {
+    match base {
+        BaseRef::Layout(folder, tag) => layout::open_folder(folder, tag.as_deref(), platform),
+        BaseRef::OciArchive(path) => layout::open_archive(path, platform, store),
+        BaseRef::DockerArchive(path) => docker_archive::open(path, platform, store),
+        BaseRef::Rootfs(path) => rootfs::open(path, platform, store),
+        BaseRef::Scratch => Ok(scratch(platform)),
+        BaseRef::Registry(_) => Err(Error::bug("a registry is not local")),
+    }
+}
+
+/// The base that holds nothing.
+fn scratch(platform: &Platform) -> Base {
+    Base { reference: String::new(), digest: Digest::of(b""), config: empty_config(platform), layers: Vec::new() }
+}
+
+/// A config that says nothing but the platform.
+fn empty_config(platform: &Platform) -> ImageConfiguration {
+    let mut config = ImageConfiguration::default();
+    // oci_spec's defaults are those of the machine that it runs on.
+    config.set_architecture(Arch::from(platform.architecture)).set_os(Os::Linux);
+    config.set_variant(platform.variant.clone());
+    config.set_rootfs(RootFs::default());
+    config
+}
+
+/// The base that a manifest and its config (verified already) describe.
+fn from_manifest(
+    digest: Digest,
+    manifest: &ImageManifest,
+    config: &[u8],
+    platform: &Platform,
+    mut source: impl FnMut(&Digest, u64) -> Result<BlobSource>,
+) -> Result<Base> {
+    let config = read_config(config, platform)?;
+    let diff_ids = diff_ids(&config, manifest.layers().len())?;
+    let layers = manifest.layers().iter().zip(diff_ids).map(|(descriptor, diff_id)| {
+        let media_type = media::layer(descriptor.media_type().as_ref())?;
+        let digest = digest_of(descriptor)?;
+        let size = descriptor.size();
+        let blob = Blob { media_type: media_type.to_owned(), digest, size, source: source(&digest, size)? };
+        Ok(layer(blob, diff_id, descriptor))
+    });
+    let layers = layers.collect::<Result<_>>()?;
+    Ok(Base { reference: String::new(), digest, config, layers })
+}
+
+fn layer(blob: Blob, diff_id: DiffId, descriptor: &Descriptor) -> LayerBlob {
+    let annotations = descriptor.annotations().clone().unwrap_or_default().into_iter().collect();
+    LayerBlob { blob, diff_id, name: String::new(), annotations, created_by: String::new() }
+}
+
+/// Parses a config and checks that it is for the platform.
+fn read_config(bytes: &[u8], platform: &Platform) -> Result<ImageConfiguration> {
+    let config: ImageConfiguration = json::parse(bytes, "its image config")?;
+    let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
+    let variant = config.variant().as_deref().filter(|variant| !variant.is_empty());
+    if document::rank(&os, &architecture, variant, platform).is_none() {
+        let found = document::platform_name(&os, &architecture, variant);
+        return Err(Error::user(format!("it is for {found}, and the image is to be for {platform}"))
+            .hint(format!("choose a base for {platform}, or `--platform {found}`")));
+    }
+    Ok(config)
+}
+
+/// The diff IDs of a config, one for each layer.
+fn diff_ids(config: &ImageConfiguration, layers: usize) -> Result<Vec<DiffId>> {
+    let ids = config.rootfs().diff_ids();
+    if ids.len() != layers {
+        return Err(Error::user(format!("its manifest has {layers} layers, but its config lists {}", ids.len())));
+    }
+    ids.iter().map(|id| Ok(DiffId(id.parse()?))).collect()
+}
+
+/// The digest of a descriptor; only sha256 is known.
+fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
+    descriptor.digest().as_ref().parse()
+}
+
+/// Checks the bytes of a document against the digest that named it.
+fn verify(bytes: &[u8], digest: &Digest, what: &str) -> Result<()> {
+    let found = Digest::of(bytes);
+    if found != *digest {
+        return Err(Error::user(format!("{what} should be {digest} and is {found}"))
+            .hint("it was damaged or changed; fetch or make it again"));
+    }
+    Ok(())
+}
+
+/// Refuses a document that is too large before it is read.
+fn check_size(size: u64, what: &str) -> Result<()> {
+    if size > DOCUMENT_LIMIT {
+        return Err(Error::user(format!("{what} has {size} bytes; no more than {DOCUMENT_LIMIT} are read")));
+    }
+    Ok(())
+}

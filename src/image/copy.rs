@@ -1,0 +1,63 @@
+//! Copying blobs to files, verified on the way.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use fs_err as fs;
+
+use crate::model::{Blob, BlobSource};
+use crate::util::report::Progress;
+use crate::util::{Error, Hasher, Result};
+
+/// Writes the blob's bytes. What was written counts only when this succeeds.
+///
+/// # Errors
+/// When the source cannot be read or is not what the digest says; those of `output`, which must name
+/// themselves.
+pub(super) fn copy_blob(blob: &Blob, output: &mut dyn Write, progress: &dyn Progress) -> Result<()> {
+    match &blob.source {
+        BlobSource::Bytes(bytes) => {
+            output.write_all(bytes)?;
+            progress.advance(bytes.len() as u64);
+            Ok(())
+        }
+        BlobSource::File(path) => copy_file(blob, path, output, progress),
+        BlobSource::Registry(reference) => Err(not_local(blob, reference)),
+    }
+}
+
+/// The file that holds a layer.
+pub(super) fn file_of(blob: &Blob) -> Result<&Path> {
+    match &blob.source {
+        BlobSource::File(path) => Ok(path),
+        BlobSource::Registry(reference) => Err(not_local(blob, reference)),
+        BlobSource::Bytes(_) => Err(Error::bug(format!("the layer {} is kept in memory", blob.digest))),
+    }
+}
+
+fn not_local(blob: &Blob, reference: &str) -> Error {
+    Error::bug(format!("the blob {} of `{reference}` was not fetched before it was written", blob.digest))
+}
+
+fn copy_file(blob: &Blob, path: &Path, output: &mut dyn Write, progress: &dyn Progress) -> Result<()> {
+    let mut file = fs::File::open(path)?;
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let count = match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error.into()),
+        };
+        hasher.update(&buffer[..count]);
+        output.write_all(&buffer[..count])?;
+        progress.advance(count as u64);
+    }
+    let (digest, size) = hasher.finish();
+    if digest != blob.digest || size != blob.size {
+        return Err(Error::user(format!("`{}` should be the blob {} and is {digest}", path.display(), blob.digest))
+            .hint("the file is damaged: remove it and build again"));
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! Writing OCI image layouts (image-spec, image-layout.md).
+//!
+//! Every file appears whole under its name, `index.json` last; so whoever reads the layout at any moment sees
+//! the old image or the new one. Two builds may write to one layout at a time.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use fs_err as fs;
+use oci_spec::image::Descriptor;
+use serde_json::{Value, json};
+
+use super::output::{Contents, Written, contents, index_of, lock};
+use super::{Image, copy, json as image_json, media};
+use crate::model::Blob;
+use crate::util::files::{named, persist, temporary_beside, write_atomic};
+use crate::util::report::Progress;
+use crate::util::{Error, Result, ResultExt as _};
+
+pub(super) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+/// The annotation that holds a tag (image-spec, annotations.md).
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// Writes an image, of one platform or several, into a layout folder, which may hold others already: the entry
+/// of the same tag (or, without a tag, the untagged one) is replaced. What is there already is not written
+/// again. Layers must be on this machine (see [`super::localise`]).
+///
+/// # Errors
+/// When the folder is something else than a layout, a source is damaged, or the disk is full; the layout is
+/// then as usable as before.
+pub fn write_layout(images: &[Image], folder: &Path, tag: Option<&str>, progress: &dyn Progress) -> Result<Written> {
+    check_tag(tag)?;
+    let index = index_of(images)?;
+    let contents = contents(images, index.as_ref())?;
+    prepare(folder)?;
+    // Held to the end: the index is read, changed and written, and others may do so too.
+    let marker = fs::File::open(folder.join("oci-layout"))?;
+    lock(marker.file());
+    let bytes = write_all(&contents, folder, tag, progress)
+        .context(|| format!("the image cannot be written to `{}`", folder.display()))?;
+    Ok(Written { digest: contents.digest, bytes_written: bytes })
+}
+
+fn write_all(contents: &Contents<'_>, folder: &Path, tag: Option<&str>, progress: &dyn Progress) -> Result<u64> {
+    let blobs = folder.join("blobs").join("sha256");
+    fs::create_dir_all(&blobs)?;
+    sweep(&blobs);
+    let missing = contents.blobs.iter().filter(|blob| !is_there(&blobs, blob));
+    let missing: Vec<&&Blob> = missing.collect();
+    progress.grow(missing.iter().map(|blob| blob.size).sum());
+    let mut written = 0;
+    for blob in missing {
+        write_blob(&blobs, blob, progress)?;
+        written += blob.size;
+    }
+    Ok(written + update_index(&folder.join("index.json"), contents.entry.clone(), tag)?)
+}
+
+/// Tags are what the image-spec allows as a ref name.
+pub(super) fn check_tag(tag: Option<&str>) -> Result<()> {
+    let Some(tag) = tag else { return Ok(()) };
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-._:@/+".contains(c);
+    if tag.is_empty() || !tag.chars().all(allowed) {
+        return Err(Error::usage(format!("`{tag}` cannot be a tag in a layout"))
+            .hint("letters, digits and -._:@/+ are allowed"));
+    }
+    Ok(())
+}
+
+/// Makes the folder a layout, or checks that it is one.
+fn prepare(folder: &Path) -> Result<()> {
+    let marker = folder.join("oci-layout");
+    match fs::read(&marker) {
+        Ok(bytes) => {
+            let marker: Value = image_json::parse(&bytes, &format!("`{}`", marker.display()))?;
+            match marker["imageLayoutVersion"].as_str() {
+                Some(version) if version.starts_with("1.") => Ok(()),
+                version => Err(Error::user(format!(
+                    "`{}` is a layout of the unknown version `{}`",
+                    folder.display(),
+                    version.unwrap_or("none")
+                ))),
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
+                return Err(Error::user(format!("`{}` is neither empty nor an OCI image layout", folder.display()))
+                    .hint("choose another folder with `--output oci:FOLDER`"));
+            }
+            fs::create_dir_all(folder)?;
+            // First of all, so that a folder that an interrupted build leaves is known as a layout.
+            write_atomic(&marker, OCI_LAYOUT)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_there(blobs: &Path, blob: &Blob) -> bool {
+    std::fs::metadata(blobs.join(blob.digest.hex())).is_ok_and(|file| file.is_file() && file.len() == blob.size)
+}
+
+fn write_blob(blobs: &Path, blob: &Blob, progress: &dyn Progress) -> Result<()> {
+    let path = blobs.join(blob.digest.hex());
+    let mut file = temporary_beside(&path)?;
+    lock(file.as_file());
+    copy::copy_blob(blob, &mut Named { file: file.as_file_mut(), path: &path }, progress)?;
+    persist(file, &path)
+}
+
+/// Writes to a file with errors that name it.
+struct Named<'a> {
+    file: &'a mut std::fs::File,
+    path: &'a Path,
+}
+
+impl Write for Named<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes).map_err(|error| named(self.path, error).into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Puts the image into the index; returns the number of bytes written, 0 when it is there already.
+fn update_index(path: &Path, entry: Descriptor, tag: Option<&str>) -> Result<u64> {
+    let old: Option<Value> = match fs::read(path) {
+        Ok(bytes) => Some(image_json::parse(&bytes, &format!("`{}`", path.display()))?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error.into()),
+    };
+    let new = index_with(old.clone(), entry, tag)?;
+    if old.as_ref() == Some(&new) {
+        return Ok(0);
+    }
+    let bytes = image_json::to_bytes(&new)?;
+    write_atomic(path, &bytes)?;
+    Ok(bytes.len() as u64)
+}
+
+/// The index with the image's entry in the place of that with the same tag, and everything else as it was.
+pub(super) fn index_with(old: Option<Value>, entry: Descriptor, tag: Option<&str>) -> Result<Value> {
+    let entry = named_entry(entry, tag)?;
+    let mut index = old.unwrap_or_else(|| json!({"schemaVersion": 2, "mediaType": media::INDEX, "manifests": []}));
+    let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
+        return Err(Error::user("the layout's index.json lists no manifests").hint("write to another folder"));
+    };
+    let ours = |entry: &Value| {
+        entry.get("artifactType").is_none()
+            && entry.pointer("/annotations").and_then(|it| it.get(REF_NAME)?.as_str()) == tag
+    };
+    let position = manifests.iter().position(ours).unwrap_or(manifests.len());
+    manifests.retain(|entry| !ours(entry));
+    manifests.insert(position.min(manifests.len()), entry);
+    Ok(index)
+}
+
+fn named_entry(mut entry: Descriptor, tag: Option<&str>) -> Result<Value> {
+    if let Some(tag) = tag {
+        entry.set_annotations(Some([(REF_NAME.to_owned(), tag.to_owned())].into()));
+    }
+    serde_json::to_value(&entry).map_err(|error| Error::bug("a descriptor has no JSON form").caused_by(error))
+}
+
+/// Removes unfinished files of processes that are gone. Best effort: what cannot be removed stays.
+fn sweep(blobs: &Path) {
+    let Ok(entries) = std::fs::read_dir(blobs) else { return };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(".condaimg-") {
+            continue;
+        }
+        let Ok(file) = std::fs::File::open(entry.path()) else { continue };
+        // Between its creation and its lock a file is young: leave it alone.
+        let age = entry.metadata().and_then(|file| file.modified()).ok().and_then(|time| time.elapsed().ok());
+        if file.try_lock().is_ok() && age.is_some_and(|age| age > Duration::from_secs(60)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::assemble::descriptor;
+    use super::*;
+
+    #[test]
+    fn the_entry_of_the_same_tag_is_replaced_and_others_stay() {
+        let [first, second] = [b"1", b"2"]
+            .map(|bytes| descriptor(&Blob::from_bytes(media::MANIFEST, bytes.to_vec())).expect("a descriptor"));
+        let index = index_with(None, first.clone(), Some("a")).expect("an index");
+        let index = index_with(Some(index), first.clone(), None).expect("an index");
+        let mut index = index_with(Some(index), first, Some("b")).expect("an index");
+        index["manifests"].as_array_mut().expect("a list").push(json!({"artifactType": "sbom", "digest": "x"}));
+        let untouched = index_with(Some(index.clone()), second.clone(), Some("a")).expect("an index");
+        let tags = |index: &Value| -> Vec<String> {
+            let entries = index["manifests"].as_array().expect("a list").iter();
+            entries.map(|entry| format!("{} {}", entry["annotations"][REF_NAME], entry["digest"])).collect()
+        };
+        let (before, after) = (tags(&index), tags(&untouched));
+        assert_ne!(before[0], after[0]);
+        assert_eq!(before[1..], after[1..]);
+        let untagged = index_with(Some(untouched), second, None).expect("an index");
+        assert_eq!(tags(&untagged).len(), 4);
+        assert_ne!(tags(&untagged)[1], after[1]);
+        assert!(index_with(Some(json!({})), descriptor(&Blob::from_bytes("x", vec![])).expect("one"), None).is_err());
+    }
+
+    #[test]
+    fn tags_are_checked() {
+        for tag in ["1.0", "host/name:1", "a_b"] {
+            assert!(check_tag(Some(tag)).is_ok(), "{tag}");
+        }
+        for tag in ["", "a b", "ü"] {
+            assert!(check_tag(Some(tag)).is_err(), "{tag}");
+        }
+    }
+}
