@@ -1,1 +1,128 @@
-//! registry
+//! Registries: references, logging in, manifests and blobs (OCI distribution-spec 1.1).
+//!
+//! One client for all registries, cheap to clone and safe to use from many tasks. It streams: no blob is held
+//! in memory. Requests that fail for a passing reason are repeated ([`RetryPolicy`]); errors name the registry,
+//! the repository, the blob or tag and what the registry said, and never hold a secret.
+//!
+//! `oci-client` gives the [`Reference`] type. Its transport is not used: it drops the reasons of failed logins,
+//! never repeats a request, does not ask before it uploads and panics when a manifest is pushed by digest to a
+//! registry that does not answer with a `Location`.
+
+mod answers;
+mod auth;
+mod auth_file;
+mod blobs;
+mod challenge;
+mod credentials;
+mod location;
+mod manifests;
+mod reference;
+mod retry;
+mod tls;
+mod token;
+mod transport;
+mod upload;
+mod wire;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use manifests::FetchedManifest;
+pub use reference::Reference;
+pub use retry::RetryPolicy;
+pub use tls::install_tls_provider;
+
+use crate::util::Result;
+use auth::Authenticator;
+use credentials::Credentials;
+use tls::Clients;
+use transport::Transport;
+use wire::Wire;
+
+/// How registries are spoken to. The default is what the environment and the user's files say.
+#[derive(Clone, Default)]
+pub struct RegistryOptions {
+    /// Hosts (`HOST` or `HOST:PORT`) that may be spoken to over plain http. This machine's own (`localhost`,
+    /// 127.0.0.0/8, `[::1]`) always may. Https is used with them when they want it.
+    pub insecure: Vec<String>,
+    /// Files in PEM form with certificate authorities to trust beside the machine's (which are those of
+    /// `SSL_CERT_FILE` and `SSL_CERT_DIR` when set). The file that `CONDAIMG_CA_FILE` names is added to them.
+    pub ca_files: Vec<PathBuf>,
+    /// User and password; by default `CONDAIMG_REGISTRY_USERNAME` and `CONDAIMG_REGISTRY_PASSWORD`.
+    pub login: Option<(String, String)>,
+    /// The registries (as in references: `HOST[:PORT]`) that the user and password are for. A registry that is
+    /// pushed to belongs to them from the first push on. No other is sent the password: a base image may come
+    /// from somebody else's registry.
+    pub login_hosts: Vec<String>,
+    /// Credential files to read instead of those that docker and podman use.
+    pub auth_files: Option<Vec<PathBuf>>,
+    /// How often requests are repeated.
+    pub retry: RetryPolicy,
+}
+
+/// Says how it ended without the password.
+impl std::fmt::Debug for RegistryOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegistryOptions")
+            .field("insecure", &self.insecure)
+            .field("ca_files", &self.ca_files)
+            .field("login", &self.login.as_ref().map(|(username, _)| username))
+            .field("login_hosts", &self.login_hosts)
+            .field("auth_files", &self.auth_files)
+            .field("retry", &self.retry)
+            .finish()
+    }
+}
+
+/// Whether a blob or manifest had to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It was sent; its size in bytes.
+    Uploaded(u64),
+    /// The registry had it.
+    Existed,
+}
+
+/// The client for all registries.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    transport: Transport,
+    policy: RetryPolicy,
+}
+
+impl Registry {
+    /// A client; nothing is asked of any registry yet.
+    ///
+    /// # Errors
+    /// When a certificate file cannot be used.
+    pub fn new(options: RegistryOptions) -> Result<Self> {
+        let mut ca_files = options.ca_files;
+        ca_files.extend(std::env::var_os("CONDAIMG_CA_FILE").filter(|file| !file.is_empty()).map(PathBuf::from));
+        let credentials = Credentials::new(options.login, &options.login_hosts, options.auth_files);
+        let wire = Wire::new(Clients::new(&ca_files)?);
+        let transport = Transport::new(wire, Authenticator::new(credentials), options.insecure);
+        Ok(Self { inner: Arc::new(Inner { transport, policy: options.retry }) })
+    }
+
+    /// Parses and normalises a reference: `debian:12-slim` is `docker.io/library/debian:12-slim`; without a tag
+    /// and digest, the tag is `latest`.
+    ///
+    /// # Errors
+    /// A usage error that names the text when it is no reference, or has a digest other than sha256.
+    pub fn parse(text: &str) -> Result<Reference> {
+        reference::parse(text)
+    }
+
+    fn transport(&self) -> &Transport {
+        &self.inner.transport
+    }
+
+    fn policy(&self) -> RetryPolicy {
+        self.inner.policy
+    }
+}

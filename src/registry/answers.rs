@@ -1,0 +1,178 @@
+//! What went wrong on the wire, in words.
+
+use std::error::Error as StdError;
+use std::io;
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+
+use super::credentials::{Found, login_hint};
+use super::retry::{Again, Contact, Failure, passes};
+use crate::util::Error;
+
+/// No answer, or half of one. `whom` is a noun phrase ("the registry `h`").
+pub(super) fn unanswered(whom: &str, error: reqwest::Error) -> Failure {
+    // The URL may carry an upload's state or a signature.
+    let error = error.without_url();
+    if error.is_builder() {
+        return Error::bug(format!("a request to {whom} cannot be made")).caused_by(error).into();
+    }
+    let (doing, contact) = match error.is_connect() {
+        true => ("cannot reach", Contact::None),
+        false => ("lost the connection to", Contact::Broken),
+    };
+    let problem = Error::user(format!("{doing} {whom}: {}", cause(&error)));
+    match tls_problem(&error) {
+        // A certificate is not better the second time.
+        Some(hint) => Failure { error: problem.hint(hint), again: Again::Never, contact: Contact::Untrusted },
+        None => Failure { error: problem, again: Again::Later(None), contact },
+    }
+}
+
+/// Nothing came for too long.
+pub(super) fn silent(whom: &str, seconds: u64) -> Failure {
+    Failure::passing(Error::user(format!("lost the connection to {whom}: nothing came for {seconds} s")))
+}
+
+/// An answer that is not what was hoped for.
+pub(super) fn unwelcome(
+    whom: &str,
+    status: StatusCode,
+    asked_wait: Option<std::time::Duration>,
+    body: &[u8],
+) -> Failure {
+    let said = registry_message(body);
+    let mut error = Error::user(match &said {
+        Some(said) => format!("{whom} answered {status}: {said}"),
+        None => format!("{whom} answered {status}"),
+    });
+    if let Some(hint) = advice(status, said.as_deref().unwrap_or_default()) {
+        error = error.hint(hint);
+    }
+    let again = if passes(status) { Again::Later(asked_wait) } else { Again::Never };
+    Failure { error, again, contact: Contact::Answered(status) }
+}
+
+/// The registry wants other credentials, or credentials at all.
+pub(super) fn refused(registry: &str, wanted: &str, status: StatusCode, body: &[u8], found: &Found) -> Failure {
+    let said = registry_message(body).map(|said| format!(": {said}")).unwrap_or_default();
+    let message = format!("the registry `{registry}` refuses to let us {wanted} ({status}{said}), {}", found.tried());
+    Failure {
+        error: Error::user(message).hint(login_hint(registry)),
+        again: Again::Never,
+        contact: Contact::Answered(status),
+    }
+}
+
+fn advice(status: StatusCode, said: &str) -> Option<&'static str> {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => Some(
+            "the registry, or a proxy in front of it, limits the size of an upload: raise the limit there, or make smaller layers",
+        ),
+        StatusCode::NOT_FOUND if said.contains("NAME_UNKNOWN") => {
+            Some("check the name; some registries want a repository to be created before the first push")
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            Some("the registry limits how much may be asked; logging in often raises the limit")
+        }
+        StatusCode::INSUFFICIENT_STORAGE => Some("the registry's disk or quota is full"),
+        _ => None,
+    }
+}
+
+/// The registry's own words: `{"errors": [{"code", "message"}]}` (distribution-spec, error codes), or what token
+/// servers say instead.
+pub(super) fn registry_message(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Entry {
+        code: Option<String>,
+        message: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Answer {
+        errors: Option<Vec<Entry>>,
+        error_description: Option<String>,
+        details: Option<String>,
+        message: Option<String>,
+        error: Option<String>,
+    }
+    let text = match serde_json::from_slice::<Answer>(body) {
+        Ok(answer) => match answer.errors {
+            Some(errors) => errors
+                .into_iter()
+                .map(|entry| [entry.code, entry.message].into_iter().flatten().collect::<Vec<_>>().join(": "))
+                .collect::<Vec<_>>()
+                .join("; "),
+            None => answer.error_description.or(answer.details).or(answer.message).or(answer.error)?,
+        },
+        Err(_) => {
+            let text = std::str::from_utf8(body).ok()?.trim();
+            // A proxy's page or a structure of another shape says nothing to a reader.
+            if text.starts_with(['<', '{', '[']) {
+                return None;
+            }
+            text.lines().next()?.to_owned()
+        }
+    };
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+    (!text.trim().is_empty()).then(|| text.trim().to_owned())
+}
+
+/// The innermost reason, in as few words as it has.
+fn cause(error: &(dyn StdError + 'static)) -> String {
+    let mut deepest = error;
+    for error in causes(error) {
+        deepest = error;
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.raw_os_error().is_some()
+        {
+            return error.kind().to_string();
+        }
+    }
+    let text = deepest.to_string();
+    // reqwest calls a connection that took too long this.
+    if text == "operation timed out" || text == "deadline has elapsed" { "timed out".to_owned() } else { text }
+}
+
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| StdError::source(*error))
+}
+
+fn tls_problem(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    let problem = causes(error).find_map(|error| {
+        // An I/O error hides what it wraps from `source`.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let wrapped = wrapped.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        wrapped.or_else(|| error.downcast_ref::<rustls::Error>())
+    })?;
+    match problem {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => Some(
+            "if the registry has an authority of its own, name its certificate in CONDAIMG_CA_FILE; if no certificate is known at all, install `ca-certificates`",
+        ),
+        rustls::Error::InvalidCertificate(_) => Some("the registry's certificate must be put right"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_are_quoted() {
+        for (body, expected) in [
+            (r#"{"errors":[{"code":"DENIED","message":"no\u001b[0m","detail":{}}]}"#, Some("DENIED: no [0m")),
+            (r#"{"errors":[{"code":"A"},{"message":"b"}]}"#, Some("A; b")),
+            (r#"{"errors":[]}"#, None),
+            (r#"{"details":"incorrect username or password"}"#, Some("incorrect username or password")),
+            (
+                "Client sent an HTTP request to an HTTPS server.\n",
+                Some("Client sent an HTTP request to an HTTPS server."),
+            ),
+            ("<html>busy</html>", None),
+            ("", None),
+        ] {
+            assert_eq!(registry_message(body.as_bytes()).as_deref(), expected, "{body}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Credentials: the pair of the environment, then docker's and podman's files and helper programs.
+//!
+//! Formats: docker's `config.json` (`auths`, `credHelpers`, `credsStore`) and `containers-auth.json(5)`, whose
+//! keys may be narrowed to a path (`quay.io/team`).
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use docker_credential::DockerCredential;
+
+use super::auth_file::{AuthFile, standard_files};
+use super::reference::DOCKER_HUB;
+use crate::util::{Error, Result};
+
+/// Names the user in the environment pair.
+const USERNAME: &str = "CONDAIMG_REGISTRY_USERNAME";
+/// Names the password in the environment pair.
+const PASSWORD: &str = "CONDAIMG_REGISTRY_PASSWORD";
+
+/// A text that no message, log or debug output shows.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Secret(String);
+
+impl Secret {
+    pub(super) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself; only for what goes over the wire.
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What somebody logs in with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Login {
+    /// A user and a password (or an access token in its place).
+    Password { username: String, password: Secret },
+    /// A refresh token of OAuth 2 ("identity token"), to be changed into access tokens.
+    Identity(Secret),
+}
+
+/// The outcome of a search, with what to tell when the registry does not accept it.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) login: Option<Login>,
+    origin: String,
+    looked_in: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Found {
+    /// "with the credentials for `x` from FILE" or "without credentials: none found, looked in ...".
+    pub(super) fn tried(&self) -> String {
+        let mut text = match &self.login {
+            Some(Login::Password { username, .. }) => {
+                format!("with the credentials for `{username}` from {}", self.origin)
+            }
+            Some(Login::Identity(_)) => format!("with the identity token from {}", self.origin),
+            None => format!("no credentials found; looked in {}", self.looked_in.join(", ")),
+        };
+        for note in &self.notes {
+            text.push_str("; ");
+            text.push_str(note);
+        }
+        text
+    }
+}
+
+/// Where credentials are searched for.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    pair: Option<Login>,
+    pair_hosts: Mutex<BTreeSet<String>>,
+    files: Vec<PathBuf>,
+    found: Mutex<HashMap<(String, String, bool), Arc<Found>>>,
+}
+
+impl Credentials {
+    /// `files`: instead of the standard ones. `pair_hosts`: the registries that the pair is for.
+    pub(super) fn new(pair: Option<(String, String)>, pair_hosts: &[String], files: Option<Vec<PathBuf>>) -> Self {
+        let from_environment = || {
+            let read = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+            Some((read(USERNAME)?, read(PASSWORD)?))
+        };
+        let pair = pair.or_else(from_environment);
+        Self {
+            pair: pair.map(|(username, password)| Login::Password { username, password: Secret::new(password) }),
+            pair_hosts: Mutex::new(pair_hosts.iter().cloned().collect()),
+            files: files.unwrap_or_else(standard_files),
+            found: Mutex::default(),
+        }
+    }
+
+    /// The pair is for this registry, too.
+    pub(super) fn use_pair_for(&self, registry: &str) {
+        self.pair_hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned());
+    }
+
+    /// What to log in with at a registry for a repository. Files and helper programs are asked once.
+    ///
+    /// # Errors
+    /// Only when the search itself breaks down; unreadable files and failing helpers become notes, since what
+    /// is wanted may be public.
+    pub(super) async fn find(&self, registry: &str, repository: &str) -> Result<Arc<Found>> {
+        let for_pair = self.pair_hosts.lock().unwrap_or_else(PoisonError::into_inner).contains(registry);
+        let key = (registry.to_owned(), repository.to_owned(), for_pair);
+        if let Some(found) = self.found.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Arc::clone(found));
+        }
+        let pair = self.pair.clone();
+        let files = self.files.clone();
+        let (host, path) = (key.0.clone(), key.1.clone());
+        let found = tokio::task::spawn_blocking(move || search(pair, for_pair, &files, &host, &path))
+            .await
+            .map_err(|error| Error::bug("the search for credentials broke down").caused_by(error))?;
+        let found = Arc::new(found);
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&found));
+        Ok(found)
+    }
+}
+
+fn search(pair: Option<Login>, for_pair: bool, files: &[PathBuf], registry: &str, repository: &str) -> Found {
+    let mut found =
+        Found { login: None, origin: String::new(), looked_in: vec![USERNAME.to_owned()], notes: Vec::new() };
+    match pair {
+        Some(login) if for_pair => {
+            found.login = Some(login);
+            found.origin = format!("{USERNAME} and {PASSWORD}");
+            return found;
+        }
+        Some(_) => found.notes.push(format!("{USERNAME} is kept for the registry that is pushed to")),
+        None => {}
+    }
+    for path in files {
+        found.looked_in.push(format!("`{}`", path.display()));
+        let file = match AuthFile::read(path) {
+            Ok(Some(file)) => file,
+            Ok(None) => continue,
+            Err(error) => {
+                found.notes.push(error.to_string());
+                continue;
+            }
+        };
+        for ask in [AuthFile::login_of_helper, AuthFile::login_of_entry, AuthFile::login_of_store] {
+            match ask(&file, registry, repository) {
+                Ok(Some((credential, source))) => {
+                    found.login = Some(credential.into());
+                    found.origin = format!("`{}`{source}", path.display());
+                    return found;
+                }
+                Ok(None) => {}
+                Err(problem) => found.notes.push(format!("`{}`: {problem}", path.display())),
+            }
+        }
+    }
+    found
+}
+
+impl From<DockerCredential> for Login {
+    fn from(credential: DockerCredential) -> Self {
+        match credential {
+            DockerCredential::IdentityToken(token) => Self::Identity(Secret::new(token)),
+            DockerCredential::UsernamePassword(username, password) => {
+                Self::Password { username, password: Secret::new(password) }
+            }
+        }
+    }
+}
+
+/// How to get credentials, for people.
+pub(super) fn login_hint(registry: &str) -> String {
+    let host = if registry == DOCKER_HUB { DOCKER_HUB } else { registry };
+    format!("log in with `podman login {host}` (or `docker login {host}`), or set {USERNAME} and {PASSWORD}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_pair_goes_only_where_it_belongs() {
+        let pair = || Some(("ci".to_owned(), "hush".to_owned()));
+        let credentials = Credentials::new(pair(), &["a.example".to_owned()], Some(Vec::new()));
+        assert!(credentials.find("a.example", "x").await.expect("searches").login.is_some());
+        let other = credentials.find("b.example", "x").await.expect("searches");
+        assert_eq!(other.login, None);
+        assert!(other.tried().contains("is kept for"), "{}", other.tried());
+        credentials.use_pair_for("b.example");
+        let found = credentials.find("b.example", "x").await.expect("searches");
+        assert!(found.tried().contains("`ci` from CONDAIMG_REGISTRY_USERNAME"), "{}", found.tried());
+        assert!(!format!("{found:?}{credentials:?}").contains("hush"));
+    }
+
+    #[tokio::test]
+    async fn files_are_asked_in_order_and_problems_are_noted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [broken, missing, good] = ["broken", "missing", "good"].map(|name| folder.path().join(name));
+        fs_err::write(&broken, "{").expect("writes");
+        // `user:hush`
+        fs_err::write(&good, r#"{"auths": {"a.example": {"auth": "dXNlcjpodXNo"}}}"#).expect("writes");
+        let credentials = Credentials::new(None, &[], Some(vec![broken.clone(), missing, good.clone()]));
+        let found = credentials.find("a.example", "x").await.expect("searches");
+        let password = Login::Password { username: "user".into(), password: Secret::new("hush") };
+        assert_eq!(found.login, Some(password));
+        let tried = found.tried();
+        assert!(tried.contains(&format!("for `user` from `{}`", good.display())), "{tried}");
+        assert!(tried.contains(&broken.display().to_string()), "{tried}");
+        let none = credentials.find("b.example", "x").await.expect("searches").tried();
+        assert!(none.contains("no credentials found; looked in CONDAIMG_REGISTRY_USERNAME, "), "{none}");
+        assert!(none.contains("missing"), "{none}");
+    }
+}

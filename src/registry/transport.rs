@@ -1,0 +1,225 @@
+//! Requests to a registry: over http or https, with what it demands, following where it sends us.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, LOCATION};
+use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
+use tokio::sync::OnceCell;
+use url::Url;
+
+use super::auth::{Authenticator, Authorization, Scope, renewed};
+use super::challenge;
+use super::location::{Host, authority, follow, listed};
+use super::reference::{Reference, api_host, is_loopback};
+use super::retry::{Contact, Failure, passes};
+use super::wire::{Wire, explanation, failure, send};
+use crate::util::{Error, Result};
+
+/// Redirects in a row that are followed; more are a loop.
+const MAX_REDIRECTS: usize = 10;
+
+/// All that is needed to talk to registries.
+#[derive(Debug)]
+pub(super) struct Transport {
+    pub(super) wire: Wire,
+    pub(super) auth: Authenticator,
+    insecure: Vec<String>,
+    hosts: Mutex<HashMap<String, Arc<OnceCell<Arc<Host>>>>>,
+}
+
+/// A repository in a registry, and what is to be done there.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) host: Arc<Host>,
+    pub(super) scope: Scope,
+}
+
+impl Place {
+    /// A URL of the repository's part of the interface.
+    pub(super) fn url(&self, path: &str) -> Result<Url> {
+        self.host.url(&format!("{}/{path}", self.scope.repository))
+    }
+
+    /// How messages call the registry.
+    pub(super) fn called(&self) -> String {
+        self.host.called()
+    }
+}
+
+/// A request with a short body, which can be made again.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Call {
+    pub(super) fn new(method: Method, url: Url) -> Self {
+        Self { method, url, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+}
+
+/// A request that was made ready, and what it says of who we are.
+pub(super) struct Prepared {
+    pub(super) request: RequestBuilder,
+    pub(super) used: Authorization,
+}
+
+impl Transport {
+    pub(super) fn new(wire: Wire, auth: Authenticator, insecure: Vec<String>) -> Self {
+        Self { wire, auth, insecure, hosts: Mutex::default() }
+    }
+
+    /// The repository of a reference. At the first use of a registry finds out how to talk to it.
+    pub(super) async fn place(&self, reference: &Reference, push: bool) -> Result<Place, Failure> {
+        let registry = reference.registry().to_owned();
+        if push {
+            self.auth.credentials.use_pair_for(&registry);
+        }
+        let cell = {
+            let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(hosts.entry(registry.clone()).or_default())
+        };
+        let host = Arc::clone(cell.get_or_try_init(|| self.meet(&registry)).await?);
+        Ok(Place { host, scope: Scope { registry, repository: reference.repository().to_owned(), push } })
+    }
+
+    /// Makes a request, logs in when that is demanded, and follows redirects of what is read. Gives the answer
+    /// whatever its status, except 401.
+    pub(super) async fn send(&self, place: &Place, call: &Call) -> Result<Response, Failure> {
+        let (answer, used) = self.exchange(place, call).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        self.auth.renew(&self.wire, &place.host, &place.scope, &used, answer).await?;
+        let (answer, _) = self.exchange(place, call).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        Err(self.auth.refusal(&place.scope, answer).await)
+    }
+
+    /// Makes a request ready whose body can be read only once. [`Transport::settle`] takes its answer.
+    pub(super) async fn prepare(&self, place: &Place, call: Call, body: Body) -> Result<Prepared, Failure> {
+        let used = self.authorization(place, &call.url).await?;
+        let request = self.wire.request(call.method, &call.url)?.headers(call.headers).body(body);
+        Ok(Prepared { request: used.apply(request), used })
+    }
+
+    /// An answer 401 to such a request: logs in again, and fails with [`super::retry::Again::AtOnce`].
+    pub(super) async fn settle(
+        &self,
+        place: &Place,
+        used: &Authorization,
+        answer: Response,
+    ) -> Result<Response, Failure> {
+        if answer.status() != StatusCode::UNAUTHORIZED || !place.host.owns(answer.url()) {
+            return Ok(answer);
+        }
+        self.auth.renew(&self.wire, &place.host, &place.scope, used, answer).await?;
+        Err(renewed(&place.host))
+    }
+
+    /// The URL that an answer's `Location` names.
+    pub(super) fn location(&self, place: &Place, asked: &Url, headers: &HeaderMap) -> Result<Url> {
+        let location = headers
+            .get(LOCATION)
+            .and_then(|value| value.to_str().ok())
+            .ok_or_else(|| Error::user(format!("{} does not say where to go on (`Location`)", place.called())))?;
+        follow(&place.host, asked, location, &self.insecure)
+    }
+
+    /// The failure that an answer with an unwelcome status is.
+    pub(super) async fn failure(&self, place: &Place, answer: Response) -> Failure {
+        if !place.host.owns(answer.url()) {
+            let whom = format!("`{}`, to which {} sent us,", authority(answer.url()), place.called());
+            return failure(&whom, answer).await;
+        }
+        match answer.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.auth.refusal(&place.scope, answer).await,
+            _ => failure(&place.called(), answer).await,
+        }
+    }
+
+    async fn exchange(&self, place: &Place, call: &Call) -> Result<(Response, Authorization), Failure> {
+        let mut url = call.url.clone();
+        let whom = place.called();
+        for _ in 0..=MAX_REDIRECTS {
+            let used = self.authorization(place, &url).await?;
+            let request = self.wire.request(call.method.clone(), &url)?.headers(call.headers.clone());
+            let answer = send(&whom, used.apply(request.body(call.body.clone()))).await?;
+            let reading = matches!(call.method, Method::GET | Method::HEAD);
+            if reading && answer.status().is_redirection() && answer.headers().contains_key(LOCATION) {
+                url = self.location(place, &url, answer.headers())?;
+                continue;
+            }
+            if answer.status() == StatusCode::UNAUTHORIZED && !place.host.owns(&url) {
+                return Err(self.failure(place, answer).await);
+            }
+            return Ok((answer, used));
+        }
+        Err(Error::user(format!("{whom} sends us round in circles")).into())
+    }
+
+    /// Credentials go to the registry's own address only.
+    async fn authorization(&self, place: &Place, url: &Url) -> Result<Authorization, Failure> {
+        if place.host.owns(url) {
+            self.auth.authorization(&self.wire, &place.host, &place.scope).await
+        } else {
+            Ok(Authorization::Anonymous)
+        }
+    }
+
+    /// Finds out whether a registry speaks http or https, and what it demands.
+    async fn meet(&self, registry: &str) -> Result<Arc<Host>, Failure> {
+        let plain = is_loopback(registry) || listed(&self.insecure, registry);
+        let host = |scheme: &str| {
+            let base = Url::parse(&format!("{scheme}://{}", api_host(registry)))
+                .map_err(|error| Error::usage(format!("`{registry}` is not a host")).caused_by(error))?;
+            Ok::<_, Error>(Host { name: registry.to_owned(), base })
+        };
+        let secure = host("https")?;
+        if !plain {
+            return self.greet(secure).await;
+        }
+        let failure = match self.greet(host("http")?).await {
+            Ok(host) => return Ok(host),
+            Err(failure) => failure,
+        };
+        // What answers, but not in http, may want TLS.
+        if failure.contact != Contact::Broken {
+            return Err(failure);
+        }
+        match self.greet(secure).await {
+            Ok(host) => Ok(host),
+            Err(untrusted) if untrusted.contact == Contact::Untrusted => Err(untrusted),
+            Err(_) => Err(failure),
+        }
+    }
+
+    async fn greet(&self, host: Host) -> Result<Arc<Host>, Failure> {
+        let url = host.url("")?;
+        let answer = send(&host.called(), self.wire.request(Method::GET, &url)?).await?;
+        match answer.status() {
+            StatusCode::UNAUTHORIZED => {
+                if let Some(challenge) = challenge::from_headers(answer.headers()) {
+                    self.auth.learn(&host, challenge);
+                }
+            }
+            status if passes(status) => return Err(failure(&host.called(), answer).await),
+            StatusCode::BAD_REQUEST if url.scheme() == "http" => {
+                let said = String::from_utf8_lossy(&explanation(answer).await).to_ascii_lowercase();
+                if said.contains("https") {
+                    return Err(Failure::passing(Error::user(format!("{} wants https", host.called()))));
+                }
+            }
+            // Some registries have nothing at this address; the request that counts will tell.
+            _ => {}
+        }
+        Ok(Arc::new(host))
+    }
+}
