@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Base;
+
 /// `PATH` where the base has none: Debian's and Docker's.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -33,6 +35,13 @@ pub(super) fn variables(base: &[String], ours: &BTreeMap<String, String>, path_p
         values.insert(name, value.clone());
     }
     names.into_iter().filter_map(|name| Some(format!("{name}={}", values.get(name)?))).collect()
+}
+
+/// The `PATH` of an image on a base, with folders before the base's own.
+pub fn path(base: &Base, prefix: &[String]) -> String {
+    let variables = base.config.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default();
+    let path = variables.iter().rev().find_map(|variable| variable.strip_prefix("PATH="));
+    extended(path, prefix)
 }
 
 fn extended(path: Option<&str>, prefix: &[String]) -> String {

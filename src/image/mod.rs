@@ -30,6 +30,7 @@ pub use archive::write_oci_archive;
 pub use assemble::{Assembly, Image, assemble};
 pub use base::{Base, open};
 pub use docker_archive::write_docker_archive;
+pub use environment::path;
 pub use fetch::{Fetch, Fetched, Offline};
 pub use index::image_index;
 pub use layout::write_layout;

@@ -132,14 +132,19 @@ pub async fn write(options: &Options, image: &mut Image, world: &World) -> Resul
     }
     image::localise(std::slice::from_mut(image), world).await?;
     let tags: Vec<String> = options.tags.iter().map(ToString::to_string).collect();
+    // In a layout, a tag names the image; in an archive the whole reference does, which engines load it under.
+    let in_layout = options.tags.first().and_then(|tag| tag.tag().map(str::to_owned));
     for output in &options.outputs {
-        let (output, image, tags) = (output.clone(), image.clone(), tags.clone());
+        let (output, image, tags, in_layout) = (output.clone(), image.clone(), tags.clone(), in_layout.clone());
         let progress = world.reporter.begin(Step::Write, image.size());
         let writing = tokio::task::spawn_blocking(move || -> Result<()> {
             let first = tags.first().map(String::as_str);
             let images = std::slice::from_ref(&image);
             let written = match &output {
-                Output::Layout(folder, tag) => image::write_layout(images, folder, tag.as_deref().or(first), progress.as_ref()),
+                Output::Layout(folder, tag) => {
+                    let tag = tag.as_deref().or(in_layout.as_deref());
+                    image::write_layout(images, folder, tag, progress.as_ref())
+                },
                 Output::OciArchive(file) => image::write_oci_archive(images, file, first, progress.as_ref()),
                 Output::DockerArchive(file) => image::write_docker_archive(&image, file, &tags, progress.as_ref()),
             }?;

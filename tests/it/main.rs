@@ -1,0 +1,5 @@
+//! Integration tests: the program and its rooms against real registries, runtimes and packages. One binary, so
+//! that it is linked once. `tests/run.sh` installs what they need.
+
+mod build;
+mod common;
