@@ -138,16 +138,22 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| StdError::source(*error))
 }
 
+/// What an I/O error, or several of them, are wrapped around: `source` skips it.
+fn unwrap<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    while let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        error = inner;
+    }
+    error
+}
+
 fn tls_problem(error: &(dyn StdError + 'static)) -> Option<&'static str> {
-    let problem = causes(error).find_map(|error| {
-        // An I/O error hides what it wraps from `source`.
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let wrapped = wrapped.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        wrapped.or_else(|| error.downcast_ref::<rustls::Error>())
-    })?;
+    let problem = causes(error).find_map(|error| unwrap(error).downcast_ref::<rustls::Error>())?;
     match problem {
-        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => Some(
-            "if the registry has an authority of its own, name its certificate in CONDAIMG_CA_FILE; if no certificate is known at all, install `ca-certificates`",
+        // The second is how webpki calls a certificate that is its own authority.
+        rustls::Error::InvalidCertificate(
+            rustls::CertificateError::UnknownIssuer | rustls::CertificateError::Other(_),
+        ) => Some(
+            "if the registry has an authority or certificate of its own, name the certificate's file in CONDAIMG_CA_FILE; if no certificate is known at all, install `ca-certificates`",
         ),
         rustls::Error::InvalidCertificate(_) => Some("the registry's certificate must be put right"),
         _ => None,

@@ -9,7 +9,7 @@ use reqwest::{Method, Response, StatusCode};
 use super::reference::Reference;
 use super::retry::Failure;
 use super::transport::{Call, Place};
-use super::upload::Upload;
+use super::upload::{Meter, Upload};
 use super::wire::chunk;
 use super::{Registry, Sent};
 use crate::model::Blob;
@@ -53,8 +53,13 @@ impl Registry {
             format!("cannot push the blob {} to `{}/{}`", blob.digest, target.registry(), target.repository())
         })?;
         // The answer to an earlier attempt may have been lost: then the bytes were sent all the same.
-        let began = reported.load(Ordering::Relaxed) > 0;
-        Ok(if began { Sent::Uploaded(blob.size) } else { sent })
+        match (sent, reported.load(Ordering::Relaxed)) {
+            (Sent::Existed, 1..) => {
+                Meter { progress, reported: &reported, size: blob.size }.tell(blob.size);
+                Ok(Sent::Uploaded(blob.size))
+            }
+            _ => Ok(sent),
+        }
     }
 
     async fn offer(

@@ -8,7 +8,7 @@ use super::reference::{address, is_loopback, without_port};
 use crate::util::{Error, Result, redact};
 
 /// A registry as it is reached.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Host {
     /// The name in references (`docker.io`, `localhost:5000`).
     pub(super) name: String,

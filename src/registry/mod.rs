@@ -18,6 +18,7 @@ mod location;
 mod manifests;
 mod reference;
 mod retry;
+mod self_signed;
 mod tls;
 mod token;
 mod transport;

@@ -43,6 +43,8 @@ pub(super) enum Contact {
     Untrusted,
     /// There was a connection, but no answer that could be understood.
     Broken,
+    /// There was an answer: that https is wanted.
+    WantsTls,
     /// There was an answer.
     Answered(StatusCode),
     /// The failure has nothing to do with a connection.

@@ -13,7 +13,7 @@ use super::auth::{Authenticator, Authorization, Scope, renewed};
 use super::challenge;
 use super::location::{Host, authority, follow, listed};
 use super::reference::{Reference, api_host, is_loopback};
-use super::retry::{Contact, Failure, passes};
+use super::retry::{Again, Contact, Failure, passes};
 use super::wire::{Wire, explanation, failure, send};
 use crate::util::{Error, Result};
 
@@ -184,20 +184,40 @@ impl Transport {
         };
         let secure = host("https")?;
         if !plain {
-            return self.greet(secure).await;
+            return self.greet_securely(secure).await;
         }
         let failure = match self.greet(host("http")?).await {
             Ok(host) => return Ok(host),
             Err(failure) => failure,
         };
-        // What answers, but not in http, may want TLS.
-        if failure.contact != Contact::Broken {
-            return Err(failure);
+        match failure.contact {
+            Contact::WantsTls => self.greet_securely(secure).await,
+            // What answers, but not in http, may want TLS.
+            Contact::Broken => match self.greet_securely(secure).await {
+                Err(other) if other.contact != Contact::Untrusted => Err(failure),
+                greeted => greeted,
+            },
+            _ => Err(failure),
         }
-        match self.greet(secure).await {
-            Ok(host) => Ok(host),
-            Err(untrusted) if untrusted.contact == Contact::Untrusted => Err(untrusted),
-            Err(_) => Err(failure),
+    }
+
+    /// Greets over https; the certificate may be its own authority when the user named it.
+    async fn greet_securely(&self, host: Host) -> Result<Arc<Host>, Failure> {
+        match self.greet(host.clone()).await {
+            Err(untrusted) if untrusted.contact == Contact::Untrusted => {
+                if !self.wire.expect_self_signed(&host.base, true) {
+                    return Err(untrusted);
+                }
+                let base = host.base.clone();
+                match self.greet(host).await {
+                    Err(failure) if failure.contact == Contact::Untrusted => {
+                        self.wire.expect_self_signed(&base, false);
+                        Err(untrusted)
+                    }
+                    other => other,
+                }
+            }
+            other => other,
         }
     }
 
@@ -214,7 +234,8 @@ impl Transport {
             StatusCode::BAD_REQUEST if url.scheme() == "http" => {
                 let said = String::from_utf8_lossy(&explanation(answer).await).to_ascii_lowercase();
                 if said.contains("https") {
-                    return Err(Failure::passing(Error::user(format!("{} wants https", host.called()))));
+                    let error = Error::user(format!("{} wants https", host.called()));
+                    return Err(Failure { error, again: Again::Never, contact: Contact::WantsTls });
                 }
             }
             // Some registries have nothing at this address; the request that counts will tell.

@@ -168,14 +168,17 @@ fn fed(feed: &Arc<Feed>, pieces: impl Stream<Item = Result<Bytes, Failure>> + Se
 }
 
 /// Tells progress of each byte once, over all attempts.
-struct Meter<'a> {
-    progress: &'a dyn Progress,
-    reported: &'a AtomicU64,
-    size: u64,
+pub(super) struct Meter<'a> {
+    pub(super) progress: &'a dyn Progress,
+    /// What it knows of already.
+    pub(super) reported: &'a AtomicU64,
+    /// Bytes in all.
+    pub(super) size: u64,
 }
 
 impl Meter<'_> {
-    fn tell(&self, sent: u64) {
+    /// So many bytes are sent now.
+    pub(super) fn tell(&self, sent: u64) {
         let sent = sent.min(self.size);
         let before = self.reported.fetch_max(sent, Ordering::Relaxed);
         if sent > before {

@@ -33,6 +33,11 @@ impl Wire {
     pub(super) fn request(&self, method: Method, url: &Url) -> Result<RequestBuilder> {
         Ok(self.clients.of(url)?.request(method, url.clone()))
     }
+
+    /// See [`Clients::expect_self_signed`].
+    pub(super) fn expect_self_signed(&self, url: &Url, expected: bool) -> bool {
+        self.clients.expect_self_signed(url, expected)
+    }
 }
 
 /// Sends a request whose body is short; gives the answer, whatever its status.

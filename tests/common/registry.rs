@@ -1,0 +1,250 @@
+//! A real registry on loopback (CNCF distribution, `docker-registry` in Debian), and a fake one for answers that
+//! no real registry gives on demand.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use fs_err as fs;
+use tempfile::TempDir;
+
+/// The only user of a registry that wants one.
+pub const USER: &str = "ci";
+/// Their password; must never be seen in a message.
+pub const PASSWORD: &str = "pa55-w0rd";
+
+/// How a registry is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Plain http, open to all.
+    Plain,
+    /// Plain http with a user and password.
+    Auth,
+    /// TLS with a certificate that is its own authority, as most guides make it.
+    Tls,
+    /// TLS with a certificate that an authority of its own signed; with a user and password.
+    TlsAuth,
+}
+
+/// A running registry; killed when dropped.
+pub struct LocalRegistry {
+    child: Child,
+    folder: TempDir,
+    mode: Mode,
+    /// Its port on 127.0.0.1.
+    pub port: u16,
+}
+
+impl LocalRegistry {
+    /// Starts one on a free port with an empty folder.
+    pub fn start(mode: Mode) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let port = free_port();
+        fs::write(folder.path().join("config.yml"), configuration(&folder, mode, port)).expect("writes");
+        let mut registry = Self { child: serve(&folder), folder, mode, port };
+        registry.wait();
+        registry
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The certificate authority to trust.
+    pub fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.crt")
+    }
+
+    /// A credential file as `docker login` writes it, with this password.
+    pub fn credential_file(&self, password: &str) -> PathBuf {
+        let path = self.folder.path().join(format!("{password}.json"));
+        let entry = format!(r#"{{"username": "{USER}", "password": "{password}"}}"#);
+        fs::write(&path, format!(r#"{{"auths": {{"{}": {entry}}}}}"#, self.host())).expect("writes");
+        path
+    }
+
+    /// How many requests the registry logged whose method and path (`PUT /v2/...`) contain the text.
+    pub fn requests(&self, text: &str) -> usize {
+        let log = fs::read_to_string(self.folder.path().join("log")).expect("reads");
+        log.lines().filter(|line| line.contains("\" ") && line.contains(&format!("\"{text}"))).count()
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&mut self) {
+        // It may be dead already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again with what it had stored.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.child = serve(&self.folder);
+        self.wait();
+    }
+
+    fn wait(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let ended = self.child.try_wait().expect("asks");
+            let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            assert!(ended.is_none() && Instant::now() < deadline, "the {:?} registry did not start: {log}", self.mode);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for LocalRegistry {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn serve(folder: &TempDir) -> Child {
+    let log = fs::OpenOptions::new().create(true).append(true).open(folder.path().join("log")).expect("opens");
+    let log = log.into_parts().0;
+    Command::new("docker-registry")
+        .arg("serve")
+        .arg(folder.path().join("config.yml"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("clones"))
+        .stderr(log)
+        .spawn()
+        .expect("docker-registry is needed for this test: `apt-get install docker-registry`")
+}
+
+fn configuration(folder: &TempDir, mode: Mode, port: u16) -> String {
+    let root = folder.path().display();
+    let mut text = format!(
+        "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\n\
+         storage: {{filesystem: {{rootdirectory: {root}/data}}, delete: {{enabled: true}}}}\n\
+         http:\n  addr: 127.0.0.1:{port}\n  secret: test\n"
+    );
+    if matches!(mode, Mode::Tls | Mode::TlsAuth) {
+        certify(folder, mode);
+        writeln!(text, "  tls: {{certificate: {root}/server.crt, key: {root}/server.key}}").expect("writes");
+    }
+    if matches!(mode, Mode::Auth | Mode::TlsAuth) {
+        run(folder, "htpasswd", "apache2-utils", &["-Bbc", "htpasswd", USER, PASSWORD]);
+        writeln!(text, "auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}").expect("writes");
+    }
+    text
+}
+
+fn certify(folder: &TempDir, mode: Mode) {
+    let openssl = |arguments: &str| {
+        run(folder, "openssl", "openssl", &arguments.split(' ').collect::<Vec<_>>());
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
+    let names = "subjectAltName=DNS:localhost,IP:127.0.0.1";
+    if mode == Mode::Tls {
+        openssl(&format!("req -x509 {key} -subj /CN=localhost -addext {names} -keyout server.key -out server.crt"));
+        fs::copy(folder.path().join("server.crt"), folder.path().join("ca.crt")).expect("copies");
+        return;
+    }
+    openssl(&format!("req -x509 {key} -subj /CN=authority -keyout ca.key -out ca.crt"));
+    openssl(
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
+    );
+    fs::write(folder.path().join("names"), names).expect("writes");
+    openssl("x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt");
+}
+
+fn run(folder: &TempDir, program: &str, package: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).current_dir(folder.path()).output();
+    let output = output.unwrap_or_else(|error| panic!("`{program}` (`apt-get install {package}`): {error}"));
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A port on which nothing listens.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("binds");
+    listener.local_addr().expect("has one").port()
+}
+
+/// A request to the fake.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// `PUT /v2/...?...`
+    pub line: String,
+    /// By lower-case names.
+    pub headers: BTreeMap<String, String>,
+    /// Its body, read to the end of its length.
+    pub body: Vec<u8>,
+}
+
+/// What the fake answers: status, headers, body.
+pub type Reply = (u16, Vec<(&'static str, String)>, Vec<u8>);
+
+/// A registry that does as a test tells it. Its threads end with the process.
+pub struct Fake {
+    /// `127.0.0.1:PORT`.
+    pub host: String,
+    log: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Fake {
+    /// Starts one; the function is given the fake's own host.
+    pub fn start(answer: impl Fn(&str, &Request) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("binds");
+        let host = listener.local_addr().expect("has one").to_string();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let fake = Self { host: host.clone(), log: Arc::clone(&log) };
+        let answer = Arc::new(answer);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (answer, log, host) = (Arc::clone(&answer), Arc::clone(&log), host.clone());
+                std::thread::spawn(move || {
+                    if let Some(request) = receive(&stream) {
+                        log.lock().expect("locks").push(request.clone());
+                        reply(&stream, answer(&host, &request));
+                    }
+                });
+            }
+        });
+        fake
+    }
+
+    /// The requests so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.log.lock().expect("locks").clone()
+    }
+
+    /// How many requests began so.
+    pub fn count(&self, start: &str) -> usize {
+        self.requests().iter().filter(|request| request.line.starts_with(start)).count()
+    }
+}
+
+fn receive(stream: &TcpStream) -> Option<Request> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let line = line.strip_suffix(" HTTP/1.1\r\n")?.to_owned();
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        let Some((name, value)) = header.trim().split_once(": ") else { break };
+        headers.insert(name.to_ascii_lowercase(), value.to_owned());
+    }
+    let length = headers.get("content-length").map_or(0, |length| length.parse().expect("a number"));
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { line, headers, body })
+}
+
+fn reply(mut stream: &TcpStream, (status, headers, body): Reply) {
+    let mut head = format!("HTTP/1.1 {status} Status\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    for (name, value) in headers {
+        write!(head, "{name}: {value}\r\n").expect("writes");
+    }
+    // The client may have gone.
+    let _ = stream.write_all(format!("{head}\r\n").as_bytes()).and_then(|()| stream.write_all(&body));
+}
