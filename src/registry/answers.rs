@@ -21,12 +21,16 @@ pub(super) fn unanswered(whom: &str, error: reqwest::Error) -> Failure {
         true => ("cannot reach", Contact::None),
         false => ("lost the connection to", Contact::Broken),
     };
-    let problem = Error::user(format!("{doing} {whom}: {}", cause(&error)));
-    match tls_problem(&error) {
-        // A certificate is not better the second time.
-        Some(hint) => Failure { error: problem.hint(hint), again: Again::Never, contact: Contact::Untrusted },
-        None => Failure { error: problem, again: Again::Later(None), contact },
+    // A certificate is not better the second time.
+    if let Some((why, hint)) = tls_problem(&error) {
+        let error = Error::user(format!("cannot trust {whom}: {why}")).hint(hint);
+        return Failure { error, again: Again::Never, contact: Contact::Untrusted };
     }
+    let mut problem = Error::user(format!("{doing} {whom}: {}", cause(&error)));
+    if contact == Contact::None {
+        problem = problem.hint("check the host and the port, and that it is running");
+    }
+    Failure { error: problem, again: Again::Later(None), contact }
 }
 
 /// Nothing came for too long.
@@ -146,17 +150,18 @@ fn unwrap<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 's
     error
 }
 
-fn tls_problem(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+/// What is wrong with a server's certificate, and what to do.
+fn tls_problem(error: &(dyn StdError + 'static)) -> Option<(String, &'static str)> {
+    use rustls::CertificateError::{Other, UnknownIssuer};
     let problem = causes(error).find_map(|error| unwrap(error).downcast_ref::<rustls::Error>())?;
+    let rustls::Error::InvalidCertificate(problem) = problem else { return None };
     match problem {
-        // The second is how webpki calls a certificate that is its own authority.
-        rustls::Error::InvalidCertificate(
-            rustls::CertificateError::UnknownIssuer | rustls::CertificateError::Other(_),
-        ) => Some(
-            "if the registry has an authority or certificate of its own, name the certificate's file in CONDAIMG_CA_FILE; if no certificate is known at all, install `ca-certificates`",
-        ),
-        rustls::Error::InvalidCertificate(_) => Some("the registry's certificate must be put right"),
-        _ => None,
+        // `Other` is what webpki has against a certificate that is its own authority.
+        UnknownIssuer | Other(_) => Some((
+            "its certificate is of an authority that is not known here".to_owned(),
+            "name a file with the authority's certificate in CONDAIMG_CA_FILE; if no authority is known at all, install `ca-certificates`",
+        )),
+        other => Some((other.to_string(), "the registry's certificate must be put right")),
     }
 }
 

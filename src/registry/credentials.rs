@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use docker_credential::DockerCredential;
 
 use super::auth_file::{AuthFile, standard_files};
-use super::reference::DOCKER_HUB;
 use crate::util::{Error, Result};
 
 /// Names the user in the environment pair.
@@ -59,7 +58,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// "with the credentials for `x` from FILE" or "without credentials: none found, looked in ...".
+    /// "with the credentials for `x` from FILE" or "no credentials found; looked in ...".
     pub(super) fn tried(&self) -> String {
         let mut text = match &self.login {
             Some(Login::Password { username, .. }) => {
@@ -179,8 +178,7 @@ impl From<DockerCredential> for Login {
 
 /// How to get credentials, for people.
 pub(super) fn login_hint(registry: &str) -> String {
-    let host = if registry == DOCKER_HUB { DOCKER_HUB } else { registry };
-    format!("log in with `podman login {host}` (or `docker login {host}`), or set {USERNAME} and {PASSWORD}")
+    format!("log in with `podman login {registry}` (or `docker login {registry}`), or set {USERNAME} and {PASSWORD}")
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub struct RegistryOptions {
     pub retry: RetryPolicy,
 }
 
-/// Says how it ended without the password.
+/// Without the password.
 impl std::fmt::Debug for RegistryOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RegistryOptions")
