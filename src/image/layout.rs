@@ -5,13 +5,12 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
 
 use fs_err as fs;
 use oci_spec::image::Descriptor;
 use serde_json::{Value, json};
 
-use super::output::{Contents, Written, contents, index_of, lock};
+use super::output::{Contents, UNFINISHED, Written, contents, index_of, lock, sweep};
 use super::{Image, copy, json as image_json, media};
 use crate::model::Blob;
 use crate::util::files::{named, persist, temporary_beside, write_atomic};
@@ -45,6 +44,7 @@ pub fn write_layout(images: &[Image], folder: &Path, tag: Option<&str>, progress
 fn write_all(contents: &Contents<'_>, folder: &Path, tag: Option<&str>, progress: &dyn Progress) -> Result<u64> {
     let blobs = folder.join("blobs").join("sha256");
     fs::create_dir_all(&blobs)?;
+    sweep(folder);
     sweep(&blobs);
     let missing = contents.blobs.iter().filter(|blob| !is_there(&blobs, blob));
     let missing: Vec<&&Blob> = missing.collect();
@@ -84,7 +84,7 @@ fn prepare(folder: &Path) -> Result<()> {
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
+            if holds_something(folder) {
                 return Err(Error::user(format!("`{}` is neither empty nor an OCI image layout", folder.display()))
                     .hint("choose another folder with `--output oci:FOLDER`"));
             }
@@ -94,6 +94,12 @@ fn prepare(folder: &Path) -> Result<()> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether there is more in a folder than what an interrupted build left.
+fn holds_something(folder: &Path) -> bool {
+    let unfinished = |name: std::ffi::OsString| name.to_string_lossy().starts_with(UNFINISHED);
+    fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(|entry| !unfinished(entry.file_name())))
 }
 
 fn is_there(blobs: &Path, blob: &Blob) -> bool {
@@ -162,22 +168,6 @@ fn named_entry(mut entry: Descriptor, tag: Option<&str>) -> Result<Value> {
         entry.set_annotations(Some([(REF_NAME.to_owned(), tag.to_owned())].into()));
     }
     serde_json::to_value(&entry).map_err(|error| Error::bug("a descriptor has no JSON form").caused_by(error))
-}
-
-/// Removes unfinished files of processes that are gone. Best effort: what cannot be removed stays.
-fn sweep(blobs: &Path) {
-    let Ok(entries) = std::fs::read_dir(blobs) else { return };
-    for entry in entries.flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(".condaimg-") {
-            continue;
-        }
-        let Ok(file) = std::fs::File::open(entry.path()) else { continue };
-        // Between its creation and its lock a file is young: leave it alone.
-        let age = entry.metadata().and_then(|file| file.modified()).ok().and_then(|time| time.elapsed().ok());
-        if file.try_lock().is_ok() && age.is_some_and(|age| age > Duration::from_secs(60)) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use crate::util::{Error, Result};
 /// A manifest or an index.
 pub(super) enum Document {
     /// Names the images of several platforms.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     /// One image.
-    Manifest(ImageManifest),
+    Manifest(Box<ImageManifest>),
 }
 
 /// The members by which the two are told apart when `mediaType`, which is optional, is missing.
@@ -39,7 +39,7 @@ impl Document {
             None => outline.manifests.is_some() && outline.layers.is_none(),
         };
         if index {
-            return Ok(Self::Index(json::parse(bytes, "its index")?));
+            return Ok(Self::Index(Box::new(json::parse(bytes, "its index")?)));
         }
         if let Some(media_type) = media_type.filter(|media_type| !media::is_manifest(media_type)) {
             return Err(Error::user(format!("it is no image but `{media_type}`")));
@@ -49,7 +49,7 @@ impl Document {
         if !media::is_config(config) {
             return Err(Error::user(format!("it is no image but an artifact with the config `{config}`")));
         }
-        Ok(Self::Manifest(manifest))
+        Ok(Self::Manifest(Box::new(manifest)))
     }
 }
 
