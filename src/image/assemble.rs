@@ -151,10 +151,14 @@ fn labels(base: Option<&HashMap<String, String>>, assembly: &Assembly<'_>) -> Op
     Some(labels).filter(|labels| !labels.is_empty())
 }
 
-/// Adds what the base is called, unless that is there or the base has no name.
+/// Adds what the base is called and its digest, unless it has no name or the caller said something else.
 fn with_base(mut annotations: BTreeMap<String, String>, base: &Base) -> BTreeMap<String, String> {
-    if !base.reference.is_empty() && !annotations.contains_key(BASE_NAME) {
-        annotations.insert(BASE_NAME.to_owned(), base.reference.clone());
+    if base.reference.is_empty() {
+        return annotations;
+    }
+    let name = annotations.entry(BASE_NAME.to_owned()).or_insert_with(|| base.reference.clone());
+    // The digest would be wrong of another name.
+    if name.split('@').next() == Some(base.reference.as_str()) {
         annotations.entry(BASE_DIGEST.to_owned()).or_insert_with(|| base.digest.to_string());
     }
     annotations
