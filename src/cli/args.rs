@@ -93,14 +93,28 @@ pub struct BuildArgs {
     pub file: Option<PathBuf>,
 
     /// Image reference (repeat for several)
-    #[arg(short, long = "tag", value_name = "REF", env = "CONDAIMG_TAG", value_delimiter = ',', help_heading = "Output")]
+    #[arg(
+        short,
+        long = "tag",
+        value_name = "REF",
+        env = "CONDAIMG_TAG",
+        value_delimiter = ',',
+        help_heading = "Output"
+    )]
     pub tags: Vec<String>,
     /// Push to the registries of all tags
     #[arg(long, env = "CONDAIMG_PUSH", help_heading = "Output")]
     pub push: bool,
     /// Where to write the image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE (repeat for several)
     /// [default, when not pushing: oci:./image]
-    #[arg(short, long = "output", value_name = "DEST", env = "CONDAIMG_OUTPUT", value_delimiter = ',', help_heading = "Output")]
+    #[arg(
+        short,
+        long = "output",
+        value_name = "DEST",
+        env = "CONDAIMG_OUTPUT",
+        value_delimiter = ',',
+        help_heading = "Output"
+    )]
     pub outputs: Vec<String>,
     /// Write digests, tags and layers as JSON
     #[arg(long, value_name = "FILE", env = "CONDAIMG_METADATA_FILE", help_heading = "Output")]
@@ -109,7 +123,13 @@ pub struct BuildArgs {
     #[arg(long, value_name = "FILE", env = "CONDAIMG_DIGEST_FILE", help_heading = "Output")]
     pub digest_file: Option<PathBuf>,
     /// Talk to this registry host over plain http (loopback needs no consent)
-    #[arg(long, value_name = "HOST", env = "CONDAIMG_INSECURE_REGISTRY", value_delimiter = ',', help_heading = "Output")]
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "CONDAIMG_INSECURE_REGISTRY",
+        value_delimiter = ',',
+        help_heading = "Output"
+    )]
     pub insecure_registry: Vec<String>,
     /// Trust the certificate authorities in this PEM file when talking to registries
     #[arg(long, value_name = "FILE", env = "CONDAIMG_REGISTRY_CA", value_delimiter = ',', help_heading = "Output")]
@@ -117,10 +137,22 @@ pub struct BuildArgs {
 
     /// What the image stands on: REF, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, rootfs:TAR_OR_DIR or
     /// scratch
-    #[arg(long, value_name = "BASE", env = "CONDAIMG_BASE", default_value = "docker.io/library/debian:12-slim", help_heading = "Image")]
+    #[arg(
+        long,
+        value_name = "BASE",
+        env = "CONDAIMG_BASE",
+        default_value = "docker.io/library/debian:12-slim",
+        help_heading = "Image"
+    )]
     pub base: String,
     /// The image's platform, whatever this machine is
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "CONDAIMG_PLATFORM", default_value = "linux/amd64", help_heading = "Image")]
+    #[arg(
+        long,
+        value_name = "OS/ARCH[/VARIANT]",
+        env = "CONDAIMG_PLATFORM",
+        default_value = "linux/amd64",
+        help_heading = "Image"
+    )]
     pub platform: String,
     /// Where the environment lies in the image
     #[arg(long, value_name = "DIR", env = "CONDAIMG_PREFIX", default_value = crate::model::DEFAULT_PREFIX, help_heading = "Image")]
@@ -151,13 +183,27 @@ pub struct BuildArgs {
     pub group_write: bool,
 
     /// Channel to search before the file's (repeat for several)
-    #[arg(short, long = "channel", value_name = "CHANNEL", env = "CONDAIMG_CHANNEL", value_delimiter = ',', help_heading = "Solving")]
+    #[arg(
+        short,
+        long = "channel",
+        value_name = "CHANNEL",
+        env = "CONDAIMG_CHANNEL",
+        value_delimiter = ',',
+        help_heading = "Solving"
+    )]
     pub channels: Vec<String>,
     /// Search only the channels given with --channel
     #[arg(long, env = "CONDAIMG_OVERRIDE_CHANNELS", help_heading = "Solving")]
     pub override_channels: bool,
     /// Whether earlier channels hide later ones
-    #[arg(long, value_enum, default_value_t, env = "CONDAIMG_CHANNEL_PRIORITY", value_name = "PRIORITY", help_heading = "Solving")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        env = "CONDAIMG_CHANNEL_PRIORITY",
+        value_name = "PRIORITY",
+        help_heading = "Solving"
+    )]
     pub channel_priority: PriorityArg,
     /// CUDA version of the driver that the image will run on
     #[arg(long, value_name = "VERSION", env = "CONDAIMG_CUDA", help_heading = "Solving")]
@@ -166,7 +212,13 @@ pub struct BuildArgs {
     #[arg(long, value_name = "VERSION", env = "CONDAIMG_GLIBC", help_heading = "Solving")]
     pub glibc: Option<String>,
     /// Another virtual package of the target (repeat for several)
-    #[arg(long, value_name = "NAME=VERSION", env = "CONDAIMG_VIRTUAL_PACKAGE", value_delimiter = ',', help_heading = "Solving")]
+    #[arg(
+        long,
+        value_name = "NAME=VERSION",
+        env = "CONDAIMG_VIRTUAL_PACKAGE",
+        value_delimiter = ',',
+        help_heading = "Solving"
+    )]
     pub virtual_package: Vec<String>,
     /// The lock [default: condaimg.lock beside environment.yml, NAME.condaimg.lock beside NAME.yml]
     #[arg(long, value_name = "FILE", env = "CONDAIMG_LOCK_FILE", help_heading = "Solving")]

@@ -97,7 +97,9 @@ fn fail(error: &Error, style: ProgressStyle) -> ExitCode {
 /// is in.
 fn install_panic_message() {
     std::panic::set_hook(Box::new(|panic| {
-        progress::print_line(&format!("error: a defect of condaimg: {panic}\n  hint: please report it with the command line"));
+        progress::print_line(&format!(
+            "error: a defect of condaimg: {panic}\n  hint: please report it with the command line"
+        ));
         files::remove_unfinished();
         #[expect(clippy::exit, reason = "the status must tell a defect from a wrong input, from any thread")]
         std::process::exit(DEFECT.into());

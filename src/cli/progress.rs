@@ -42,7 +42,11 @@ pub fn reporter(style: ProgressStyle, global: &Global) -> SharedReporter {
         ColorArg::Auto => style == ProgressStyle::Tty && std::env::var_os("NO_COLOR").is_none(),
     };
     match style {
-        ProgressStyle::Tty => Arc::new(Bars { bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()), quiet: global.quiet, colour }),
+        ProgressStyle::Tty => Arc::new(Bars {
+            bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
+            quiet: global.quiet,
+            colour,
+        }),
         ProgressStyle::Plain => Arc::new(Lines { quiet: global.quiet, json: false }),
         ProgressStyle::Json => Arc::new(Lines { quiet: global.quiet, json: true }),
     }
@@ -152,7 +156,8 @@ impl Progress for LineStep {
         let seconds = self.begun.elapsed().as_secs_f64();
         if self.json {
             let done = self.done.load(Ordering::Relaxed);
-            let line = json!({"type": "end", "step": self.step.name(), "bytes": done, "seconds": seconds, "message": summary});
+            let line =
+                json!({"type": "end", "step": self.step.name(), "bytes": done, "seconds": seconds, "message": summary});
             print_line(&line.to_string());
         } else {
             print_line(&format!("{:<9} {summary} ({seconds:.1} s)", self.step.name()));
@@ -182,7 +187,9 @@ impl Reporter for Bars {
             Step::Solve => "{prefix:<9} {spinner} {elapsed} {wide_msg}",
             _ => "{prefix:<9} [{bar:24}] {bytes:>10}/{total_bytes:<10} {bytes_per_sec:<12} {wide_msg}",
         };
-        bar.set_style(BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar()).progress_chars("=> "));
+        bar.set_style(
+            BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar()).progress_chars("=> "),
+        );
         bar.set_prefix(step.name());
         bar.enable_steady_tick(std::time::Duration::from_millis(120));
         Box::new(BarStep { bar, step, bars: self.bars.clone(), begun: Instant::now(), quiet: self.quiet })

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::layout::{OCI_LAYOUT, check_tag, index_with};
 use super::output::{Contents, OutputFile, Written, contents, index_of};
 use super::tarball::{Stamp, Tarball};
-use super::{Image, copy, json};
+use super::{Image, copy};
+use crate::util::json::canonical;
 use crate::util::report::Progress;
 use crate::util::{Result, ResultExt as _};
 
@@ -30,7 +31,7 @@ pub fn write_oci_archive(images: &[Image], path: &Path, tag: Option<&str>, progr
 
 fn write(contents: &Contents<'_>, path: &Path, tag: Option<&str>, progress: &dyn Progress) -> Result<u64> {
     let mut tarball = Tarball::new(OutputFile::create(path)?);
-    let index = json::to_bytes(&index_with(None, contents.entry.clone(), tag)?)?;
+    let index = canonical(&index_with(None, contents.entry.clone(), tag)?)?;
     // The small files first, so that who reads from a pipe knows what comes.
     for (name, bytes) in [("oci-layout", OCI_LAYOUT), ("index.json", &index)] {
         tarball.file(Path::new(name), bytes.len() as u64, FILE, bytes)?;

@@ -8,8 +8,9 @@ use oci_spec::image::{
     PlatformBuilder, RootFsBuilder, SCHEMA_VERSION,
 };
 
-use super::{Base, environment, history, json, media};
+use super::{Base, environment, history, media};
 use crate::model::{Blob, LayerBlob, Platform, User};
+use crate::util::json::canonical;
 use crate::util::{Error, Result};
 
 /// Layers that runtimes can mount: overlayfs takes 127 and the writable one.
@@ -102,7 +103,7 @@ pub fn assemble(assembly: Assembly<'_>) -> Result<Image> {
         return Err(Error::user(format!("the image would have {count} layers; runtimes mount at most {MAX_LAYERS}"))
             .hint("lower `--max-layers`, or choose a base with fewer layers"));
     }
-    let config = Blob::from_bytes(media::CONFIG, json::to_bytes(&config(&assembly)?)?);
+    let config = Blob::from_bytes(media::CONFIG, canonical(&config(&assembly)?)?);
     let mut layers = assembly.base.layers.clone();
     layers.extend(assembly.layers);
     let annotations = with_base(assembly.annotations, assembly.base);
@@ -180,7 +181,7 @@ fn manifest(config: &Blob, layers: &[LayerBlob], annotations: BTreeMap<String, S
     if !annotations.is_empty() {
         manifest = manifest.annotations(annotations.into_iter().collect::<HashMap<_, _>>());
     }
-    json::to_bytes(&manifest.build().map_err(|error| Error::bug("a manifest cannot be made").caused_by(error))?)
+    canonical(&manifest.build().map_err(|error| Error::bug("a manifest cannot be made").caused_by(error))?)
 }
 
 /// The descriptor of a blob: type, digest, size.

@@ -10,7 +10,8 @@ use serde_json::json;
 use super::archive::FILE;
 use super::output::{OutputFile, Written};
 use super::tarball::Tarball;
-use super::{Image, codec, copy, json as image_json};
+use super::{Image, codec, copy};
+use crate::util::json::canonical;
 use crate::util::report::Progress;
 use crate::util::{Error, Result, ResultExt as _};
 
@@ -31,7 +32,7 @@ fn write(image: &Image, path: &Path, tags: &[String], progress: &dyn Progress) -
     let mut tarball = Tarball::new(OutputFile::create(path)?);
     let config = format!("{}.json", image.config.digest.hex());
     let layers: Vec<String> = image.layers.iter().map(|layer| format!("{}.tar", layer.diff_id.0.hex())).collect();
-    let manifest = image_json::to_bytes(&json!([{"Config": config, "RepoTags": tags, "Layers": layers}]))?;
+    let manifest = canonical(&json!([{"Config": config, "RepoTags": tags, "Layers": layers}]))?;
     tarball.file(Path::new("manifest.json"), manifest.len() as u64, FILE, &manifest[..])?;
     let size = image.config.size;
     tarball.file_from(Path::new(&config), size, FILE, |output| copy::copy_blob(&image.config, output, progress))?;

@@ -2,8 +2,9 @@
 
 use oci_spec::image::{ImageIndexBuilder, MediaType, SCHEMA_VERSION};
 
-use super::{Image, json, media};
+use super::{Image, media};
 use crate::model::Blob;
+use crate::util::json::canonical;
 use crate::util::{Error, Result};
 
 /// The index of an image's platforms, sorted by platform. One platform alone needs none: a plain manifest is
@@ -24,5 +25,5 @@ pub fn image_index(images: &[Image]) -> Result<Blob> {
         .manifests(manifests)
         .build()
         .map_err(|error| Error::bug("an index cannot be made").caused_by(error))?;
-    Ok(Blob::from_bytes(media::INDEX, json::to_bytes(&index)?))
+    Ok(Blob::from_bytes(media::INDEX, canonical(&index)?))
 }

@@ -14,6 +14,7 @@ use super::output::{Contents, UNFINISHED, Written, contents, index_of, lock, swe
 use super::{Image, copy, json as image_json, media};
 use crate::model::Blob;
 use crate::util::files::{named, persist, temporary_beside, write_atomic};
+use crate::util::json::canonical;
 use crate::util::report::Progress;
 use crate::util::{Error, Result, ResultExt as _};
 
@@ -141,7 +142,7 @@ fn update_index(path: &Path, entry: Descriptor, tag: Option<&str>) -> Result<u64
     if old.as_ref() == Some(&new) {
         return Ok(0);
     }
-    let bytes = image_json::to_bytes(&new)?;
+    let bytes = canonical(&new)?;
     write_atomic(path, &bytes)?;
     Ok(bytes.len() as u64)
 }

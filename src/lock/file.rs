@@ -74,8 +74,8 @@ pub(super) fn render_with(lock: &Lock, inputs: Option<Digest>, parameters: Optio
         parameters: parameters.cloned(),
     };
     let document = ExtensionDocument { condaimg: extension };
-    let rendered = serde_yaml::to_string(&document)
-        .map_err(|error| Error::bug("the lock has no YAML form").caused_by(error))?;
+    let rendered =
+        serde_yaml::to_string(&document).map_err(|error| Error::bug("the lock has no YAML form").caused_by(error))?;
     if !text.ends_with('\n') {
         text.push('\n');
     }

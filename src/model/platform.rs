@@ -57,7 +57,8 @@ impl FromStr for Platform {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let names = || KNOWN.map(|(_, architecture, _)| format!("linux/{architecture}")).join(", ");
-        let refuse = || Error::usage(format!("`{text}` is no platform for an image")).hint(format!("use one of {}", names()));
+        let refuse =
+            || Error::usage(format!("`{text}` is no platform for an image")).hint(format!("use one of {}", names()));
         let mut parts = text.split('/');
         let (Some(Self::OS), Some(architecture)) = (parts.next(), parts.next()) else { return Err(refuse()) };
         let (variant, None) = (parts.next(), parts.next()) else { return Err(refuse()) };

@@ -62,7 +62,9 @@ impl Compressors {
             let thread = std::thread::Builder::new()
                 .name(format!("compress-{number}"))
                 .spawn(move || work(compression, &jobs_to_do))
-                .map_err(|error| Error::user("the system refuses a thread").hint("use fewer `--jobs`").caused_by(error))?;
+                .map_err(|error| {
+                    Error::user("the system refuses a thread").hint("use fewer `--jobs`").caused_by(error)
+                })?;
             threads.push(thread);
         }
         // Enough chunks in flight that no thread waits: one being compressed and one waiting for each.
@@ -311,7 +313,9 @@ mod tests {
             let mut read = Vec::new();
             match compression {
                 Compression::Gzip(_) => flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut read),
-                Compression::Zstd(_) => zstd::stream::read::Decoder::new(&bytes[..]).and_then(|mut d| d.read_to_end(&mut read)),
+                Compression::Zstd(_) => {
+                    zstd::stream::read::Decoder::new(&bytes[..]).and_then(|mut d| d.read_to_end(&mut read))
+                }
             }
             .expect("reads");
             assert!(read == plain);

@@ -84,12 +84,8 @@ fn state(lock: &Lock) -> Result<String> {
 }
 
 fn entrypoint(lock: &Lock, target: &Target) -> String {
-    let scripts: BTreeSet<&str> = lock
-        .packages
-        .iter()
-        .flat_map(|package| &package.facts.activation.dynamic)
-        .map(String::as_str)
-        .collect();
+    let scripts: BTreeSet<&str> =
+        lock.packages.iter().flat_map(|package| &package.facts.activation.dynamic).map(String::as_str).collect();
     let mut text = String::from("#!/bin/sh\n# Sources the activation scripts that set more than fixed values.\n");
     for script in scripts {
         let _ = writeln!(text, ". {}", shell_quote(&format!("{}/{script}", target.prefix)));

@@ -36,7 +36,8 @@ pub fn read(
         let facts = facts_of_archive(archive, &layout, python, reporter)?;
         Ok((layout, facts))
     })?;
-    let mut clobbered = clobbered_paths(&records, &layouts.iter().map(|(layout, _)| layout).collect::<Vec<_>>(), reporter);
+    let mut clobbered =
+        clobbered_paths(&records, &layouts.iter().map(|(layout, _)| layout).collect::<Vec<_>>(), reporter);
     let mut packages: Vec<LockedPackage> = records
         .into_iter()
         .zip(layouts)
@@ -191,7 +192,8 @@ fn report_clobber(loser: &str, paths: &BTreeSet<String>, resolver: &PathResolver
     let mut by_winner: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for path in paths {
         let owners = resolver.packages_for_exact(path).into_iter().chain(resolver.packages_for_prefix(path)).flatten();
-        let mut others: Vec<&str> = owners.map(path_resolver::PackageName::as_str).filter(|name| *name != loser).collect();
+        let mut others: Vec<&str> =
+            owners.map(path_resolver::PackageName::as_str).filter(|name| *name != loser).collect();
         others.sort_by_key(|name| resolver.packages().iter().position(|known| known.as_str() == *name));
         by_winner.entry(others.first().copied().unwrap_or("another package").to_owned()).or_default().push(path);
     }

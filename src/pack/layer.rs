@@ -48,7 +48,12 @@ impl<'a> Packer<'a> {
     ///
     /// # Errors
     /// Damaged and hostile archives, named; byte code that cannot be made; those of the file system.
-    pub fn pack(&self, layer: &PlannedLayer, compressors: &Compressors, progress: &dyn Progress) -> Result<LayerDigests> {
+    pub fn pack(
+        &self,
+        layer: &PlannedLayer,
+        compressors: &Compressors,
+        progress: &dyn Progress,
+    ) -> Result<LayerDigests> {
         let mut layouts = BTreeMap::new();
         let mut paths = BTreeSet::new();
         let mut directories = BTreeSet::new();

@@ -51,8 +51,11 @@ impl PackageLayout {
             (false, _) => None,
             (true, Some(python)) => Some(python),
             (true, None) => {
-                return Err(Error::user(format!("`{}` needs Python, which the environment does not have", archive.package))
-                    .hint("add `python` to the dependencies"));
+                return Err(Error::user(format!(
+                    "`{}` needs Python, which the environment does not have",
+                    archive.package
+                ))
+                .hint("add `python` to the dependencies"));
             }
         };
         let paths = match info.parse::<PathsJson>(archive)? {

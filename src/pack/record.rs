@@ -96,8 +96,8 @@ fn repodata_record(package: &LockedPackage, layout: &PackageLayout) -> Result<Re
     let locked = &package.record;
     let index = layout.index.clone();
     let hashes = &locked.package_record;
-    let package_record = PackageRecord::from_index_json(index, hashes.size, hashes.sha256, hashes.md5)
-        .map_err(|error| {
+    let package_record =
+        PackageRecord::from_index_json(index, hashes.size, hashes.sha256, hashes.md5).map_err(|error| {
             Error::user(format!("the metadata of `{}` names no platform", package.full_name())).caused_by(error)
         })?;
     Ok(RepoDataRecord {

@@ -89,9 +89,12 @@ pub fn replace_prefix(
         placeholder.file_mode,
     )
     .map_err(|error| {
-        Error::user(format!("cannot put the prefix `{}` into `{}` of `{}`", target.prefix, file.target, archive.package))
-            .hint("a shorter `--prefix` may fit: binary files have room for the build prefix only")
-            .caused_by(error)
+        Error::user(format!(
+            "cannot put the prefix `{}` into `{}` of `{}`",
+            target.prefix, file.target, archive.package
+        ))
+        .hint("a shorter `--prefix` may fit: binary files have room for the build prefix only")
+        .caused_by(error)
     })?;
     Ok(patched)
 }
@@ -196,10 +199,9 @@ impl<W: Write> SegmentWriter<'_, W> {
             return Ok(written);
         }
         // Rare enough to read the archive once more for it.
-        let content = self
-            .archive
-            .content_of(source)?
-            .ok_or_else(|| self.archive.broken(format!("`{}` is a link to `{source}`, which is not there", entry.path)))?;
+        let content = self.archive.content_of(source)?.ok_or_else(|| {
+            self.archive.broken(format!("`{}` is a link to `{source}`, which is not there", entry.path))
+        })?;
         match &file.entry.prefix_placeholder {
             Some(placeholder) => self.patched(file, entry, placeholder, &content),
             None => {

@@ -131,7 +131,8 @@ fn put_name(header: &mut tar::Header, name: &str) -> bool {
         }
         // The prefix field takes up to 155 bytes before a slash, the name field up to 100 after it.
         let last = bytes.len() - 1;
-        let split = (bytes.len().saturating_sub(101)..=155.min(last)).find(|&at| bytes[at] == b'/' && at > 0 && at < last);
+        let split =
+            (bytes.len().saturating_sub(101)..=155.min(last)).find(|&at| bytes[at] == b'/' && at > 0 && at < last);
         if let Some(at) = split {
             put(&mut ustar.prefix, &bytes[..at]);
             put(&mut ustar.name, &bytes[at + 1..]);

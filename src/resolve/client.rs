@@ -207,7 +207,9 @@ async fn retrying<'a>(
         let wait = match &answer {
             _ if tried >= tries => return answer,
             Ok(response) if may_pass(response.status()) => asked_wait(response.headers()),
-            Err(reqwest_middleware::Error::Reqwest(error)) if error.is_connect() || error.is_timeout() || error.is_request() => {
+            Err(reqwest_middleware::Error::Reqwest(error))
+                if error.is_connect() || error.is_timeout() || error.is_request() =>
+            {
                 None
             }
             _ => return answer,
@@ -234,7 +236,8 @@ fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
 /// The wait after the given try: 0.3, 0.6, 1.2, 2.4 s, ... up to 20 s, each with up to a quarter more, so that
 /// many clients do not come back at once.
 pub(super) fn backoff(tried: u32) -> Duration {
-    let base = Duration::from_millis(300).saturating_mul(1 << tried.saturating_sub(1).min(10)).min(Duration::from_secs(20));
+    let base =
+        Duration::from_millis(300).saturating_mul(1 << tried.saturating_sub(1).min(10)).min(Duration::from_secs(20));
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     base + base * (clock.subsec_nanos() % 1_000) / 4_000
 }

@@ -161,8 +161,11 @@ fn refuse_missing(missing: &[&Wanted<'_>]) -> Result<()> {
     }
     let shown = remote.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
     let more = if remote.len() > 5 { ", ..." } else { "" };
-    Err(Error::user(format!("{} not in the cache, and the network must not be used: {shown}{more}", plural(remote.len(), "archive")))
-        .hint("build once without `--offline`"))
+    Err(Error::user(format!(
+        "{} not in the cache, and the network must not be used: {shown}{more}",
+        plural(remote.len(), "archive")
+    ))
+    .hint("build once without `--offline`"))
 }
 
 async fn fetch(
@@ -375,7 +378,11 @@ impl Transfer<'_> {
             let missing = error.kind() == io::ErrorKind::NotFound;
             let what = if missing { "is not in its channel" } else { "cannot be read" };
             let failed = Error::user(format!("{} {what}: `{}`", self.wanted, source.display())).caused_by(error);
-            Failure::Final(if missing { failed.hint("the channel's index names it: index the channel again") } else { failed })
+            Failure::Final(if missing {
+                failed.hint("the channel's index names it: index the channel again")
+            } else {
+                failed
+            })
         })?;
         part.clear().map_err(Failure::Store)?;
         part.copy(file, self.wanted.size).await.map_err(Failure::Store)?;

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use rattler_conda_types::{Channel, MatchSpec, Subdir};
+use rattler_conda_types::{Channel, MatchSpec, RepoDataRecord, Subdir};
 use rattler_repodata_gateway::fetch::{CacheAction, FetchRepoDataError};
 use rattler_repodata_gateway::{
     ChannelConfig, ChannelRelationsMode, DownloadReporter, Gateway, GatewayError, RepoData, Reporter, SourceConfig,
@@ -20,21 +20,38 @@ use super::solve::Task;
 use crate::util::report::Progress;
 use crate::util::{Error, Result, redact};
 
-/// Reads from the channels every record that the specs may lead to.
-pub(super) async fn read(task: &Task<'_>, progress: &Arc<dyn Progress>) -> Result<Vec<RepoData>> {
+/// What the channels have, by channel and subdir.
+pub(super) struct Index {
+    /// Every record that the specs may lead to; of packages that the specs name, only those that match.
+    pub(super) parts: Vec<RepoData>,
+    /// Every record of the packages that the specs name.
+    pub(super) named: Vec<RepoData>,
+}
+
+fn platforms(task: &Task<'_>) -> [Subdir; 2] {
+    [task.options.platform.subdir, Subdir::NoArch]
+}
+
+/// Reads from the channels what the specs may lead to.
+pub(super) async fn read(task: &Task<'_>, progress: &Arc<dyn Progress>) -> Result<Index> {
     let gateway = gateway(task)?;
-    let platforms = [task.options.platform.subdir, Subdir::NoArch];
-    let names = names(task, &gateway, platforms, progress).await?;
+    let names = names(task, &gateway, progress).await?;
     refuse_unknown_packages(task, &names)?;
-    let output = gateway
-        .query(task.channels.sources()?, platforms, task.specs.to_vec())
-        .recursive(true)
-        .channel_relations(ChannelRelationsMode::Disabled)
-        .with_reporter(Tell(Arc::clone(progress)))
-        .execute()
-        .await
-        .map_err(|error| failed_query(task, &error))?;
-    Ok(output.repodata)
+    let query = async |specs: Vec<MatchSpec>, recursive: bool| {
+        gateway
+            .query(task.channels.sources()?, platforms(task), specs)
+            .recursive(recursive)
+            .channel_relations(ChannelRelationsMode::Disabled)
+            .with_reporter(Tell(Arc::clone(progress)))
+            .execute()
+            .await
+            .map(|output| output.repodata)
+            .map_err(|error| failed_query(task, &error))
+    };
+    let bare = |wanted: &MatchSpec| MatchSpec { name: wanted.name.clone(), ..MatchSpec::default() };
+    let named = query(task.specs.iter().map(bare).collect(), false).await?;
+    let parts = query(task.specs.to_vec(), true).await?;
+    Ok(Index { parts, named })
 }
 
 fn gateway(task: &Task<'_>) -> Result<Gateway> {
@@ -58,18 +75,13 @@ struct Names<'a> {
     names: Option<BTreeSet<String>>,
 }
 
-async fn names<'a>(
-    task: &Task<'a>,
-    gateway: &Gateway,
-    platforms: [Subdir; 2],
-    progress: &Arc<dyn Progress>,
-) -> Result<Vec<Names<'a>>> {
+async fn names<'a>(task: &Task<'a>, gateway: &Gateway, progress: &Arc<dyn Progress>) -> Result<Vec<Names<'a>>> {
     futures::stream::iter(task.channels.members())
         .map(|channel| async move {
             progress.item(&redact::url(channel.base_url.url()));
             refuse_missing_folder(channel)?;
             let answer = gateway
-                .names([channel.clone()], platforms)
+                .names([channel.clone()], platforms(task))
                 .channel_relations(ChannelRelationsMode::Disabled)
                 .with_reporter(Tell(Arc::clone(progress)))
                 .execute()
@@ -121,7 +133,10 @@ fn refuse_unknown_packages(task: &Task<'_>, names: &[Names<'_>]) -> Result<()> {
         let known = searched.iter().filter_map(|names| names.names.as_ref()).flatten().map(String::as_str);
         let near = near::names(name, known);
         if !near.is_empty() {
-            hints.push(format!("did you mean {}?", near.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")));
+            hints.push(format!(
+                "did you mean {}?",
+                near.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
+            ));
         }
     }
     let message = match unknown.as_slice() {
@@ -190,7 +205,7 @@ impl Task<'_> {
 }
 
 /// What a `MatchSpec` says beside what the solver looks at, and why a record does not fit it.
-pub(super) fn misfit(wanted: &MatchSpec, record: &rattler_conda_types::RepoDataRecord) -> Option<String> {
+pub(super) fn misfit(wanted: &MatchSpec, record: &RepoDataRecord) -> Option<String> {
     let subdir = &record.package_record.subdir;
     if let Some(asked) = wanted.subdir.as_ref().filter(|asked| *asked != subdir) {
         return Some(format!("it is for {subdir}, not for {asked}"));

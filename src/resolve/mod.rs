@@ -58,7 +58,12 @@ pub struct ResolveOptions<'a> {
 
 impl<'a> ResolveOptions<'a> {
     /// The defaults: no more channels than the spec has, strict priority, the network is there, eight jobs.
-    pub fn new(spec: &Spec, platform: &'a Platform, index_cache: PathBuf, reporter: &'a SharedReporter) -> Result<Self> {
+    pub fn new(
+        spec: &Spec,
+        platform: &'a Platform,
+        index_cache: PathBuf,
+        reporter: &'a SharedReporter,
+    ) -> Result<Self> {
         Ok(Self {
             platform,
             channels: Vec::new(),
@@ -132,7 +137,11 @@ pub async fn resolve(spec: &Spec, options: &ResolveOptions<'_>) -> Result<Resolu
     let index = index::read(&task, &progress).await?;
     progress.item("solving");
     resolution.records = solve::solve(&task, index).await?;
-    progress.finish(&format!("{} packages from {}", resolution.records.len(), plural(resolution.channels.len(), "channel")));
+    progress.finish(&format!(
+        "{} packages from {}",
+        resolution.records.len(),
+        plural(resolution.channels.len(), "channel")
+    ));
     Ok(resolution)
 }
 

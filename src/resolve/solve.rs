@@ -8,7 +8,7 @@ use rattler_repodata_gateway::RepoData;
 use rattler_solve::{CancellationToken, ChannelPriority, ChannelRepoData, SolveError, SolverImpl as _, SolverTask};
 use url::Url;
 
-use super::index::misfit;
+use super::index::{Index, misfit};
 use super::{Channels, ResolveOptions};
 use crate::spec::Spec;
 use crate::util::{Error, Result};
@@ -49,14 +49,14 @@ impl Task<'_> {
 }
 
 /// The packages, each after those that it needs.
-pub(super) async fn solve(task: &Task<'_>, index: Vec<RepoData>) -> Result<Vec<RepoDataRecord>> {
+pub(super) async fn solve(task: &Task<'_>, index: Index) -> Result<Vec<RepoDataRecord>> {
     let job = Job {
         specs: task.specs.to_vec(),
         virtual_packages: task.virtual_packages.to_vec(),
         priority: task.options.channel_priority,
-        excluded: excluded(task.specs, &index),
-        locked: still_valid(task, &index),
-        index: index.clone(),
+        excluded: excluded(task, &index),
+        locked: still_valid(task, &index.parts),
+        index: index.parts.clone(),
         token: CancellationToken::new(),
     };
     let _stop = StopWhenDropped(job.token.clone());
@@ -84,10 +84,8 @@ struct Job {
 
 impl Job {
     fn run(self) -> Result<Vec<RepoDataRecord>, SolveError> {
-        let available = self
-            .index
-            .iter()
-            .map(|part| ChannelRepoData { records: part.iter(), multi_channel: part.multi_channel() });
+        let available =
+            self.index.iter().map(|part| ChannelRepoData { records: part.iter(), multi_channel: part.multi_channel() });
         let task = SolverTask {
             specs: self.specs,
             virtual_packages: self.virtual_packages,
@@ -110,18 +108,61 @@ impl Drop for StopWhenDropped {
     }
 }
 
-/// Records that a spec rules out in ways that the solver does not look at: `channel/subdir::name`, `[fn=...]`.
-fn excluded(specs: &[MatchSpec], index: &[RepoData]) -> HashMap<Url, Arc<str>> {
+/// Records that must not be taken for reasons that the solver does not see.
+fn excluded(task: &Task<'_>, index: &Index) -> HashMap<Url, Arc<str>> {
     let mut excluded = HashMap::new();
-    for wanted in specs.iter().filter(|wanted| wanted.subdir.is_some() || wanted.file_name.is_some()) {
-        let named = index.iter().flat_map(RepoData::iter).filter(|record| wanted.name.matches(&record.package_record.name));
-        for record in named {
-            if let Some(reason) = misfit(wanted, record) {
+    // `channel/subdir::name`, `name[fn=...]`.
+    for wanted in task.specs.iter().filter(|wanted| wanted.subdir.is_some() || wanted.file_name.is_some()) {
+        for record in index.parts.iter().flat_map(RepoData::iter) {
+            if wanted.name.matches(&record.package_record.name)
+                && let Some(reason) = misfit(wanted, record)
+            {
                 excluded.insert(record.url.clone(), Arc::from(reason));
             }
         }
     }
+    if task.options.channel_priority == ChannelPriority::Strict {
+        exclude_later_channels(task, &index.named, &mut excluded);
+    }
     excluded
+}
+
+/// Strict priority for the packages that the specs name: the solver sees only those records of them that match,
+/// so that it would take `lib=2` from a later channel when the first has but `lib` 1.
+fn exclude_later_channels(task: &Task<'_>, named: &[RepoData], excluded: &mut HashMap<Url, Arc<str>>) {
+    let mut first: HashMap<&str, Tier<'_>> = HashMap::new();
+    for part in named {
+        for record in part.iter() {
+            let tier = tier(part, record);
+            let first = *first.entry(record.package_record.name.as_normalized()).or_insert(tier);
+            if first != tier && from_named_channel(task, record).is_none() {
+                let before = first.group.or(first.channel).unwrap_or("another channel");
+                let reason = format!("strict channel priority: {before} has this package");
+                excluded.insert(record.url.clone(), Arc::from(reason));
+            }
+        }
+    }
+}
+
+/// What shares a priority: a channel, or a group of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Tier<'a> {
+    group: Option<&'a str>,
+    channel: Option<&'a str>,
+}
+
+fn tier<'a>(part: &'a RepoData, record: &'a RepoDataRecord) -> Tier<'a> {
+    match part.multi_channel() {
+        Some(group) => Tier { group: Some(group), channel: None },
+        None => Tier { group: None, channel: record.channel.as_deref() },
+    }
+}
+
+/// Whether a record comes from the channel that a spec names for its package; nothing when none does.
+fn from_named_channel(task: &Task<'_>, record: &RepoDataRecord) -> Option<bool> {
+    let name = &record.package_record.name;
+    let wanted = task.specs.iter().find(|wanted| wanted.channel.is_some() && wanted.name.matches(name))?;
+    Some(task.channels.allowed(wanted).any(|channel| record.url.as_str().starts_with(channel.base_url.as_str())))
 }
 
 /// The locked records that the channels still have, in today's form, from where a package of that name may come
@@ -132,21 +173,12 @@ fn still_valid(task: &Task<'_>, index: &[RepoData]) -> Vec<Arc<RepoDataRecord>> 
     }
     let locked: HashSet<&Url> = task.options.locked.iter().map(|record| &record.url).collect();
     let strict = task.options.channel_priority == ChannelPriority::Strict;
-    // By name, the channel or group of channels that has it first.
-    let mut first: HashMap<&str, (Option<&str>, Option<&str>)> = HashMap::new();
+    let mut first: HashMap<&str, Tier<'_>> = HashMap::new();
     let mut valid = Vec::new();
     for part in index {
-        for record in part.iter_arc() {
-            let name = record.package_record.name.as_normalized();
-            let wanted = task.specs.iter().find(|wanted| wanted.channel.is_some() && wanted.name.matches(&record.package_record.name));
-            if let Some(wanted) = wanted
-                && !comes_from(task, wanted, record)
-            {
-                continue;
-            }
-            let channel = part.multi_channel().map_or(record.channel.as_deref(), |_| None);
-            let tier = (part.multi_channel(), channel);
-            let first = *first.entry(name).or_insert(tier);
+        for record in part.iter_arc().filter(|record| from_named_channel(task, record) != Some(false)) {
+            let tier = tier(part, record);
+            let first = *first.entry(record.package_record.name.as_normalized()).or_insert(tier);
             if locked.contains(&record.url) && (!strict || first == tier) {
                 valid.push(Arc::clone(record));
             }
@@ -155,12 +187,8 @@ fn still_valid(task: &Task<'_>, index: &[RepoData]) -> Vec<Arc<RepoDataRecord>> 
     valid
 }
 
-fn comes_from(task: &Task<'_>, wanted: &MatchSpec, record: &RepoDataRecord) -> bool {
-    task.channels.allowed(wanted).any(|channel| record.url.as_str().starts_with(channel.base_url.as_str()))
-}
-
 /// The solver's explanation with what it does not know: what was searched and assumed, and what there is.
-fn unsolvable(task: &Task<'_>, index: &[RepoData], reasons: &[String]) -> Error {
+fn unsolvable(task: &Task<'_>, index: &Index, reasons: &[String]) -> Error {
     let explanation: String =
         reasons.iter().flat_map(|reason| reason.lines()).map(|line| format!("\n  {}", line.trim_end())).collect();
     let mut error = Error::user(format!("no set of packages satisfies `{}`:{explanation}", task.spec.file.display()));
@@ -180,23 +208,22 @@ fn unsolvable(task: &Task<'_>, index: &[RepoData], reasons: &[String]) -> Error 
         });
     }
     if explanation.contains("strict channel priority") {
-        error = error.hint("a package is taken from the first channel that has it; `--channel-priority flexible` allows the others");
+        error = error.hint(
+            "a package is taken from the first channel that has it; `--channel-priority flexible` allows the others",
+        );
     }
     error.hint(task.searched()).hint(task.assumed())
 }
 
 /// The newest versions of a package of which none matches.
-fn other_versions(wanted: &MatchSpec, index: &[RepoData]) -> Option<String> {
-    let mut versions = Vec::new();
-    for record in index.iter().flat_map(RepoData::iter) {
-        if !wanted.name.matches(&record.package_record.name) {
-            continue;
-        }
-        if wanted.matches(record) {
-            return None;
-        }
-        versions.push(&record.package_record.version);
+fn other_versions(wanted: &MatchSpec, index: &Index) -> Option<String> {
+    let records = || {
+        index.named.iter().flat_map(RepoData::iter).filter(|record| wanted.name.matches(&record.package_record.name))
+    };
+    if records().any(|record| wanted.matches(record)) {
+        return None;
     }
+    let mut versions: Vec<_> = records().map(|record| &record.package_record.version).collect();
     versions.sort_unstable_by(|a, b| b.cmp(a));
     versions.dedup();
     let shown: Vec<String> = versions.iter().take(6).map(|version| version.to_string()).collect();

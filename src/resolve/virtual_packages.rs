@@ -89,24 +89,26 @@ mod tests {
     #[test]
     fn they_are_the_targets() {
         let mut options = VirtualPackageOptions { glibc: Some("2.36".into()), ..VirtualPackageOptions::default() };
-        assert_eq!(
-            shown("linux/amd64", &options),
-            "__archspec=1=x86_64 __glibc=2.36=0 __linux=4.18=0 __unix=0=0"
-        );
+        assert_eq!(shown("linux/amd64", &options), "__archspec=1=x86_64 __glibc=2.36=0 __linux=4.18=0 __unix=0=0");
         options.cuda = Some("12.4".into());
         options.extra = vec![("__linux".into(), "5.10".into()), ("__unix".into(), String::new())];
         assert_eq!(
             shown("linux/amd64/v3", &options),
             "__archspec=1=x86_64_v3 __cuda=12.4=0 __glibc=2.36=0 __linux=5.10=0"
         );
-        assert_eq!(shown("linux/arm64", &VirtualPackageOptions::default()), "__archspec=1=aarch64 __linux=4.18=0 __unix=0=0");
+        assert_eq!(
+            shown("linux/arm64", &VirtualPackageOptions::default()),
+            "__archspec=1=aarch64 __linux=4.18=0 __unix=0=0"
+        );
     }
 
     #[test]
     fn malformed_ones_are_wrong_usage() {
         for (name, version) in [("cuda", "12"), ("__cuda", "a b"), ("__c uda", "1"), ("__a", "1=b c")] {
-            let options =
-                VirtualPackageOptions { extra: vec![(name.into(), version.into())], ..VirtualPackageOptions::default() };
+            let options = VirtualPackageOptions {
+                extra: vec![(name.into(), version.into())],
+                ..VirtualPackageOptions::default()
+            };
             let error = virtual_packages(&Platform::default(), &options).expect_err(name);
             assert_eq!(error.kind(), crate::util::ErrorKind::Usage, "{error}");
         }

@@ -94,8 +94,9 @@ impl<'de> Visitor<'de> for Reader<'_> {
             match key.as_str() {
                 "name" => document.name = map.next_value_seed(Optional(Text { context, what: "a name" }))?,
                 "channels" => {
-                    document.channels =
-                        map.next_value_seed(Optional(List { of: |_| Text { context, what: "a channel" } }))?.unwrap_or_default();
+                    document.channels = map
+                        .next_value_seed(Optional(List { of: |_| Text { context, what: "a channel" } }))?
+                        .unwrap_or_default();
                 }
                 "dependencies" => {
                     let items = List { of: |index| Item { reader: self, index } };
@@ -491,16 +492,22 @@ mod tests {
             ("dependencies:\n  - python\n  - [a]\n", "environment.yml:3:5: dependencies[1]: invalid type: sequence"),
             ("dependencies:\n  - 3.11\n", "environment.yml:2:5: dependencies[0]: invalid type: floating point"),
             ("dependencies:\n  -\n", "environment.yml:2:4: dependencies[0]: invalid type: unit value"),
-            ("dependencies: python\n", "environment.yml:1:15: dependencies: invalid type: string \"python\", expected a list"),
+            (
+                "dependencies: python\n",
+                "environment.yml:1:15: dependencies: invalid type: string \"python\", expected a list",
+            ),
             ("dependencies:\n  - numpy==1.2==3\n", "environment.yml:2:5: `numpy==1.2==3` is no package specification"),
             ("dependencies:\n  - num*\n", "is no package specification"),
             ("dependencies:\n  - https://host/linux-64/a-1-0.conda\n", "by URL are not supported"),
             ("dependencies:\n  - python: 3.11\n", "environment.yml:2:5: `python:` is neither"),
-            ("dependencies:\n  - pip\n  - pip:\n    - requests==2\n", "environment.yml:4:7: pip packages are not supported yet: `requests==2`"),
+            (
+                "dependencies:\n  - pip\n  - pip:\n    - requests==2\n",
+                "environment.yml:4:7: pip packages are not supported yet: `requests==2`",
+            ),
             ("name: a\nname: b\n", "environment.yml:2:1: `name:` stands here a second time"),
             ("variables:\n  A: 1\n  A: 2\n", "environment.yml:3:3: the variable `A` is set a second time"),
             ("variables:\n  A: [1]\n", "environment.yml:2:6: variables.A: invalid type: sequence"),
-            ("channels:\n  - \n", "environment.yml:2:5: a channel is missing here"),
+            ("channels:\n  - \n", "environment.yml:2:4: a channel is missing here"),
             ("a: 1\n---\nb: 1\n", "more than one YAML document"),
             ("- python\n", "expected an environment"),
             ("python\n", "expected an environment"),

@@ -25,7 +25,8 @@ pub(super) fn load(file: &Path) -> Result<String> {
         return Err(Error::user(format!("`{}` is longer than 10 MB: no environment file", file.display())));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        let line =
+            1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
         Error::user(format!("{}:{line}: the file is not UTF-8", file.display())).hint("save it as UTF-8")
     })?;
     let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);

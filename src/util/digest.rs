@@ -85,9 +85,9 @@ impl FromStr for Digest {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let digits = text
-            .strip_prefix("sha256:")
-            .ok_or_else(|| Error::user(format!("`{text}` is not a sha256 digest (`sha256:` and 64 hexadecimal digits)")))?;
+        let digits = text.strip_prefix("sha256:").ok_or_else(|| {
+            Error::user(format!("`{text}` is not a sha256 digest (`sha256:` and 64 hexadecimal digits)"))
+        })?;
         Self::from_hex(digits)
     }
 }

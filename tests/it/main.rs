@@ -3,3 +3,6 @@
 
 mod build;
 mod common;
+mod image;
+mod registry;
+mod resolve;

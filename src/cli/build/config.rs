@@ -6,7 +6,7 @@ use super::World;
 use super::options::Options;
 use crate::image::{self, Assembly, Base, Image};
 use crate::lock::{ActivationStep, Lock};
-use crate::model::{BaseFacts, BaseRef, LAYOUT_VERSION, LayerBlob, User};
+use crate::model::{BaseFacts, LAYOUT_VERSION, LayerBlob, User};
 use crate::pack::activation::{ACTIVATE_FOLDER, expand};
 use crate::pack::environment::{self, ENTRYPOINT, HOME};
 use crate::util::{Digest, Result};
@@ -36,13 +36,15 @@ fn numeric(named: &str, facts: &BaseFacts) -> Option<User> {
     let (user, group) = named.split_once(':').map_or((named, None), |(user, group)| (user, Some(group)));
     let passwd = facts.passwd.as_deref().unwrap_or_default();
     let groups = facts.group.as_deref().unwrap_or_default();
-    let line = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
-        fields.first() == Some(&user) || fields.get(2) == Some(&user)
-    });
+    let line = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.first() == Some(&user) || fields.get(2) == Some(&user));
     let uid = user.parse().ok().or_else(|| line.as_ref()?.get(2)?.parse().ok())?;
     let gid = match group {
         Some(group) => group.parse().ok().or_else(|| {
-            let line = groups.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|it| it.first() == Some(&group))?;
+            let line =
+                groups.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|it| it.first() == Some(&group))?;
             line.get(2)?.parse().ok()
         })?,
         None => line.and_then(|fields| fields.get(3)?.parse().ok()).unwrap_or(0),
@@ -61,8 +63,8 @@ pub fn image(
 ) -> Result<Image> {
     let parameters = &options.parameters;
     let wishes = &parameters.image;
-    let labels = with_ours(&wishes.labels, options, lock_digest);
-    let annotations = with_ours(&wishes.annotations, options, lock_digest);
+    let labels = with_ours(&wishes.labels, lock_digest);
+    let annotations = with_ours(&wishes.annotations, lock_digest);
     image::assemble(Assembly {
         platform: &options.platform,
         base,
@@ -86,14 +88,11 @@ pub fn image(
 }
 
 /// What every image says of itself; what the user says goes before it.
-fn with_ours(theirs: &BTreeMap<String, String>, options: &Options, lock: Digest) -> BTreeMap<String, String> {
+fn with_ours(theirs: &BTreeMap<String, String>, lock: Digest) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([
         ("dev.condaimg.lock".to_owned(), lock.to_string()),
         ("dev.condaimg.layout-version".to_owned(), LAYOUT_VERSION.to_string()),
     ]);
-    if let BaseRef::Registry(reference) = &options.base {
-        all.insert("org.opencontainers.image.base.name".to_owned(), reference.clone());
-    }
     all.extend(theirs.clone());
     all
 }

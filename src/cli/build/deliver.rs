@@ -87,10 +87,13 @@ impl Pusher {
             let (permits, progress) = (Arc::clone(&self.permits), Arc::clone(&self.progress));
             let uploaded = Arc::clone(&self.uploaded);
             self.uploads.spawn(async move {
-                let _permit = permits.acquire_owned().await.map_err(|error| Error::bug("no uploads").caused_by(error))?;
+                let _permit =
+                    permits.acquire_owned().await.map_err(|error| Error::bug("no uploads").caused_by(error))?;
                 let sent = registry.push_blob(&repository, &blob, progress.as_ref()).await?;
                 match sent {
-                    Sent::Uploaded(bytes) => { uploaded.fetch_add(bytes, Ordering::Relaxed); }
+                    Sent::Uploaded(bytes) => {
+                        uploaded.fetch_add(bytes, Ordering::Relaxed);
+                    }
                     Sent::Existed => progress.advance(blob.size),
                 }
                 Ok(sent)
@@ -136,7 +139,7 @@ pub async fn write(options: &Options, image: &mut Image, world: &World) -> Resul
     let in_layout = options.tags.first().and_then(|tag| tag.tag().map(str::to_owned));
     for output in &options.outputs {
         let (output, image, tags, in_layout) = (output.clone(), image.clone(), tags.clone(), in_layout.clone());
-        let progress = world.reporter.begin(Step::Write, image.size());
+        let progress = world.reporter.begin(Step::Write, 0);
         let writing = tokio::task::spawn_blocking(move || -> Result<()> {
             let first = tags.first().map(String::as_str);
             let images = std::slice::from_ref(&image);
@@ -144,7 +147,7 @@ pub async fn write(options: &Options, image: &mut Image, world: &World) -> Resul
                 Output::Layout(folder, tag) => {
                     let tag = tag.as_deref().or(in_layout.as_deref());
                     image::write_layout(images, folder, tag, progress.as_ref())
-                },
+                }
                 Output::OciArchive(file) => image::write_oci_archive(images, file, first, progress.as_ref()),
                 Output::DockerArchive(file) => image::write_docker_archive(&image, file, &tags, progress.as_ref()),
             }?;

@@ -14,7 +14,9 @@ use super::locking;
 use super::options::Options;
 use crate::lock::Lock;
 use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
-use crate::pack::{Archive, Compressors, LayerDigests, Packer, PackerOptions, Target, codec_id, environment, tarball::ModePolicy};
+use crate::pack::{
+    Archive, Compressors, LayerDigests, Packer, PackerOptions, Target, codec_id, environment, tarball::ModePolicy,
+};
 use crate::plan::{KeyInputs, LayerPlan, PlannedLayer, SegmentKind, plan, python_of};
 use crate::spec::Spec;
 use crate::store::{RecordKind, Store};
@@ -259,7 +261,11 @@ impl Work {
             },
             diff_id: digests.diff_id,
             name: name.to_owned(),
-            annotations: annotations.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value)).collect(),
+            annotations: annotations
+                .into_iter()
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
             created_by: format!("condaimg: {name}"),
         }
     }

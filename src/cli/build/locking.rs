@@ -141,11 +141,10 @@ async fn make(
     let (records, archives) = fetch(&resolution.records, &resolution.credentials, options, world).await?;
     let python = python_info(&records, options.platform.subdir)?;
     let (jobs, reporter) = (options.jobs, world.reporter.clone());
-    let packages = tokio::task::spawn_blocking(move || {
-        facts::read(records, &archives, python.as_ref(), jobs, reporter.as_ref())
-    })
-    .await
-    .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))??;
+    let packages =
+        tokio::task::spawn_blocking(move || facts::read(records, &archives, python.as_ref(), jobs, reporter.as_ref()))
+            .await
+            .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))??;
     Ok(Lock {
         inputs,
         subdir: options.platform.subdir,

@@ -49,6 +49,7 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     let world = World {
         store: Store::open(&options.cache_dir)?,
         registry: Registry::new(RegistryOptions {
+            login_hosts: options.tags.iter().map(|tag| tag.registry().to_owned()).collect(),
             insecure: options.args.insecure_registry.clone(),
             ca_files: options.args.registry_ca.clone(),
             ..RegistryOptions::default()
@@ -73,7 +74,8 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
         (making.await?, None)
     };
 
-    let mut image = config::image(&options, &lock, lock_digest, &base, made.iter().map(|layer| layer.layer.clone()), user)?;
+    let mut image =
+        config::image(&options, &lock, lock_digest, &base, made.iter().map(|layer| layer.layer.clone()), user)?;
     let delivered = match pusher {
         Some(pusher) => pusher.finish(&image, &options.tags).await?,
         None => Delivered::default(),
@@ -170,7 +172,8 @@ impl World {
         if Digest::of(&bytes) != digest {
             return None;
         }
-        let media_type = serde_json::from_slice::<serde_json::Value>(&bytes).ok()?.get("mediaType")?.as_str()?.to_owned();
+        let media_type =
+            serde_json::from_slice::<serde_json::Value>(&bytes).ok()?.get("mediaType")?.as_str()?.to_owned();
         Some(Fetched { bytes, digest, media_type })
     }
 

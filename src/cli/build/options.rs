@@ -167,7 +167,9 @@ fn prefix(text: &str) -> Result<String> {
         return Err(wrong("is the root").hint("choose a folder, so that the environment does not mix with the base"));
     }
     if parts.iter().any(|part| *part == "." || *part == "..") || text.contains([':', '\n', '\0', ' ']) {
-        return Err(wrong("holds `.`, `..`, a colon or white space, which programs in the environment cannot cope with"));
+        return Err(wrong(
+            "holds `.`, `..`, a colon or white space, which programs in the environment cannot cope with",
+        ));
     }
     Ok(format!("/{}", parts.join("/")))
 }

@@ -1,5 +1,9 @@
 //! What the tests share.
 
+pub mod file_server;
+pub mod packages;
+pub mod registry;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -30,12 +34,19 @@ impl Workspace {
         let mut command = Command::new(env!("CARGO_BIN_EXE_condaimg"));
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if text.starts_with("CONDA") || text.starts_with("XDG_") || text.contains("AUTH") || text == "SOURCE_DATE_EPOCH" {
+            if text.starts_with("CONDA")
+                || text.starts_with("XDG_")
+                || text.contains("AUTH")
+                || text == "SOURCE_DATE_EPOCH"
+            {
                 command.env_remove(&name);
             }
         }
         fs_err::create_dir_all(self.path("home")).expect("a home");
-        command.current_dir(self.folder.path()).env("HOME", self.path("home")).env("CONDAIMG_CACHE_DIR", self.path("cache"));
+        command
+            .current_dir(self.folder.path())
+            .env("HOME", self.path("home"))
+            .env("CONDAIMG_CACHE_DIR", self.path("cache"));
         command
     }
 
@@ -80,8 +91,9 @@ fn example(name: &str, script: &str) -> PathBuf {
 
 /// A program that must be there; `package` is Debian's.
 pub fn program(name: &str, package: &str) -> Command {
-    let found = std::env::var("PATH").unwrap_or_default().split(':').any(|folder| Path::new(folder).join(name).exists())
-        || Path::new("/usr/sbin").join(name).exists();
+    let found =
+        std::env::var("PATH").unwrap_or_default().split(':').any(|folder| Path::new(folder).join(name).exists())
+            || Path::new("/usr/sbin").join(name).exists();
     assert!(found, "`{name}` is missing: apt-get install {package}, or run the tests by tests/run.sh");
     let mut command = Command::new(name);
     let path = std::env::var("PATH").unwrap_or_default();
@@ -113,4 +125,30 @@ pub fn fail(command: &mut Command, status: i32) -> String {
 
 fn run(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{command:?} does not run: {error}"))
+}
+
+/// A small file system in memory, for full disks; it goes away at the end. Mounting takes root, which CI has.
+pub struct SmallDisk {
+    folder: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    /// `size` as tmpfs takes it (`64k`, `8m`).
+    pub fn mount(size: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut mount = program("mount", "mount");
+        succeed(mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder.path()));
+        Self { folder }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: whatever still has a file open there must not keep the mount alive.
+        let _ = Command::new("umount").arg("-l").arg(self.folder.path()).status();
+    }
 }

@@ -1,13 +1,11 @@
 //! The registry room against a real registry, and against a fake for faults.
 #![allow(clippy::expect_used, reason = "a test may stop at the first surprise")]
 
-mod common;
-
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::registry::{Fake, LocalRegistry, Mode, PASSWORD, Reply, USER, free_port};
+use crate::common::registry::{Fake, LocalRegistry, Mode, PASSWORD, Reply, USER, free_port};
 use condaimg::model::{Blob, BlobSource};
 use condaimg::registry::{Reference, Registry, RegistryOptions, RetryPolicy, Sent};
 use condaimg::store::Store;
@@ -339,7 +337,7 @@ async fn a_fault_that_stays_is_told_in_the_registrys_words() {
 }
 
 /// A registry that gives out numbered tokens, and stops to accept the first one when a blob arrives.
-fn token_registry(host: &str, request: &common::registry::Request, last: &AtomicUsize) -> Reply {
+fn token_registry(host: &str, request: &crate::common::registry::Request, last: &AtomicUsize) -> Reply {
     let who = request.headers.get("authorization").cloned().unwrap_or_default();
     if request.line.starts_with("GET /token") {
         if !who.starts_with("Basic ") {

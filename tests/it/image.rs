@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::common::SmallDisk;
 use condaimg::image::{
     Assembly, Base, Fetch, Fetched, Image, Offline, assemble, localise, open, probe, write_docker_archive,
     write_layout, write_oci_archive,
@@ -576,7 +577,7 @@ async fn a_base_in_a_registry_stays_there_until_its_layers_are_needed() {
 }
 
 #[tokio::test]
-#[ignore = "needs records that are valid JSON: `util::json::canonical` does not escape the line ends of /etc/passwd"]
+
 async fn facts_are_remembered() {
     let bench = Bench::new();
     let registry = Registry::new(&bench.store, "application/vnd.docker.image.rootfs.diff.tar.gzip");
@@ -596,11 +597,10 @@ async fn layers_that_may_not_be_distributed_are_refused() {
     assert!(error.chain()[1].contains("may not be distributed"), "{:?}", error.chain());
 }
 
-/// Sets the environment variable to a folder on a small file system (`mount -t tmpfs -o size=64k`) to run it.
 #[tokio::test]
-#[ignore = "needs a small file system, named by CONDAIMG_TEST_SMALL_DISK"]
 async fn a_full_disk_is_named_and_leaves_nothing_behind() {
-    let small = PathBuf::from(std::env::var_os("CONDAIMG_TEST_SMALL_DISK").expect("CONDAIMG_TEST_SMALL_DISK is set"));
+    let disk = SmallDisk::mount("64k");
+    let small = disk.path();
     let bench = Bench::new();
     let image = [bench.image("linux/amd64", 1).await];
     let archive = small.join("image.tar");
@@ -615,7 +615,7 @@ async fn a_full_disk_is_named_and_leaves_nothing_behind() {
         assert!(chain.contains("No space left") && chain.contains(&small.display().to_string()), "{chain}");
         assert!(error.hints()[0].contains("free some space"), "{:?}", error.hints());
     }
-    assert_eq!(names(&small), ["image"]);
+    assert_eq!(names(small), ["image"]);
     assert!(!layout.join("index.json").exists());
     assert!(names(&layout.join("blobs/sha256")).iter().all(|name| name.len() == 64));
 }

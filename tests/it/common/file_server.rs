@@ -1,0 +1,153 @@
+//! A web server for one folder, on loopback, that can misbehave: cut connections, fail, ask for a password.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// What goes wrong with a request whose path contains `path`, as often as `times` says.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    pub path: &'static str,
+    pub times: usize,
+    pub kind: FaultKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum FaultKind {
+    /// The connection ends after so many bytes of the body.
+    CutAfter(usize),
+    /// This status, with an empty body.
+    Status(u16),
+    /// The range that was asked for is ignored.
+    NoRange,
+}
+
+/// A request as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub path: String,
+    /// The first byte asked for.
+    pub from: usize,
+    pub authorization: Option<String>,
+}
+
+#[derive(Default)]
+struct State {
+    faults: Vec<Fault>,
+    seen: Vec<Seen>,
+    password: Option<String>,
+}
+
+/// A running server; its thread ends with the process.
+pub struct FileServer {
+    pub url: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl FileServer {
+    pub fn start(folder: impl Into<PathBuf>) -> Self {
+        let folder = folder.into();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (folder, state) = (folder.clone(), Arc::clone(&shared));
+                // A client that goes away is no concern of the server's.
+                std::thread::spawn(move || answer(&stream, &folder, &state));
+            }
+        });
+        Self { url, state }
+    }
+
+    pub fn fault(&self, path: &'static str, times: usize, kind: FaultKind) {
+        self.state.lock().unwrap().faults.push(Fault { path, times, kind });
+    }
+
+    /// Answers only requests with this `Authorization`.
+    pub fn require(&self, authorization: &str) {
+        self.state.lock().unwrap().password = Some(authorization.to_owned());
+    }
+
+    /// The requests so far for paths that contain `path`.
+    pub fn seen(&self, path: &str) -> Vec<Seen> {
+        self.state.lock().unwrap().seen.iter().filter(|seen| seen.path.contains(path)).cloned().collect()
+    }
+}
+
+fn answer(stream: &TcpStream, folder: &std::path::Path, state: &Mutex<State>) -> Option<()> {
+    let (head, seen) = read_request(stream)?;
+    let mut stream = stream;
+    let (fault, refused) = {
+        let mut state = state.lock().unwrap();
+        state.seen.push(seen.clone());
+        let fault = state.faults.iter_mut().find(|fault| fault.times > 0 && seen.path.contains(fault.path));
+        let kind = fault.map(|fault| {
+            fault.times -= 1;
+            fault.kind
+        });
+        (kind, state.password.is_some() && state.password != seen.authorization)
+    };
+    let mut status = |code: u16| {
+        let _ = write!(stream, "HTTP/1.1 {code} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    };
+    if refused {
+        return Some(status(401));
+    }
+    if let Some(FaultKind::Status(code)) = fault {
+        return Some(status(code));
+    }
+    let Ok(bytes) = std::fs::File::open(folder.join(seen.path.trim_start_matches('/'))).and_then(|mut file| {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut file, &mut bytes).map(|_| bytes)
+    }) else {
+        return Some(status(404));
+    };
+    let from = if matches!(fault, Some(FaultKind::NoRange)) { 0 } else { seen.from };
+    if from > 0 && from >= bytes.len() {
+        return Some(status(416));
+    }
+    let body = &bytes[from..];
+    let mut reply = if from > 0 {
+        let last = bytes.len() - 1;
+        format!("HTTP/1.1 206 X\r\nContent-Range: bytes {from}-{last}/{}\r\n", bytes.len())
+    } else {
+        "HTTP/1.1 200 X\r\n".to_owned()
+    };
+    reply += &format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    stream.write_all(reply.as_bytes()).ok()?;
+    if head {
+        return Some(());
+    }
+    let end = match fault {
+        Some(FaultKind::CutAfter(count)) => count.min(body.len()),
+        _ => body.len(),
+    };
+    stream.write_all(&body[..end]).ok()
+}
+
+/// Whether it is a HEAD, and what is asked.
+fn read_request(stream: &TcpStream) -> Option<(bool, Seen)> {
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let first = lines.next()?;
+    let mut words = first.split(' ');
+    let head = words.next()? == "HEAD";
+    let mut seen = Seen { path: words.next()?.to_owned(), from: 0, authorization: None };
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let Some((name, value)) = line.split_once(':') else { continue };
+        match name.to_ascii_lowercase().as_str() {
+            "range" => {
+                let from = value.trim().strip_prefix("bytes=")?.split('-').next()?;
+                seen.from = from.parse().ok()?;
+            }
+            "authorization" => seen.authorization = Some(value.trim().to_owned()),
+            _ => {}
+        }
+    }
+    Some((head, seen))
+}
