@@ -1,5 +1,6 @@
 //! Integration tests: the program and its rooms against real registries, runtimes and packages. One binary, so
 //! that it is linked once. `tests/run.sh` installs what they need.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod build;
 mod common;
