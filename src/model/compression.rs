@@ -18,7 +18,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    const DEFAULT_GZIP: u8 = 5;
+    const DEFAULT_GZIP: u8 = 4;
     const DEFAULT_ZSTD: u8 = 3;
 
     /// The media type of a layer so compressed (image-spec, layer.md).

@@ -37,8 +37,11 @@ pub fn codec_id(compression: Compression) -> String {
 
 struct Job {
     input: Vec<u8>,
-    reply: SyncSender<(Vec<u8>, io::Result<Vec<u8>>)>,
+    reply: SyncSender<Answer>,
 }
+
+/// The input, whose memory is used again, and the compressed chunk.
+type Answer = (Vec<u8>, io::Result<Vec<u8>>);
 
 /// The threads that compress, shared by all layers of a build, and the bound on chunks in memory.
 pub struct Compressors {
@@ -150,7 +153,7 @@ impl Codec {
 pub struct LayerWriter<'a> {
     compressors: &'a Compressors,
     chunk: Vec<u8>,
-    in_flight: VecDeque<Receiver<(Vec<u8>, io::Result<Vec<u8>>)>>,
+    in_flight: VecDeque<Receiver<Answer>>,
     spare: Vec<Vec<u8>>,
     diff: Hasher,
     blob: BlobWriter,
