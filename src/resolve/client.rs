@@ -86,11 +86,10 @@ impl fmt::Debug for Credentials {
 /// When a credential file cannot be read, or TLS cannot be set up.
 pub fn http_client(offline: bool, credentials: &Credentials) -> Result<ClientWithMiddleware> {
     install_tls();
-    let client = reqwest::Client::builder()
-        .user_agent(USER_AGENT)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
+    let client = basic_client()
         .build()
+        // A machine without certificates can still use folders and plain http; https will say what is missing.
+        .or_else(|_| basic_client().tls_certs_only([]).build())
         .map_err(|error| Error::user("the HTTP client cannot be set up").caused_by(error.without_url()))?;
     let rewrites = Arc::new(rewrites(&client, credentials)?);
     let mut builder = ClientBuilder::new(client);
@@ -105,6 +104,22 @@ pub fn http_client(offline: bool, credentials: &Credentials) -> Result<ClientWit
         .with(AuthenticationMiddleware::from_auth_storage(stored_credentials()?))
         .with(middleware(|request, extensions, next| Box::pin(retrying(request, extensions, next))))
         .build())
+}
+
+fn basic_client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        // It would tell a token in the URL to whoever a request is redirected to.
+        .referer(false)
+}
+
+/// What to do about a failed TLS handshake, if a request failed of that.
+pub(super) fn certificate_hint(reason: &str) -> Option<&'static str> {
+    reason.contains("certificate").then_some(
+        "are the certificates of the authorities installed (package `ca-certificates`)? `SSL_CERT_FILE` names another file of them",
+    )
 }
 
 /// Takes *ring* for all TLS of this process, unless something else was taken before.

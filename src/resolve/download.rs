@@ -18,7 +18,7 @@ use reqwest::StatusCode;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, RANGE};
 use reqwest_middleware::ClientWithMiddleware;
 
-use super::client::{Tries, backoff, reason};
+use super::client::{Tries, backoff, certificate_hint, reason};
 use super::part::Part;
 use super::{human, plural};
 use crate::store::Store;
@@ -404,11 +404,10 @@ impl Transfer<'_> {
     }
 
     fn unreachable(&self, reason: &str) -> Failure {
-        Failure::Final(
-            Error::user(format!("{} cannot be downloaded from {}", self.wanted, self.wanted.shown_url()))
-                .caused_by(io::Error::other(reason.to_owned()))
-                .hint("try again: what came so far is kept"),
-        )
+        let failed = Error::user(format!("{} cannot be downloaded from {}", self.wanted, self.wanted.shown_url()))
+            .caused_by(io::Error::other(reason.to_owned()));
+        let hint = certificate_hint(reason).unwrap_or("try again: what came so far is kept");
+        Failure::Final(failed.hint(hint))
     }
 
     fn refused(&self, status: StatusCode) -> Error {

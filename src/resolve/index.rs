@@ -14,7 +14,7 @@ use rattler_repodata_gateway::{
 use reqwest::StatusCode;
 use url::Url;
 
-use super::client::{chain, http_client};
+use super::client::{certificate_hint, chain, http_client};
 use super::near;
 use super::solve::Task;
 use crate::util::report::Progress;
@@ -113,9 +113,12 @@ fn refuse_missing_folder(channel: &Channel) -> Result<()> {
     }
 }
 
+/// More unknown packages than this are only counted.
+const MOST_UNKNOWN: usize = 10;
+
 /// Names what no channel has, all at once, with names that look alike.
 fn refuse_unknown_packages(task: &Task<'_>, names: &[Names<'_>]) -> Result<()> {
-    let mut unknown = Vec::new();
+    let (mut unknown, mut more) = (Vec::new(), 0);
     let mut hints = Vec::new();
     for (index, wanted) in task.specs.iter().enumerate() {
         let Some(name) = wanted.name.as_exact().map(|name| name.as_normalized()) else { continue };
@@ -124,6 +127,10 @@ fn refuse_unknown_packages(task: &Task<'_>, names: &[Names<'_>]) -> Result<()> {
             names.iter().partition(|names| allowed.contains(&&**names.channel.base_url.url()));
         let has = |names: &&Names<'_>| names.names.as_ref().is_none_or(|known| known.contains(name));
         if name.starts_with("__") || searched.iter().any(has) {
+            continue;
+        }
+        if unknown.len() == MOST_UNKNOWN {
+            more += 1;
             continue;
         }
         unknown.push(format!("`{}` ({})", task.spec.dependencies[index].text, task.spec.place_of(index)));
@@ -143,6 +150,10 @@ fn refuse_unknown_packages(task: &Task<'_>, names: &[Names<'_>]) -> Result<()> {
         [] => return Ok(()),
         [one] => format!("no channel has the package {one}"),
         many => format!("no channel has the packages {}", many.join(", ")),
+    };
+    let message = match more {
+        0 => message,
+        _ => format!("{message}, and {more} more"),
     };
     let error = hints.into_iter().fold(Error::user(message), Error::hint);
     Err(error.hint(task.searched()))
@@ -172,7 +183,12 @@ fn failed_channel(task: &Task<'_>, url: &Url, error: &GatewayError) -> Error {
             }
             Some(status) => Error::user(format!("the channel `{shown}` cannot be read: the server says {status}"))
                 .hint("try again later"),
-            None => Error::user(format!("the channel `{shown}` cannot be read")).caused_by(task.scrubbed(error)),
+            None => {
+                let reason = task.scrubbed(error);
+                let hint = certificate_hint(&reason.to_string());
+                let failed = Error::user(format!("the channel `{shown}` cannot be read")).caused_by(reason);
+                hint.into_iter().fold(failed, Error::hint)
+            }
         },
     }
 }

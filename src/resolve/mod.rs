@@ -11,7 +11,6 @@ mod solve;
 mod virtual_packages;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use rattler_conda_types::{GenericVirtualPackage, RepoDataRecord};
 pub use rattler_solve::ChannelPriority;
@@ -158,7 +157,3 @@ fn human(bytes: u64) -> String {
         _ => format!("{:.2} GB", bytes as f64 / 1e9),
     }
 }
-
-/// How often another look is taken at a lock that another process holds. Polling, because a wait that blocks
-/// its thread could not be interrupted.
-const LOCK_POLL: Duration = Duration::from_millis(100);

@@ -4,15 +4,20 @@ use std::fs::TryLockError;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fs_err as fs;
 use rattler_digest::digest::Digest as _;
 use rattler_digest::{Md5, Sha256};
 
-use super::LOCK_POLL;
 use super::download::{Mismatch, Wanted};
 use crate::util::files::named;
 use crate::util::{Digest, Error, Result};
+
+/// How long to wait between two looks at a lock that another process holds: longer each time. A wait in the
+/// kernel would block its thread and could not be interrupted.
+const SHORTEST_POLL: Duration = Duration::from_millis(5);
+const LONGEST_POLL: Duration = Duration::from_millis(100);
 
 /// The `.part` of an archive, held by a lock as long as this lives.
 pub(super) struct Part {
@@ -45,8 +50,10 @@ impl Part {
     pub(super) async fn lock(path: PathBuf, done: impl Fn() -> bool) -> Result<Option<Self>> {
         loop {
             let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+            let mut wait = SHORTEST_POLL;
             while !try_lock(&file, &path)? {
-                tokio::time::sleep(LOCK_POLL).await;
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_POLL);
             }
             // While it waited, the file may have become the archive, or have been removed.
             let mine = file.metadata()?;
@@ -100,7 +107,7 @@ impl Part {
 
     /// Appends.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| named(&self.path, error))?;
+        self.file.write_all(bytes)?;
         self.hashes.update(bytes);
         self.len += bytes.len() as u64;
         Ok(())

@@ -1,7 +1,7 @@
 //! `environment.yml`, as conda reads it: `name`, `channels`, `dependencies`, `variables`; `prefix` and unknown keys
 //! are ignored with a notice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -12,6 +12,9 @@ use super::yaml::Context;
 use super::{Dependency, Spec};
 use crate::util::Result;
 
+/// More ignored keys than this are only counted.
+const MOST_NOTICES: usize = 20;
+
 /// Reads the text of `file`.
 pub(super) fn parse(file: PathBuf, source: String) -> Result<Spec> {
     let context = Context::new();
@@ -20,8 +23,9 @@ pub(super) fn parse(file: PathBuf, source: String) -> Result<Spec> {
         .deserialize(serde_yaml::Deserializer::from_str(&source))
         .map_err(|error| context.explain(&file, &source, &error))?;
     let mut notices = Vec::new();
-    for key in &document.ignored {
-        notices.push(ignored_key(&file, key));
+    notices.extend(document.ignored.iter().take(MOST_NOTICES).map(|key| ignored_key(&file, key)));
+    if let Some(more) = document.ignored.len().checked_sub(MOST_NOTICES + 1) {
+        notices.push(format!("{}: {} more keys are ignored", file.display(), more + 1));
     }
     if document.dependencies.is_empty() {
         notices.push(format!("{}: no dependencies, the environment will be empty", file.display()));
@@ -89,7 +93,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
         let context = self.context;
         let mut document = Document::default();
-        let mut seen = Vec::new();
+        let mut seen = BTreeSet::new();
         while let Some(key) = map.next_key_seed(Key { context, seen: &seen })? {
             match key.as_str() {
                 "name" => document.name = map.next_value_seed(Optional(Text { context, what: "a name" }))?,
@@ -112,7 +116,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
                     document.ignored.push(key.clone());
                 }
             }
-            seen.push(key);
+            seen.insert(key);
         }
         Ok(document)
     }
@@ -121,7 +125,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
 /// A key that must not have been there before.
 struct Key<'a> {
     context: &'a Context,
-    seen: &'a [String],
+    seen: &'a BTreeSet<String>,
 }
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
@@ -141,7 +145,7 @@ impl<'de> Visitor<'de> for Key<'_> {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
         self.context.spend(text)?;
-        if self.seen.iter().any(|seen| seen == text) {
+        if self.seen.contains(text) {
             return Err(self.context.fail(format!("`{text}:` stands here a second time"), Some("keep one of them")));
         }
         Ok(text.to_owned())
@@ -341,7 +345,7 @@ impl<'de> Visitor<'de> for Item<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let context = self.reader.context;
-        while let Some(key) = map.next_key_seed(Key { context, seen: &[] })? {
+        while let Some(key) = map.next_key_seed(Key { context, seen: &BTreeSet::new() })? {
             if key != "pip" {
                 return Err(context.fail(
                     format!("`{key}:` is neither a package nor a section that condaimg knows"),

@@ -129,4 +129,23 @@ mod tests {
         fs_err::write(folder.path().join("requirements.txt"), "").expect("writes");
         assert!(message(&folder.path().join("requirements.txt")).contains("no environment file"));
     }
+
+    #[test]
+    fn what_is_no_text_of_reasonable_size_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("environment.yml");
+        for (bytes, expected) in [
+            (b"# nothing\n---\n".to_vec(), "is empty"),
+            (b"name: a\nb: \xe9\n".to_vec(), "environment.yml:2: the file is not UTF-8"),
+            (b"dependencies:\n - a\n - b\0c\n".to_vec(), "environment.yml:3:5: control characters"),
+            (vec![b'#'; 10_000_001], "longer than 10 MB"),
+            (vec![b'['; 2_000], "environment.yml:1: too many brackets"),
+        ] {
+            fs_err::write(&file, bytes).expect("writes");
+            let message = read(&file).expect_err("refused").to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+        fs_err::write(&file, "\u{feff}dependencies: [python]\n").expect("writes");
+        assert_eq!(read(&file).expect("reads").dependencies.len(), 1);
+    }
 }

@@ -34,19 +34,19 @@ pub(super) fn load(file: &Path) -> Result<String> {
         return Err(Error::user(format!("`{}` is empty", file.display()))
             .hint("write at least `dependencies:` with a list of packages"));
     }
-    refuse_deep_nesting(file, &text)?;
+    refuse_endless_brackets(file, &text)?;
     Ok(text)
 }
 
-/// The parser needs time that grows with the square of the depth of `[[[[`: refuse what no person writes.
-fn refuse_deep_nesting(file: &Path, text: &str) -> Result<()> {
-    const DEEPEST: usize = 1_000;
-    for (index, line) in text.lines().enumerate() {
-        if line.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() > DEEPEST {
-            return Err(Error::user(format!("{}:{}: too many brackets in one line", file.display(), index + 1)));
-        }
+/// The parser needs time that grows with the square of the number of brackets in one line: refuse what no person
+/// writes. (Measured: 1,000 take 2 ms, five million more than 100 s.)
+fn refuse_endless_brackets(file: &Path, text: &str) -> Result<()> {
+    const MOST: usize = 1_000;
+    let opening = |line: &str| line.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    match text.lines().position(|line| opening(line) > MOST) {
+        Some(index) => Err(Error::user(format!("{}:{}: too many brackets in one line", file.display(), index + 1))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// What a reader of a document shares between its parts: the first problem with its hint, and how much text the
@@ -93,10 +93,9 @@ impl Context {
             Some(problem) => (problem.message, problem.hint),
             None => (plain_message(error), None),
         };
-        let Some(place) = error.location() else {
+        let Some((line, column)) = place(error, text) else {
             return with_hint(Error::user(format!("{}: {message}", file.display())), hint);
         };
-        let (line, column) = (place.line(), place.column());
         let hint = hint.or_else(|| tab_hint(text, line));
         with_hint(Error::user(format!("{}:{line}:{column}: {message}", file.display())), hint)
     }
@@ -109,11 +108,28 @@ fn with_hint(error: Error, hint: Option<String>) -> Error {
     }
 }
 
+/// Line and column, from 1. For characters that YAML does not allow the parser tells but their position.
+fn place(error: &serde_yaml::Error, text: &str) -> Option<(usize, usize)> {
+    let message = error.to_string();
+    let before = message.split_once(" at position ").and_then(|(_, position)| text.get(..position.parse().ok()?));
+    match before {
+        Some(before) => {
+            let column =
+                before.lines().last().filter(|_| !before.ends_with('\n')).map_or(0, |line| line.chars().count());
+            Some((before.matches('\n').count() + 1, column + 1))
+        }
+        None => error.location().map(|place| (place.line(), place.column())),
+    }
+}
+
 /// The parser's message without the place, which stands before it, and in our words where its are obscure.
 fn plain_message(error: &serde_yaml::Error) -> String {
     let mut message = error.to_string();
     if let Some(place) = error.location() {
         message = message.replacen(&format!(" at line {} column {}", place.line(), place.column()), "", 1);
+    }
+    if let Some((before, _)) = message.split_once(" at position ") {
+        message.truncate(before.len());
     }
     match message.as_str() {
         "deserializing from YAML containing more than one document is not supported" => {
