@@ -32,22 +32,33 @@ pub(super) struct Part {
 #[derive(Clone, Default)]
 struct Hashes {
     sha256: Sha256,
-    md5: Md5,
+    /// Only for what has no sha256 in its index: it costs half as much again.
+    md5: Option<Md5>,
     /// How many bytes they cover: fewer than the file has when it is of an earlier run.
     covered: u64,
 }
 
 impl Hashes {
+    fn new(with_md5: bool) -> Self {
+        Self { md5: with_md5.then(Md5::default), ..Self::default() }
+    }
+
+    fn anew(&self) -> Self {
+        Self::new(self.md5.is_some())
+    }
+
     fn update(&mut self, bytes: &[u8]) {
         self.sha256.update(bytes);
-        self.md5.update(bytes);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
         self.covered += bytes.len() as u64;
     }
 }
 
 impl Part {
     /// Takes the file, as soon as no other process has it; nothing when `done` says that the archive is there.
-    pub(super) async fn lock(path: PathBuf, done: impl Fn() -> bool) -> Result<Option<Self>> {
+    pub(super) async fn lock(path: PathBuf, with_md5: bool, done: impl Fn() -> bool) -> Result<Option<Self>> {
         loop {
             let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
             let mut wait = SHORTEST_POLL;
@@ -65,7 +76,7 @@ impl Part {
                 return Ok(None);
             }
             if still_there {
-                return Ok(Some(Self { path, file, hashes: Hashes::default(), len: mine.len() }));
+                return Ok(Some(Self { path, file, hashes: Hashes::new(with_md5), len: mine.len() }));
             }
         }
     }
@@ -81,8 +92,8 @@ impl Part {
             return Ok(false);
         }
         let mut file = fs::File::open(&self.path)?;
+        let mut hashes = self.hashes.anew();
         let (hashes, len) = blocking(move || {
-            let mut hashes = Hashes::default();
             pump(&mut file, |bytes| {
                 hashes.update(bytes);
                 Ok(())
@@ -101,7 +112,7 @@ impl Part {
         if self.len > 0 {
             self.file.set_len(0)?;
         }
-        (self.hashes, self.len) = (Hashes::default(), 0);
+        (self.hashes, self.len) = (self.hashes.anew(), 0);
         self.seek_to_end()
     }
 
@@ -140,8 +151,8 @@ impl Part {
             if expected != sha256 {
                 return Err(Mismatch { what: "sha256", expected: expected.hex(), got: sha256.hex() });
             }
-        } else if let Some(expected) = wanted.md5 {
-            let md5: [u8; 16] = self.hashes.md5.clone().finalize().into();
+        } else if let (Some(expected), Some(md5)) = (wanted.md5, self.hashes.md5.clone()) {
+            let md5: [u8; 16] = md5.finalize().into();
             if expected != md5 {
                 return Err(Mismatch { what: "md5", expected: hex::encode(expected), got: hex::encode(md5) });
             }
