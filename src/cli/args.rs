@@ -35,7 +35,7 @@ pub struct Global {
     #[arg(short, long, global = true, env = "CONDAIMG_QUIET")]
     pub quiet: bool,
     /// Show more (repeat for still more)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, env = "CONDAIMG_VERBOSE")]
     pub verbose: u8,
     /// Whether to use colour
     #[arg(long, global = true, value_enum, default_value_t, env = "CONDAIMG_COLOR", value_name = "WHEN")]
@@ -107,14 +107,7 @@ pub struct BuildArgs {
     pub push: bool,
     /// Where to write the image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE (repeat for several)
     /// [default, when not pushing: oci:./image]
-    #[arg(
-        short,
-        long = "output",
-        value_name = "DEST",
-        env = "CONDAIMG_OUTPUT",
-        value_delimiter = ',',
-        help_heading = "Output"
-    )]
+    #[arg(short, long = "output", value_name = "DEST", env = "CONDAIMG_OUTPUT", help_heading = "Output")]
     pub outputs: Vec<String>,
     /// Write digests, tags and layers as JSON
     #[arg(long, value_name = "FILE", env = "CONDAIMG_METADATA_FILE", help_heading = "Output")]
@@ -132,7 +125,7 @@ pub struct BuildArgs {
     )]
     pub insecure_registry: Vec<String>,
     /// Trust the certificate authorities in this PEM file when talking to registries
-    #[arg(long, value_name = "FILE", env = "CONDAIMG_REGISTRY_CA", value_delimiter = ',', help_heading = "Output")]
+    #[arg(long, value_name = "FILE", env = "CONDAIMG_REGISTRY_CA", help_heading = "Output")]
     pub registry_ca: Vec<PathBuf>,
 
     /// What the image stands on: REF, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, rootfs:TAR_OR_DIR or
@@ -166,16 +159,16 @@ pub struct BuildArgs {
     /// Default command, written like the entrypoint [default: python, when the environment has it]
     #[arg(long, value_name = "COMMAND", env = "CONDAIMG_CMD", help_heading = "Image")]
     pub cmd: Option<String>,
-    /// Environment variable (repeat for several)
+    /// Environment variable (repeat for several) [env: CONDAIMG_ENV, one a line]
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
     pub env: Vec<String>,
     /// Working folder of the image's processes
     #[arg(long, value_name = "DIR", env = "CONDAIMG_WORKDIR", help_heading = "Image")]
     pub workdir: Option<String>,
-    /// Label of the image config (repeat for several)
+    /// Label of the image config (repeat for several) [env: CONDAIMG_LABEL, one a line]
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
     pub label: Vec<String>,
-    /// Annotation of the manifest (repeat for several)
+    /// Annotation of the manifest (repeat for several) [env: CONDAIMG_ANNOTATION, one a line]
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
     pub annotation: Vec<String>,
     /// Give the group the owner's permissions, for arbitrary users in group 0

@@ -5,7 +5,7 @@
 //! with the package's name.
 
 use std::collections::HashMap;
-use std::io::{Read, Seek as _};
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use fs_err::File;
 use rattler_package_streaming::{read, seek};
 
 use crate::util::error::ResultExt as _;
+use crate::util::report::{Progress, Silent};
 use crate::util::{Error, Result};
 
 /// An archive in the store.
@@ -90,7 +91,7 @@ impl Archive {
     /// # Errors
     /// Those of the visitor, unreadable or hostile archives.
     pub fn visit_info(&self, mut visit: impl FnMut(&Entry, &mut dyn Read) -> Result<ControlFlow<()>>) -> Result<()> {
-        let file = self.open()?;
+        let file = self.open(&Silent)?;
         match self.format {
             Format::Conda => {
                 let mut tar = seek::stream_conda_info(file).map_err(|error| self.broken(error))?;
@@ -106,8 +107,20 @@ impl Archive {
     ///
     /// # Errors
     /// Those of the visitor, unreadable or hostile archives.
-    pub fn visit_content(&self, mut visit: impl FnMut(&Entry, &mut dyn Read) -> Result<ControlFlow<()>>) -> Result<()> {
-        let file = self.open()?;
+    pub fn visit_content(&self, visit: impl FnMut(&Entry, &mut dyn Read) -> Result<ControlFlow<()>>) -> Result<()> {
+        self.visit_content_with(&Silent, visit)
+    }
+
+    /// The same; `progress` advances by the bytes that are read of the archive.
+    ///
+    /// # Errors
+    /// As [`Self::visit_content`].
+    pub fn visit_content_with(
+        &self,
+        progress: &dyn Progress,
+        mut visit: impl FnMut(&Entry, &mut dyn Read) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let file = self.open(progress)?;
         match self.format {
             Format::Conda => {
                 let mut tar = seek::stream_conda_content(file).map_err(|error| self.broken(error))?;
@@ -136,9 +149,8 @@ impl Archive {
         Ok(content)
     }
 
-    fn open(&self) -> Result<std::io::BufReader<File>> {
-        let mut file = File::open(&self.path)?;
-        file.rewind()?;
+    fn open<'p>(&self, progress: &'p dyn Progress) -> Result<std::io::BufReader<Counted<'p>>> {
+        let file = Counted { file: File::open(&self.path)?, progress };
         Ok(std::io::BufReader::with_capacity(256 * 1024, file))
     }
 
@@ -201,6 +213,26 @@ impl Archive {
     pub fn hostile(&self, what: &str) -> Error {
         Error::user(format!("package `{}` is refused: {what}", self.package))
             .hint("such an entry could write outside of the environment; tell the channel's owner")
+    }
+}
+
+/// A file that tells how much of it was read.
+struct Counted<'p> {
+    file: File,
+    progress: &'p dyn Progress,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.progress.advance(count as u64);
+        Ok(count)
+    }
+}
+
+impl Seek for Counted<'_> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.file.seek(to)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::lock::LockedPackage;
 use crate::model::Platform;
 use crate::store::Store;
 use crate::util::error::ResultExt as _;
+use crate::util::report::Silent;
 use crate::util::{Digest, Error, Result};
 
 /// The program that the interpreter runs.
@@ -190,7 +191,7 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
         std::thread::scope(|scope| -> Result<()> {
             let packing = scope.spawn(|| {
                 let mut writer = BufWriter::with_capacity(256 * 1024, writer);
-                segment::write(&mut writer, archive, package, &layout, &target)?;
+                segment::write(&mut writer, archive, package, &layout, &target, &Silent)?;
                 tarball::end(&mut writer)?;
                 writer.flush().map_err(Error::from)
             });

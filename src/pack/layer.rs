@@ -83,8 +83,7 @@ impl<'a> Packer<'a> {
             let layout = layouts.get(&segment.package).ok_or_else(|| Error::bug("a segment without its layout"))?;
             match segment.kind {
                 SegmentKind::Files => {
-                    segment::write(&mut writer, archive, package, layout, self.options.target)?;
-                    progress.advance(package.size());
+                    segment::write(&mut writer, archive, package, layout, self.options.target, progress)?;
                 }
                 SegmentKind::Bytecode => self.write_bytecode(&mut writer, archive, package, layout)?,
             }

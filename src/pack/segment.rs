@@ -16,6 +16,7 @@ use super::layout::{LaidFile, PackageLayout};
 use super::record::{RecordBuilder, WrittenFile};
 use super::tarball::{self, ModePolicy, TarKind};
 use crate::lock::LockedPackage;
+use crate::util::report::Progress;
 use crate::util::{Error, Hasher, Result};
 
 /// The environment that packages are packed for.
@@ -40,7 +41,7 @@ impl Target {
     }
 }
 
-/// Writes one package's segment to `out`.
+/// Writes one package's segment to `out`; `progress` advances by the bytes read of the archive.
 ///
 /// # Errors
 /// Damaged and hostile archives, named; those of the writer.
@@ -50,10 +51,11 @@ pub fn write(
     package: &LockedPackage,
     layout: &PackageLayout,
     target: &Target,
+    progress: &dyn Progress,
 ) -> Result<()> {
     let mut writer =
         SegmentWriter { out, archive, layout, target, left_out: &package.facts.left_out, written: HashMap::new() };
-    archive.visit_content(|entry, reader| writer.entry(entry, reader))?;
+    archive.visit_content_with(progress, |entry, reader| writer.entry(entry, reader))?;
     writer.check_complete()?;
     let record = writer.finish_paths(package)?;
     let (name, json) = record.finish(package, layout)?;

@@ -180,7 +180,9 @@ async fn fetch(
     }
     let full = |error: Error| in_store(wanted, store, error);
     let path = wanted.part(store);
-    let Some(mut part) = Part::lock(path, wanted.sha256.is_none(), || wanted.present().is_some()).await.map_err(full)? else {
+    let Some(mut part) =
+        Part::lock(path, wanted.sha256.is_none(), || wanted.present().is_some()).await.map_err(full)?
+    else {
         // Another process brought it meanwhile.
         progress.advance(wanted.size.unwrap_or_default());
         return wanted.stored();

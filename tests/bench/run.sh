@@ -6,7 +6,8 @@
 #   ROUNDS=3              how often everything is run; the best of each counts
 #   CONDAIMG=PROGRAM      the program [default: target/release/condaimg, compiled here]
 #
-# All start cold: an empty cache, an empty repository. The table goes to standard output.
+# All start cold: an empty cache, an empty repository. The table goes to standard output. TMPDIR on a file system in memory
+# (/dev/shm) keeps a slow or throttled disk out of the comparison.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . examples/lib.sh
@@ -27,6 +28,8 @@ fi
 work=$(mktemp -d)
 trap 'stop_registry; rm -rf "$work" 2>/dev/null || as_root rm -rf "$work"' EXIT
 start_registry "$work/registry"
+# buildah makes a name of a layout's path, which must be one for an image: short and in lower case.
+skopeo copy --quiet "oci:$EXAMPLES_CACHE/base:debian" "oci:$work/base:debian"
 
 {
     printf 'channels: []\ndependencies:\n'
@@ -43,9 +46,9 @@ python3 -c 'import json; print(sum(l[\"size\"] for l in json.load(open(\"m.json\
 
 rattler="'$EXAMPLES_CACHE/bench-venv/bin/python' tests_bench_install '$CHANNEL' prefix $SPECS"
 rattler=${rattler/tests_bench_install/\'$PWD/tests/bench/rattler_install.py\'}
-buildah="buildah --root \$PWD/root --runroot \$PWD/runroot --storage-driver vfs"
-with_buildah="$rattler; export CONTAINERS_CONF='$EXAMPLES/containers.conf'; \
-c=\$($buildah from 'oci:$EXAMPLES_CACHE/base:debian'); $buildah copy --quiet \$c prefix /opt/conda/envs/default; \
+buildah="buildah --root \$HERE/root --runroot \$HERE/runroot --storage-driver overlay"
+with_buildah="HERE=\$PWD; $rattler; export CONTAINERS_CONF='$EXAMPLES/containers.conf'; \
+c=\$(cd '$work' && $buildah from oci:base:debian); $buildah copy --quiet \$c prefix /opt/conda/envs/default; \
 $buildah commit --quiet \$c image; \
 $buildah push --quiet --tls-verify=false image docker://127.0.0.1:$REGISTRY_PORT/bench/buildah-\$NUMBER:1; \
 skopeo inspect --tls-verify=false --raw docker://127.0.0.1:$REGISTRY_PORT/bench/buildah-\$NUMBER:1 | \

@@ -228,8 +228,14 @@ fn pair(flag: &str, text: &str) -> Result<(String, String)> {
     }
 }
 
+/// The pairs of a repeated flag; without one, those of its environment variable, one a line.
 fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>> {
-    texts.iter().map(|text| pair(flag, text)).collect()
+    if !texts.is_empty() {
+        return texts.iter().map(|text| pair(flag, text)).collect();
+    }
+    let name = format!("CONDAIMG_{}", flag.trim_start_matches('-').to_uppercase());
+    let lines = variable(&name).unwrap_or_default();
+    lines.lines().filter(|line| !line.trim().is_empty()).map(|line| pair(&name, line)).collect()
 }
 
 /// A command: a JSON array, or words as a shell splits them.

@@ -93,9 +93,8 @@ fn answer(stream: &TcpStream, folder: &std::path::Path, state: &Mutex<State>) ->
         });
         (kind, state.password.is_some() && state.password != seen.authorization)
     };
-    let mut status = |code: u16| {
-        write!(stream, "HTTP/1.1 {code} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok()
-    };
+    let mut status =
+        |code: u16| write!(stream, "HTTP/1.1 {code} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok();
     if refused {
         return status(401);
     }
