@@ -52,6 +52,16 @@ fn numeric(named: &str, facts: &BaseFacts) -> Option<User> {
     Some(User { uid, gid })
 }
 
+/// Says so early when the entrypoint that the activation needs cannot start on this base.
+pub fn check_entrypoint(options: &Options, lock: &Lock, world: &World) {
+    let ours = options.parameters.image.entrypoint.is_none() && environment::needs_entrypoint(lock);
+    if ours && !lock.base.facts.shell {
+        world.reporter.warn(
+            "the base has no /bin/sh, so the entrypoint that sources activation scripts cannot start: choose a base with a shell, or give `--entrypoint`",
+        );
+    }
+}
+
 /// Assembles the image.
 pub fn image(
     options: &Options,

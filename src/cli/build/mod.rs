@@ -63,6 +63,7 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
 
     let target = layers::target(&lock, &options.parameters)?;
     let user = config::user(&options, &lock, &base, &world);
+    config::check_entrypoint(&options, &lock, &world);
     let (ready, packed) = tokio::sync::mpsc::unbounded_channel();
     let making = layers::make(&lock, &options, &spec, target, user, &world, ready);
     let (made, pusher) = if options.args.push {

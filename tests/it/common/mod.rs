@@ -1,6 +1,8 @@
 //! What the tests share.
 
+pub mod engine;
 pub mod file_server;
+pub mod images;
 pub mod packages;
 pub mod registry;
 
