@@ -2,6 +2,7 @@
 //! that it is linked once. `tests/run.sh` installs what they need.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod accepted;
 mod build;
 mod common;
 mod image;
