@@ -159,7 +159,7 @@ fn tls_problem(error: &(dyn StdError + 'static)) -> Option<(String, &'static str
         // `Other` is what webpki has against a certificate that is its own authority.
         UnknownIssuer | Other(_) => Some((
             "its certificate is of an authority that is not known here".to_owned(),
-            "name a file with the authority's certificate in CONDAIMG_CA_FILE; if no authority is known at all, install `ca-certificates`",
+            "name a file with the authority's certificate by `--registry-ca`; if no authority is known at all, install `ca-certificates`",
         )),
         other => Some((other.to_string(), "the registry's certificate must be put right")),
     }

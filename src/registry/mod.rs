@@ -47,7 +47,7 @@ pub struct RegistryOptions {
     /// 127.0.0.0/8, `[::1]`) always may. Https is used with them when they want it.
     pub insecure: Vec<String>,
     /// Files in PEM form with certificate authorities to trust beside the machine's (which are those of
-    /// `SSL_CERT_FILE` and `SSL_CERT_DIR` when set). The file that `CONDAIMG_CA_FILE` names is added to them.
+    /// `SSL_CERT_FILE` and `SSL_CERT_DIR` when set).
     pub ca_files: Vec<PathBuf>,
     /// User and password; by default `CONDAIMG_REGISTRY_USERNAME` and `CONDAIMG_REGISTRY_PASSWORD`.
     pub login: Option<(String, String)>,
@@ -102,10 +102,8 @@ impl Registry {
     /// # Errors
     /// When a certificate file cannot be used.
     pub fn new(options: RegistryOptions) -> Result<Self> {
-        let mut ca_files = options.ca_files;
-        ca_files.extend(std::env::var_os("CONDAIMG_CA_FILE").filter(|file| !file.is_empty()).map(PathBuf::from));
         let credentials = Credentials::new(options.login, &options.login_hosts, options.auth_files);
-        let wire = Wire::new(Clients::new(&ca_files)?);
+        let wire = Wire::new(Clients::new(&options.ca_files)?);
         let transport = Transport::new(wire, Authenticator::new(credentials), options.insecure);
         Ok(Self { inner: Arc::new(Inner { transport, policy: options.retry }) })
     }

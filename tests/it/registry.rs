@@ -204,7 +204,7 @@ async fn own_authorities_are_trusted_when_named() {
             let target = reference(&host, "team/env:1");
             let stranger = client(RegistryOptions { login: login.clone(), ..options() });
             let text = told(&stranger.push_blob(&target, &blob, &Silent).await.expect_err("unknown"));
-            assert!(text.contains(&host) && text.contains("CONDAIMG_CA_FILE"), "{text}");
+            assert!(text.contains(&host) && text.contains("--registry-ca"), "{text}");
             let friend = RegistryOptions { login: login.clone(), ca_files: vec![server.ca()], ..options() };
             client(friend).push_blob(&target, &blob, &Silent).await.expect("pushes");
         }
