@@ -75,6 +75,17 @@ impl LocalRegistry {
         log.lines().filter(|line| line.contains("\" ") && line.contains(&format!("\"{text}"))).count()
     }
 
+    /// The digests of the blobs that were sent and taken, in the order in which they were whole; a blob that was
+    /// sent to two repositories is there twice.
+    pub fn uploads(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.folder.path().join("log")).expect("reads");
+        // `"PUT /v2/team/env/blobs/uploads/...?_state=...&digest=sha256%3A... HTTP/1.1" 201 0 ...`
+        let put = log.lines().filter(|line| line.contains("\"PUT /v2/") && line.contains("HTTP/1.1\" 201 "));
+        put.filter_map(|line| line.split("digest=").nth(1))
+            .map(|rest| rest.split([' ', '&']).next().unwrap_or_default().replace("%3A", ":"))
+            .collect()
+    }
+
     /// Ends it at once, as a crash does.
     pub fn kill(&mut self) {
         // It may be dead already.
