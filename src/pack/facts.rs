@@ -159,8 +159,9 @@ fn activation(archive: &Archive, layout: &PackageLayout, reporter: &dyn Reporter
     Ok(activation)
 }
 
-/// Who loses which paths: decided once for the whole environment, as rattler decides it: in topological order,
-/// the first package that brings a path keeps it (also file against directory).
+/// Who loses which paths: decided once for the whole environment, as rattler decides it: a path is of the package
+/// that comes last in topological order, so what needs others may replace their files (also file against
+/// directory).
 fn clobbered_paths(
     records: &[RepoDataRecord],
     layouts: &[&PackageLayout],
@@ -172,7 +173,8 @@ fn clobbered_paths(
     sorted.sort_by(|a, b| a.name.as_normalized().cmp(b.name.as_normalized()));
     let mut resolver = PathResolver::new();
     let mut lost: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for record in PackageRecord::sort_topologically(sorted) {
+    // The resolver gives a path to who asks first.
+    for record in PackageRecord::sort_topologically(sorted).into_iter().rev() {
         let name = record.name.as_normalized();
         let Some(layout) = by_name.get(name) else { continue };
         let targets: Vec<&str> = layout.targets().collect();

@@ -6,6 +6,7 @@ mod accepted;
 mod build;
 mod common;
 mod image;
+mod oracle;
 mod push;
 mod registry;
 mod resolve;

@@ -5,6 +5,7 @@ pub mod file_server;
 pub mod images;
 pub mod packages;
 pub mod registry;
+pub mod tree;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -438,6 +438,24 @@ impl Channel {
         path
     }
 
+    /// Adds an archive that somebody else made, under its own name; its `info/index.json` says what the index
+    /// says of it, and `subdir` where it goes when it does not say that itself.
+    pub fn add_archive(&mut self, archive: &Path, subdir: &str) -> PathBuf {
+        let bytes = fs_err::read(archive).unwrap();
+        let mut record = index_json_of(archive);
+        let subdir = record["subdir"].as_str().unwrap_or(subdir).to_owned();
+        record["subdir"] = json!(subdir);
+        record["sha256"] = json!(sha256(&bytes));
+        record["md5"] = json!(hex::encode(compute_bytes_digest::<Md5>(&bytes)));
+        record["size"] = json!(bytes.len());
+        let name = archive.file_name().unwrap().to_str().unwrap().to_owned();
+        let path = self.folder.join(&subdir).join(&name);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(&path, &bytes).unwrap();
+        self.records.entry(subdir).or_default().insert(name, record);
+        path
+    }
+
     /// Adds packages that are nothing but names and dependencies: `("app", "1.0", &["lib >=2"])`.
     pub fn add_all(&mut self, packages: &[(&str, &str, &[&str])]) {
         for (name, version, depends) in packages {
@@ -479,6 +497,24 @@ impl Channel {
     pub fn url(&self) -> String {
         file_url(&self.folder)
     }
+}
+
+/// `info/index.json` of an archive.
+fn index_json_of(archive: &Path) -> Value {
+    let file = std::io::BufReader::new(fs_err::File::open(archive).unwrap());
+    if archive.extension().is_some_and(|extension| extension == "conda") {
+        let mut tar = rattler_package_streaming::seek::stream_conda_info(file).unwrap();
+        find_index_json(tar.entries().unwrap())
+    } else {
+        let mut tar = rattler_package_streaming::read::stream_tar_bz2(file);
+        find_index_json(tar.entries().unwrap())
+    }
+}
+
+fn find_index_json<R: std::io::Read>(entries: tar::Entries<'_, R>) -> Value {
+    let mut entries = entries.map(|entry| entry.unwrap());
+    let entry = entries.find(|entry| entry.path().unwrap().ends_with("info/index.json")).expect("an index.json");
+    serde_json::from_reader(entry).unwrap()
 }
 
 /// The `file://` URL of a folder.
