@@ -113,8 +113,9 @@ pub fn swept() -> &'static Path {
         let mut sweeper = Command::new("sh");
         sweeper.args(["-c", script, "sweep"]).arg(&folder).stdin(Stdio::piped());
         // Whoever reads the tests' output does not have to wait for it.
-        let mut sweeper = sweeper.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell");
-        std::mem::forget(sweeper.stdin.take());
+        let sweeper = sweeper.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell");
+        // Its standard input must stay open until the end.
+        std::mem::forget(sweeper);
         folder
     })
 }
