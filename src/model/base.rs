@@ -110,10 +110,10 @@ impl BaseFacts {
             }
             resolved.push(component);
             let Some(target) = self.symlinks.get(&resolved.join("/")) else { continue };
-            followed += 1;
-            if followed > 40 {
-                break;
+            if followed == 40 {
+                continue;
             }
+            followed += 1;
             resolved.pop();
             if target.starts_with('/') {
                 resolved.clear();
@@ -157,6 +157,6 @@ mod tests {
         assert_eq!(facts.resolve("opt/conda"), "data/conda");
         assert_eq!(facts.resolve("out/y"), "x/y");
         assert_eq!(facts.resolve("/usr/lib"), "usr/lib");
-        assert!(facts.resolve("loop/x").contains('x'));
+        assert_eq!(facts.resolve("loop/x"), "loop/x");
     }
 }
