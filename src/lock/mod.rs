@@ -3,6 +3,7 @@
 
 mod file;
 mod normalise;
+mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,7 @@ use crate::util::{Digest, Error, Result};
 
 pub use file::{parse, read, render, write};
 pub use normalise::{Inputs, canonical_channel, canonical_url, inputs_digest, normalised};
+pub use warnings::warnings;
 
 /// A complete, solved environment on a base.
 #[derive(Debug, Clone)]
@@ -68,9 +70,12 @@ pub struct LockedPackage {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PackageFacts {
-    /// Paths (in the prefix) that other packages own too and win; they stay out of image and record.
+    /// Paths in the prefix that another package brings too, and that package, which wins.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub clobbered: BTreeMap<String, String>,
+    /// Shipped byte code (by path in the prefix) of modules that prefix replacement changes.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub left_out: BTreeSet<String>,
+    pub stale: BTreeSet<String>,
     /// Whether byte code is made for it: a noarch Python package with modules, or one whose modules are changed
     /// by prefix replacement.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -106,6 +111,18 @@ pub struct ActivationStep {
     /// Its value; `$CONDA_PREFIX` in it stands for the prefix.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
+}
+
+impl PackageFacts {
+    /// Whether a path of the package stays out of the image and of the package's record.
+    pub fn leaves_out(&self, path: &str) -> bool {
+        self.clobbered.contains_key(path) || self.stale.contains(path)
+    }
+
+    /// All paths that stay out.
+    pub fn left_out(&self) -> BTreeSet<&str> {
+        self.clobbered.keys().chain(&self.stale).map(String::as_str).collect()
+    }
 }
 
 impl Activation {

@@ -14,7 +14,7 @@ use rattler_conda_types::{PackageRecord, RepoDataRecord};
 use super::activation::{ACTIVATE_FOLDER, ENV_VARS_FOLDER, parse_script, parse_variables};
 use super::archive::{Archive, read_whole};
 use super::bytecode;
-use super::layout::PackageLayout;
+use super::layout::{PackageLayout, ancestors};
 use crate::lock::{Activation, LockedPackage, PackageFacts};
 use crate::util::report::Reporter;
 use crate::util::{Error, Result};
@@ -36,16 +36,15 @@ pub fn read(
         let facts = facts_of_archive(archive, &layout, python, reporter)?;
         Ok((layout, facts))
     })?;
-    let mut clobbered =
-        clobbered_paths(&records, &layouts.iter().map(|(layout, _)| layout).collect::<Vec<_>>(), reporter);
+    let mut clobbered = clobbered_paths(&records, &layouts.iter().map(|(layout, _)| layout).collect::<Vec<_>>());
     let mut packages: Vec<LockedPackage> = records
         .into_iter()
         .zip(layouts)
         .map(|(record, (_, mut facts))| {
             if let Some(lost) = clobbered.remove(record.package_record.name.as_normalized()) {
-                facts.activation.steps.retain(|step| !lost.contains(&step.file));
-                facts.activation.dynamic.retain(|file| !lost.contains(file));
-                facts.left_out.extend(lost);
+                facts.activation.steps.retain(|step| !lost.contains_key(&step.file));
+                facts.activation.dynamic.retain(|file| !lost.contains_key(file));
+                facts.clobbered = lost;
             }
             LockedPackage { record, facts }
         })
@@ -99,15 +98,10 @@ fn facts_of_archive(
 ) -> Result<PackageFacts> {
     let post_link = format!("bin/.{}-post-link.sh", layout.index.name.as_normalized());
     let post_link = layout.files.values().any(|file| file.target == post_link).then_some(post_link);
-    if let Some(script) = &post_link {
-        reporter.warn(&format!(
-            "`{}` has a post-link script (`{script}`), which is not run: what it would do is missing in the image",
-            archive.package
-        ));
-    }
     let sources = python.map(|python| bytecode::sources(layout, python)).unwrap_or_default();
     Ok(PackageFacts {
-        left_out: bytecode::stale(layout),
+        stale: bytecode::stale(layout),
+        clobbered: BTreeMap::new(),
         bytecode: !sources.is_empty(),
         activation: activation(archive, layout, reporter)?,
         post_link,
@@ -142,10 +136,6 @@ fn activation(archive: &Archive, layout: &PackageLayout, reporter: &dyn Reporter
         match steps {
             Some(steps) => activation.steps.extend(steps),
             None if is_script => {
-                reporter.warn(&format!(
-                    "the activation script `{}` of `{}` needs a shell: an entrypoint sources it, so `docker exec` does not see what it sets",
-                    file.target, archive.package
-                ));
                 activation.dynamic.insert(file.target.clone());
             }
             None => reporter.warn(&format!(
@@ -159,51 +149,42 @@ fn activation(archive: &Archive, layout: &PackageLayout, reporter: &dyn Reporter
     Ok(activation)
 }
 
-/// Who loses which paths: decided once for the whole environment, as rattler decides it: a path is of the package
-/// that comes last in topological order, so what needs others may replace their files (also file against
+/// Who loses which paths to whom: decided once for the whole environment, as rattler decides it: a path is of the
+/// package that comes last in topological order, so what needs others may replace their files (also file against
 /// directory).
 fn clobbered_paths(
     records: &[RepoDataRecord],
     layouts: &[&PackageLayout],
-    reporter: &dyn Reporter,
-) -> BTreeMap<String, BTreeSet<String>> {
+) -> BTreeMap<String, BTreeMap<String, String>> {
     let by_name: BTreeMap<&str, &PackageLayout> =
         layouts.iter().map(|layout| (layout.index.name.as_normalized(), *layout)).collect();
     let mut sorted: Vec<&PackageRecord> = records.iter().map(|record| &record.package_record).collect();
     sorted.sort_by(|a, b| a.name.as_normalized().cmp(b.name.as_normalized()));
     let mut resolver = PathResolver::new();
-    let mut lost: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut lost = BTreeMap::new();
     // The resolver gives a path to who asks first.
     for record in PackageRecord::sort_topologically(sorted).into_iter().rev() {
         let name = record.name.as_normalized();
         let Some(layout) = by_name.get(name) else { continue };
         let targets: Vec<&str> = layout.targets().collect();
         let conflicts = resolver.insert_package(name.into(), &targets);
-        let paths: BTreeSet<String> = conflicts.iter().filter_map(|path| path.to_str().map(str::to_owned)).collect();
+        let conflicts = conflicts.iter().filter_map(|path| path.to_str());
+        let paths: BTreeMap<String, String> =
+            conflicts.map(|path| (path.to_owned(), winner(path, name, &resolver))).collect();
         if !paths.is_empty() {
             lost.insert(name.to_owned(), paths);
         }
     }
-    for (loser, paths) in &lost {
-        report_clobber(loser, paths, &resolver, reporter);
-    }
     lost
 }
 
-fn report_clobber(loser: &str, paths: &BTreeSet<String>, resolver: &PathResolver, reporter: &dyn Reporter) {
-    let mut by_winner: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for path in paths {
-        let owners = resolver.packages_for_exact(path).into_iter().chain(resolver.packages_for_prefix(path)).flatten();
-        let mut others: Vec<&str> =
-            owners.map(path_resolver::PackageName::as_str).filter(|name| *name != loser).collect();
-        others.sort_by_key(|name| resolver.packages().iter().position(|known| known.as_str() == *name));
-        by_winner.entry(others.first().copied().unwrap_or("another package").to_owned()).or_default().push(path);
-    }
-    for (winner, paths) in by_winner {
-        let more = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
-        reporter.warn(&format!(
-            "`{winner}` and `{loser}` both bring `{}`{more}: the one of `{winner}` is in the image",
-            paths.first().copied().unwrap_or_default()
-        ));
-    }
+/// Who keeps a path that `loser` brings too: the one of its other owners that asked first. Where a file stands
+/// against a folder, an owner may have a file of a parent folder's name.
+fn winner(path: &str, loser: &str, resolver: &PathResolver) -> String {
+    let exact = resolver.packages_for_exact(path).into_iter().chain(resolver.packages_for_prefix(path));
+    let above = ancestors(path).filter_map(|parent| resolver.packages_for_exact(parent));
+    let owners: BTreeSet<&str> =
+        exact.chain(above).flatten().map(path_resolver::PackageName::as_str).filter(|name| *name != loser).collect();
+    let mut in_order = resolver.packages().iter().map(path_resolver::PackageName::as_str);
+    in_order.find(|name| owners.contains(name)).unwrap_or("another package").to_owned()
 }

@@ -62,7 +62,7 @@ impl<'a> Packer<'a> {
             let layout = self.layout(archive)?;
             match segment.kind {
                 SegmentKind::Files => {
-                    let kept = layout.targets().filter(|path| !package.facts.left_out.contains(*path));
+                    let kept = layout.targets().filter(|path| !package.facts.leaves_out(path));
                     paths.extend(kept.map(str::to_owned));
                     paths.insert("conda-meta/record".to_owned());
                     directories.extend(layout.directories.iter().cloned());
@@ -158,8 +158,9 @@ impl<'a> Packer<'a> {
         let target = self.options.target;
         let python = target.python.as_ref().ok_or_else(|| Error::bug("byte code was planned without a Python"))?;
         let mut packages = Vec::new();
+        let needed = lock.closure(["python"]);
         for (index, package) in lock.packages.iter().enumerate() {
-            if lock.closure(["python"]).contains(package.name()) {
+            if needed.contains(package.name()) {
                 let (package, archive) = self.package(index)?;
                 packages.push((package, archive.clone()));
             }

@@ -2,7 +2,7 @@
 //! conda's installer does to a prefix, without installing. Entries come in the archive's order, then the entry
 //! points, then the conda-meta record.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 
@@ -15,7 +15,7 @@ use super::archive::{Archive, Entry, Kind, read_whole};
 use super::layout::{LaidFile, PackageLayout};
 use super::record::{RecordBuilder, WrittenFile};
 use super::tarball::{self, ModePolicy, TarKind};
-use crate::lock::LockedPackage;
+use crate::lock::{LockedPackage, PackageFacts};
 use crate::util::report::Progress;
 use crate::util::{Error, Hasher, Result};
 
@@ -53,8 +53,7 @@ pub fn write(
     target: &Target,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let mut writer =
-        SegmentWriter { out, archive, layout, target, left_out: &package.facts.left_out, written: HashMap::new() };
+    let mut writer = SegmentWriter { out, archive, layout, target, facts: &package.facts, written: HashMap::new() };
     archive.visit_content_with(progress, |entry, reader| writer.entry(entry, reader))?;
     writer.check_complete()?;
     let record = writer.finish_paths(package)?;
@@ -106,7 +105,7 @@ struct SegmentWriter<'a, W> {
     archive: &'a Archive,
     layout: &'a PackageLayout,
     target: &'a Target,
-    left_out: &'a BTreeSet<String>,
+    facts: &'a PackageFacts,
     /// By archive path.
     written: HashMap<String, WrittenFile>,
 }
@@ -115,7 +114,7 @@ impl<W: Write> SegmentWriter<'_, W> {
     fn entry(&mut self, entry: &Entry, reader: &mut dyn Read) -> Result<ControlFlow<()>> {
         let layout = self.layout;
         let Some(file) = layout.files.get(&entry.path) else { return Ok(ControlFlow::Continue(())) };
-        if self.left_out.contains(&file.target) {
+        if self.facts.leaves_out(&file.target) {
             return Ok(ControlFlow::Continue(()));
         }
         let written = match &entry.kind {
@@ -217,7 +216,7 @@ impl<W: Write> SegmentWriter<'_, W> {
     /// Every file that the package lists must have been in its archive.
     fn check_complete(&self) -> Result<()> {
         for (source, file) in &self.layout.files {
-            if !self.written.contains_key(source) && !self.left_out.contains(&file.target) {
+            if !self.written.contains_key(source) && !self.facts.leaves_out(&file.target) {
                 return Err(self.archive.broken(format!("`{source}` is listed but not there")));
             }
         }
@@ -237,7 +236,7 @@ impl<W: Write> SegmentWriter<'_, W> {
         }
         for (target, entry_point) in &self.layout.entry_points {
             let Some(python) = &self.target.python else { continue };
-            if self.left_out.contains(target) {
+            if self.facts.leaves_out(target) {
                 continue;
             }
             let script = python_entry_point_template(&self.target.prefix, false, entry_point, python);

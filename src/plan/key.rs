@@ -1,11 +1,12 @@
 //! Keys: what the bytes of segments and layers depend on. Nothing outside a key may reach the bytes.
 
+use std::collections::BTreeSet;
+
 use rattler::install::PythonInfo;
 use serde::Serialize;
 
-use super::is_noarch;
 use crate::lock::{Lock, LockedPackage, canonical_channel, canonical_url};
-use crate::model::{Compression, LAYOUT_VERSION};
+use crate::model::LAYOUT_VERSION;
 use crate::util::{Digest, Error, Result};
 
 /// What keys depend on beside the package.
@@ -17,8 +18,6 @@ pub struct KeyInputs {
     pub root: String,
     /// Codec, level, library and chunking, as `pack` names them.
     pub codec: String,
-    /// The same for people and descriptors.
-    pub compression: Compression,
     /// Whether the group may write.
     pub group_write: bool,
     /// Whether byte code is made.
@@ -59,7 +58,7 @@ struct SegmentInputs<'a> {
     root: &'a str,
     codec: &'a str,
     group_write: bool,
-    left_out: Vec<&'a str>,
+    left_out: BTreeSet<&'a str>,
     /// Python's place in the prefix, for packages whose files go there.
     site_packages: Option<String>,
     interpreter: Option<String>,
@@ -105,7 +104,7 @@ impl KeyInputs {
             root: &self.root,
             codec: &self.codec,
             group_write: self.group_write,
-            left_out: package.facts.left_out.iter().map(String::as_str).collect(),
+            left_out: package.facts.left_out(),
             site_packages: python.map(|python| python.site_packages_path.display().to_string()),
             interpreter: python.map(|python| python.path.display().to_string()),
             python: self.python_archive.filter(|_| is_bytecode),
@@ -143,7 +142,6 @@ fn digest(value: &impl Serialize) -> Result<Digest> {
 pub fn python_of(lock: &Lock) -> Result<Option<(PythonInfo, Digest)>> {
     let Some(python) = lock.package("python") else { return Ok(None) };
     let record = &python.record.package_record;
-    debug_assert!(!is_noarch(&record.subdir) || record.noarch.is_none());
     let info = PythonInfo::from_python_record(record, lock.subdir).map_err(|error| {
         Error::user(format!("`{}` is no Python that can be used", python.full_name())).caused_by(error)
     })?;

@@ -53,7 +53,6 @@ pub fn planned(lock: &Lock, options: &Options, target: &Target) -> Result<LayerP
         prefix: target.prefix.clone(),
         root: target.root.clone(),
         codec: codec_id(parameters.compression),
-        compression: parameters.compression,
         group_write: parameters.group_write,
         bytecode: parameters.bytecode,
         python_archive: python.as_ref().map(|(_, archive)| *archive),
@@ -218,7 +217,8 @@ impl Work {
             return Err(error);
         }
         let bytes: u64 = packed.iter().flatten().map(|layer| layer.diff_size).sum();
-        progress.finish(&format!("{count} layers, {} uncompressed", crate::cli::progress::human(bytes)));
+        let layers = if count == 1 { "layer" } else { "layers" };
+        progress.finish(&format!("{count} {layers}, {} uncompressed", crate::cli::progress::human(bytes)));
         Ok(packed)
     }
 

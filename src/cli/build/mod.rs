@@ -58,6 +58,9 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
         offline: options.args.offline,
     };
     let (lock, base) = locking::obtain(&options, &spec, &world).await?;
+    for warning in lock::warnings(&lock) {
+        world.reporter.warn(&warning);
+    }
     let lock = Arc::new(lock);
     let lock_digest = Digest::of(lock::normalised(&lock, &options.parameters)?);
 

@@ -1,0 +1,38 @@
+//! What a user should know of an environment before relying on its image.
+
+use std::collections::BTreeMap;
+
+use super::{Lock, LockedPackage};
+
+/// The warnings about a lock's packages: paths that two of them bring, scripts that are not run, activation that
+/// needs a shell.
+pub fn warnings(lock: &Lock) -> Vec<String> {
+    lock.packages.iter().flat_map(of_package).collect()
+}
+
+fn of_package(package: &LockedPackage) -> Vec<String> {
+    let name = package.name();
+    let facts = &package.facts;
+    let mut warnings = Vec::new();
+    let mut by_winner: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (path, winner) in &facts.clobbered {
+        by_winner.entry(winner).or_default().push(path);
+    }
+    for (winner, paths) in by_winner {
+        let more = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
+        let first = paths.first().copied().unwrap_or_default();
+        warnings
+            .push(format!("`{winner}` and `{name}` both bring `{first}`{more}: the one of `{winner}` is in the image"));
+    }
+    if let Some(script) = &facts.post_link {
+        warnings.push(format!(
+            "`{name}` has a post-link script (`{script}`), which is not run: what it would do is missing in the image"
+        ));
+    }
+    for script in &facts.activation.dynamic {
+        warnings.push(format!(
+            "the activation script `{script}` of `{name}` needs a shell: an entrypoint sources it, so `docker exec` does not see what it sets"
+        ));
+    }
+    warnings
+}
