@@ -197,10 +197,12 @@ impl Work {
         let queue = Mutex::new(queue);
         let results = Mutex::new(&mut packed);
         let failure: Mutex<Option<Error>> = Mutex::new(None);
+        // A function of its own: in a `while let` the lock would be held for the whole of its body.
+        let next = || lock(&queue).pop();
         std::thread::scope(|scope| {
             for _ in 0..self.jobs.min(count) {
                 scope.spawn(|| {
-                    while let Some(index) = lock(&queue).pop() {
+                    while let Some(index) = next() {
                         match self.pack_one(index, &packer, compressors, progress.as_ref()) {
                             Ok(digests) => lock(&results)[index] = Some(digests),
                             Err(error) => {
