@@ -36,12 +36,19 @@ pub fn codec_id(compression: Compression) -> String {
 }
 
 struct Job {
-    input: Vec<u8>,
+    buffers: Buffers,
     reply: SyncSender<Answer>,
 }
 
-/// The input, whose memory is used again, and the compressed chunk.
-type Answer = (Vec<u8>, io::Result<Vec<u8>>);
+/// A chunk and room for its compressed form. Both are used again: fresh memory for each chunk costs page faults.
+#[derive(Default)]
+struct Buffers {
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+/// The buffers and the size of the compressed chunk in the output.
+type Answer = (Buffers, io::Result<usize>);
 
 /// The threads that compress, shared by all layers of a build, and the bound on chunks in memory.
 pub struct Compressors {
@@ -79,7 +86,7 @@ impl Compressors {
     pub fn layer(&self, blob: BlobWriter) -> LayerWriter<'_> {
         LayerWriter {
             compressors: self,
-            chunk: Vec::new(),
+            buffers: Buffers::default(),
             in_flight: VecDeque::new(),
             spare: Vec::new(),
             diff: Hasher::default(),
@@ -99,16 +106,16 @@ impl Drop for Compressors {
 }
 
 fn work(compression: Compression, jobs: &Mutex<Receiver<Job>>) {
-    let mut codec = None;
+    let mut codec: Option<Codec> = None;
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { input, reply }) = job else { return };
-        let output = match &mut codec {
-            Some(codec) => Codec::compress(codec, &input),
-            none => Codec::new(compression).and_then(|new| none.insert(new).compress(&input)),
+        let Ok(Job { mut buffers, reply }) = job else { return };
+        let size = match &mut codec {
+            Some(codec) => codec.compress(&mut buffers),
+            none => Codec::new(compression).and_then(|new| none.insert(new).compress(&mut buffers)),
         };
         // Nobody waits for it when the layer has failed meanwhile.
-        let _ = reply.send((input, output));
+        let _ = reply.send((buffers, size));
     }
 }
 
@@ -136,15 +143,18 @@ impl Codec {
         }
     }
 
-    fn compress(&mut self, input: &[u8]) -> io::Result<Vec<u8>> {
+    /// Compresses the input; the size of the result in the output.
+    fn compress(&mut self, Buffers { input, output }: &mut Buffers) -> io::Result<usize> {
+        let bound = match self {
+            Self::Gzip(compressor) => compressor.gzip_compress_bound(input.len()),
+            Self::Zstd(_) => zstd::zstd_safe::compress_bound(input.len()),
+        };
+        if output.len() < bound {
+            output.resize(bound, 0);
+        }
         match self {
-            Self::Gzip(compressor) => {
-                let mut output = vec![0; compressor.gzip_compress_bound(input.len())];
-                let size = compressor.gzip_compress(input, &mut output).map_err(io::Error::other)?;
-                output.truncate(size);
-                Ok(output)
-            }
-            Self::Zstd(compressor) => compressor.compress(input),
+            Self::Gzip(compressor) => compressor.gzip_compress(input, output).map_err(io::Error::other),
+            Self::Zstd(compressor) => compressor.compress_to_buffer(input, output.as_mut_slice()),
         }
     }
 }
@@ -152,9 +162,9 @@ impl Codec {
 /// Takes the uncompressed tar of one layer; makes blob, digest and diff ID in one pass.
 pub struct LayerWriter<'a> {
     compressors: &'a Compressors,
-    chunk: Vec<u8>,
+    buffers: Buffers,
     in_flight: VecDeque<Receiver<Answer>>,
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Buffers>,
     diff: Hasher,
     blob: BlobWriter,
 }
@@ -178,7 +188,7 @@ impl LayerWriter<'_> {
     /// # Errors
     /// Those of the codec and of the store.
     pub fn end_segment(&mut self) -> io::Result<()> {
-        if self.chunk.is_empty() { Ok(()) } else { self.send() }
+        if self.buffers.input.is_empty() { Ok(()) } else { self.send() }
     }
 
     /// Ends the layer and puts its blob into the store.
@@ -206,21 +216,22 @@ impl LayerWriter<'_> {
             self.receive()?;
         }
         let next = self.spare.pop().unwrap_or_default();
-        let input = std::mem::replace(&mut self.chunk, next);
+        let buffers = std::mem::replace(&mut self.buffers, next);
         let (reply, answer) = sync_channel(1);
         let queue = self.compressors.queue.as_ref().ok_or_else(|| io::Error::other("the compressors have ended"))?;
         self.in_flight.push_back(answer);
-        queue.send(Job { input, reply }).map_err(|_| io::Error::other("the compressors have ended"))
+        queue.send(Job { buffers, reply }).map_err(|_| io::Error::other("the compressors have ended"))
     }
 
     fn receive(&mut self) -> io::Result<()> {
         let Some(answer) = self.in_flight.pop_front() else { return Ok(()) };
         let answer = answer.recv();
         self.compressors.permits.give();
-        let (mut input, output) = answer.map_err(|_| io::Error::other("a compressor ended early"))?;
-        input.clear();
-        self.spare.push(input);
-        self.blob.write_all(&output?)
+        let (mut buffers, size) = answer.map_err(|_| io::Error::other("a compressor ended early"))?;
+        self.blob.write_all(&buffers.output[..size?])?;
+        buffers.input.clear();
+        self.spare.push(buffers);
+        Ok(())
     }
 }
 
@@ -235,13 +246,14 @@ impl Drop for LayerWriter<'_> {
 impl Write for LayerWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let limit = chunk_size(self.compressors.compression);
-        if self.chunk.capacity() < limit {
-            self.chunk.reserve_exact(limit - self.chunk.len());
+        let chunk = &mut self.buffers.input;
+        if chunk.capacity() < limit {
+            chunk.reserve_exact(limit - chunk.len());
         }
-        let count = bytes.len().min(limit - self.chunk.len());
+        let count = bytes.len().min(limit - chunk.len());
         self.diff.update(&bytes[..count]);
-        self.chunk.extend_from_slice(&bytes[..count]);
-        if self.chunk.len() == limit {
+        chunk.extend_from_slice(&bytes[..count]);
+        if chunk.len() == limit {
             self.send()?;
         }
         Ok(count)
