@@ -57,7 +57,7 @@ impl Channels {
             }
         }
         for (index, dependency) in spec.dependencies.iter().enumerate() {
-            if let Some(text) = named_channel(&dependency.text) {
+            if let Some(text) = named_channel(&dependency.written) {
                 channels.add(text, &lookup).context(|| format!("{}: `{}`", spec.place_of(index), dependency.text))?;
             }
         }
@@ -91,7 +91,7 @@ impl Channels {
             .iter()
             .map(|dependency| {
                 let mut wanted = dependency.spec.clone();
-                if let Some(text) = named_channel(&dependency.text) {
+                if let Some(text) = named_channel(&dependency.written) {
                     let group = lookup.resolve(text, &mut Credentials::default())?;
                     wanted.channel = Some(Arc::new(group.as_requested()));
                 }

@@ -10,7 +10,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqA
 
 use super::yaml::Context;
 use super::{Dependency, Spec};
-use crate::util::Result;
+use crate::util::{Result, redact};
 
 /// More ignored keys than this are only counted.
 const MOST_NOTICES: usize = 20;
@@ -337,10 +337,11 @@ impl<'de> Visitor<'de> for Item<'_> {
             return Err(context.fail("here", None));
         }
         let spec = package(text).map_err(|reason| {
-            let shown: String = text.chars().take(100).collect();
+            let shown: String = redact::within(text).chars().take(100).collect();
+            let reason = redact::within(&reason);
             context.fail(format!("`{shown}` is no package specification: {reason}"), Some(EXAMPLES))
         })?;
-        Ok(Some(Dependency { text: text.to_owned(), spec }))
+        Ok(Some(Dependency { text: redact::within(text), written: text.to_owned(), spec }))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {

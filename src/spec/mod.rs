@@ -32,8 +32,10 @@ pub struct Spec {
 /// One line of `dependencies:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dependency {
-    /// As written (`numpy=1.21.*`).
+    /// As written (`numpy=1.21.*`), but for credentials in the URL of a channel. Goes into locks and messages.
     pub text: String,
+    /// As written, credentials and all. Only for what finds the channel.
+    pub written: String,
     /// What it means, read leniently as conda does: `numpy=1.21` is any 1.21, `numpy==1.21` that one.
     pub spec: MatchSpec,
 }
