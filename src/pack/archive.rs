@@ -163,7 +163,8 @@ impl Archive {
             if let Kind::Symlink(target) = &entry.kind {
                 symlinks.insert(entry.path.clone(), target.clone());
             }
-            let flow = visit(&entry, &mut raw).context(|| format!("cannot pack `{}`", self.package))?;
+            let mut reader = EntryReader { archive: self, entry: &entry, raw: &mut raw, taken: 0 };
+            let flow = visit(&entry, &mut reader).context(|| format!("cannot pack `{}`", self.package))?;
             if flow.is_break() {
                 break;
             }
@@ -177,8 +178,13 @@ impl Archive {
         let shown = String::from_utf8_lossy(&raw.path_bytes()).into_owned();
         let link = || -> Result<String> {
             let bytes = raw.link_name_bytes().ok_or_else(|| self.hostile(&format!("link `{shown}` has no target")))?;
-            String::from_utf8(bytes.into_owned())
-                .map_err(|_| self.hostile(&format!("the target of link `{shown}` is not UTF-8")))
+            let target = String::from_utf8(bytes.into_owned())
+                .map_err(|_| self.hostile(&format!("the target of link `{shown}` is not UTF-8")))?;
+            match target.as_str() {
+                "" => Err(self.hostile(&format!("link `{shown}` has no target"))),
+                text if text.contains('\0') => Err(self.hostile(&format!("the target of link `{shown}` holds a NUL"))),
+                _ => Ok(target),
+            }
         };
         let kind = match header.entry_type() {
             tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => Kind::File,
@@ -233,6 +239,32 @@ impl Read for Counted<'_> {
 impl Seek for Counted<'_> {
     fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
         self.file.seek(to)
+    }
+}
+
+/// The content of one entry. Its errors say that the archive is damaged, so that they are not taken for those of
+/// where the content goes; an end before the promised size is one.
+struct EntryReader<'a, R> {
+    archive: &'a Archive,
+    entry: &'a Entry,
+    raw: R,
+    taken: u64,
+}
+
+impl<R: Read> Read for EntryReader<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let Entry { path, size, .. } = self.entry;
+        match self.raw.read(buffer) {
+            Ok(0) if !buffer.is_empty() && self.taken < *size => {
+                Err(self.archive.broken(format!("`{path}` ends after {} of {size} bytes", self.taken)).into())
+            }
+            Ok(count) => {
+                self.taken += count as u64;
+                Ok(count)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Err(error),
+            Err(error) => Err(self.archive.broken(error).into()),
+        }
     }
 }
 

@@ -46,6 +46,7 @@ impl PackageLayout {
     pub fn read(archive: &Archive, python: Option<&PythonInfo>) -> Result<Self> {
         let info = InfoFiles::read(archive)?;
         let index: IndexJson = info.parse(archive)?.ok_or_else(|| missing::<IndexJson>(archive))?;
+        check_identity(archive, &index)?;
         let is_python = index.noarch.is_python();
         let python = match (is_python, python) {
             (false, _) => None,
@@ -69,6 +70,7 @@ impl PackageLayout {
         }
         layout.add_paths(archive, paths, python)?;
         layout.resolve_own_links(archive)?;
+        layout.check_targets(archive)?;
         Ok(layout)
     }
 
@@ -118,8 +120,8 @@ impl PackageLayout {
             .filter(|(_, file)| file.entry.path_type == PathType::SoftLink)
             .map(|(source, _)| source.clone())
             .collect();
-        let below_link = |source: &String| ancestors(source).any(|ancestor| links.contains(ancestor));
-        if links.is_empty() || !self.files.keys().any(below_link) {
+        let below_link = |path: &String| ancestors(path).any(|ancestor| links.contains(ancestor));
+        if links.is_empty() || !self.files.keys().chain(&self.directories).any(below_link) {
             return Ok(());
         }
         let mut targets = HashMap::new();
@@ -138,8 +140,41 @@ impl PackageLayout {
                 return Err(archive.hostile(&format!("two of its files are installed as `{}`", file.target)));
             }
         }
+        let directories = self.directories.iter().map(|directory| resolve_parents(directory, &targets));
+        self.directories = directories.collect::<Result<_, _>>().map_err(|error| archive.hostile(&error))?;
         Ok(())
     }
+
+    /// What no honest package does, and no layer can hold: a file below another file, or in the place of what
+    /// belongs to the environment as a whole.
+    fn check_targets(&self, archive: &Archive) -> Result<()> {
+        let targets: BTreeSet<&str> = self.targets().collect();
+        for target in targets.iter().copied().chain(self.directories.iter().map(String::as_str)) {
+            if let Some(file) = ancestors(target).find(|ancestor| targets.contains(ancestor)) {
+                return Err(archive.hostile(&format!("`{target}` lies below `{file}`, which is no folder")));
+            }
+        }
+        let reserved = |target: &&&str| {
+            let name = target.strip_prefix("conda-meta/").filter(|name| !name.contains('/'));
+            name.is_some_and(|name| name == "history" || name.ends_with(".json"))
+        };
+        match targets.iter().find(reserved) {
+            Some(target) => Err(archive.hostile(&format!("it brings `{target}`, which installers write"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An archive must be the package that its channel says: its name becomes that of a file.
+fn check_identity(archive: &Archive, index: &IndexJson) -> Result<()> {
+    let name = format!("{}-{}-{}", index.name.as_normalized(), index.version, index.build);
+    if name.contains(['/', '\0']) {
+        return Err(archive.hostile(&format!("`{}` cannot be the name of a file", name.escape_debug())));
+    }
+    if name != archive.package {
+        return Err(archive.broken(format!("it says that it is `{name}`")));
+    }
+    Ok(())
 }
 
 /// The parent folders of a path, nearest first.

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use rattler::install::link::copy_and_replace_placeholders;
 use rattler::install::{PythonInfo, python_entry_point_template};
 use rattler_conda_types::Subdir;
-use rattler_conda_types::package::PrefixPlaceholder;
+use rattler_conda_types::package::{PathType, PrefixPlaceholder};
 
 use super::archive::{Archive, Entry, Kind, read_whole};
 use super::layout::{LaidFile, PackageLayout};
@@ -120,7 +120,10 @@ impl<W: Write> SegmentWriter<'_, W> {
         let written = match &entry.kind {
             // Directories are the layer's; where a file was promised, the check of completeness complains.
             Kind::Directory => return Ok(ControlFlow::Continue(())),
-            Kind::Symlink(link) => self.symlink(file, entry, link)?,
+            Kind::Symlink(link) => {
+                self.refuse_below_unlisted_link(file)?;
+                self.symlink(file, entry, link)?
+            }
             Kind::File => match &file.entry.prefix_placeholder {
                 Some(placeholder) => {
                     let source = read_whole(entry, reader)?;
@@ -134,6 +137,22 @@ impl<W: Write> SegmentWriter<'_, W> {
             return Err(self.archive.hostile(&format!("it holds `{}` twice", entry.path)));
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Files below the links that a package lists as links were put where these lead. A link that it lists as a
+    /// file must have nothing below it.
+    fn refuse_below_unlisted_link(&self, link: &LaidFile) -> Result<()> {
+        if link.entry.path_type == PathType::SoftLink {
+            return Ok(());
+        }
+        let below = format!("{}/", link.target);
+        let mut targets = self.layout.targets().chain(self.layout.directories.iter().map(String::as_str));
+        match targets.find(|target| target.starts_with(&below)) {
+            Some(target) => Err(self
+                .archive
+                .hostile(&format!("`{target}` lies below `{}`, a link that its metadata calls a file", link.target))),
+            None => Ok(()),
+        }
     }
 
     fn mode(&self, entry: &Entry) -> u32 {
