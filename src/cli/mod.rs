@@ -6,7 +6,8 @@ mod build;
 mod progress;
 mod summary;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -64,9 +65,23 @@ async fn dispatch(command: Command, global: Global, reporter: &SharedReporter) -
         Command::Build(args) => build::run(*args, global, Arc::clone(reporter)).await,
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
-            clap_complete::generate(shell, &mut command, "condaimg", &mut std::io::stdout());
-            Ok(())
+            // Into memory first: the generator panics when its output fails.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "condaimg", &mut script);
+            print_data(&script)
         }
+    }
+}
+
+/// Writes what a command is for to standard output. A reader that has gone away wants nothing more; any other
+/// failure is one, since whoever relies on the output would not get it.
+fn print_data(bytes: &[u8]) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(files::named(Path::new("standard output"), error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -117,7 +117,9 @@ pub(super) fn read_layer<T>(
     work: impl FnOnce(&mut dyn Read) -> Result<T>,
 ) -> Result<T> {
     let file = fs::File::open(path)?;
-    let (measured, result) = measure(file, work).context(|| format!("the layer {digest} cannot be read"))?;
+    let (measured, result) = measure(file, work)
+        .context(|| format!("the layer {digest} cannot be read (`{}`)", path.display()))
+        .map_err(|error| error.hint("if it is damaged, fetch or make its image again"))?;
     if measured.digest != *digest {
         return Err(Error::user(format!(
             "`{}` should be the blob {digest} and is {}",

@@ -71,6 +71,10 @@ pub(super) fn check_tag(tag: Option<&str>) -> Result<()> {
 
 /// Makes the folder a layout, or checks that it is one.
 fn prepare(folder: &Path) -> Result<()> {
+    if fs::metadata(folder).is_ok_and(|metadata| !metadata.is_dir()) {
+        return Err(Error::user(format!("`{}` is a file and cannot be a layout", folder.display()))
+            .hint("name a folder, or write an archive with `--output oci-archive:FILE`"));
+    }
     let marker = folder.join("oci-layout");
     match fs::read(&marker) {
         Ok(bytes) => {

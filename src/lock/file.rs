@@ -125,6 +125,10 @@ pub fn read(path: &Path, subdir: Subdir) -> Result<Option<Lock>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            return Err(Error::user(format!("the lock `{}` cannot be used: it is not UTF-8", path.display()))
+                .hint("remove it, and a new one is made"));
+        }
         Err(error) => return Err(error.into()),
     };
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

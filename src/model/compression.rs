@@ -46,11 +46,10 @@ impl FromStr for Compression {
         };
         let level = |default: u8, most: u8| match level {
             None => Ok(default),
-            Some(level) => level
-                .parse()
-                .ok()
-                .filter(|level| (1..=most).contains(level))
-                .ok_or_else(|| Error::usage(format!("`{text}`: the level of {codec} goes from 1 to {most}"))),
+            Some(level) => level.parse().ok().filter(|level| (1..=most).contains(level)).ok_or_else(|| {
+                Error::usage(format!("`{text}`: the level of {codec} goes from 1 to {most}"))
+                    .hint("use gzip[:1-9] or zstd[:1-19]")
+            }),
         };
         match codec {
             "gzip" => Ok(Self::Gzip(level(Self::DEFAULT_GZIP, 9)?)),

@@ -54,15 +54,17 @@ impl Policy {
     /// # Errors
     /// What is wrong with it, with line and column.
     pub fn parse(yaml: &str, origin: &str) -> Result<Self> {
-        let policy: Self = serde_yaml::from_str(yaml)
-            .map_err(|error| Error::user(format!("the layer policy `{origin}` is wrong: {error}")))?;
+        let wrong = |what: String| {
+            Error::user(format!("the layer policy `{origin}` {what}"))
+                .hint("`layers/default.yaml` in condaimg's sources shows how one is written")
+        };
+        let policy: Self = serde_yaml::from_str(yaml).map_err(|error| wrong(format!("is wrong: {error}")))?;
         if policy.tiers.is_empty() {
-            return Err(Error::user(format!("the layer policy `{origin}` has no tiers")));
+            return Err(wrong("has no tiers".to_owned()));
         }
         for pattern in policy.tiers.iter().flat_map(|tier| &tier.packages) {
-            glob::Pattern::new(pattern).map_err(|error| {
-                Error::user(format!("the layer policy `{origin}` has a wrong pattern `{pattern}`")).caused_by(error)
-            })?;
+            glob::Pattern::new(pattern)
+                .map_err(|error| wrong(format!("has a wrong pattern `{pattern}`")).caused_by(error))?;
         }
         Ok(policy)
     }

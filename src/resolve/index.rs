@@ -90,7 +90,9 @@ async fn names<'a>(task: &Task<'a>, gateway: &Gateway, progress: &Arc<dyn Progre
                 Ok(output) => Some(output.names.iter().map(|name| name.as_normalized().to_owned()).collect()),
                 // One odd name must not make a channel useless.
                 Err(GatewayError::InvalidPackageName(_)) => None,
-                Err(error) => return Err(failed_channel(task, channel.base_url.url(), &error)),
+                Err(error) => {
+                    return Err(with_way_out(failed_channel(task, channel.base_url.url(), &error), &error));
+                }
             };
             Ok(Names { channel, names })
         })
@@ -191,6 +193,17 @@ fn failed_channel(task: &Task<'_>, url: &Url, error: &GatewayError) -> Error {
             }
         },
     }
+}
+
+/// Adds what to do, where the failure itself does not tell.
+fn with_way_out(failed: Error, error: &GatewayError) -> Error {
+    if !failed.hints().is_empty() {
+        return failed;
+    }
+    failed.hint(match http_error(error) {
+        Some(_) => "is its server up, and the way to it free (proxy, firewall)?",
+        None => "its index is broken: tell the channel's owner, or index the folder again",
+    })
 }
 
 /// A query fails after every channel's index was read only when a part of an index cannot be had.

@@ -126,12 +126,19 @@ impl From<std::io::Error> for Error {
             Err(error) => error,
         };
         let result = Error::user(error.to_string());
-        let result = match error.kind() {
+        let hint = match error.kind() {
             std::io::ErrorKind::StorageFull => {
-                result.hint("free some space, or choose another folder with `--cache-dir` or `--output`")
+                Some("free some space, or choose another folder with `--cache-dir` or `--output`")
             }
-            _ => result,
+            std::io::ErrorKind::NotFound => Some("is the path right? A relative one begins in the working folder"),
+            std::io::ErrorKind::PermissionDenied => {
+                Some("look at its owner and permissions, and at those of its folders")
+            }
+            std::io::ErrorKind::ReadOnlyFilesystem => Some("choose a folder that can be written to"),
+            std::io::ErrorKind::NotADirectory => Some("a part of the path is a file"),
+            _ => None,
         };
+        let result = hint.into_iter().fold(result, Error::hint);
         result.caused_by(error)
     }
 }

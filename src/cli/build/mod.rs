@@ -146,9 +146,7 @@ fn conclude(
         true => options.tags.iter().map(|tag| format!("{}/{}@{digest}\n", tag.registry(), tag.repository())).collect(),
         false => format!("{digest}\n"),
     };
-    // A reader that has gone away wants nothing more.
-    let _ = std::io::stdout().write_all(lines.as_bytes());
-    Ok(())
+    crate::cli::print_data(lines.as_bytes())
 }
 
 fn rows(base: &Base, made: Vec<MadeLayer>) -> Vec<LayerRow> {

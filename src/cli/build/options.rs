@@ -7,7 +7,7 @@ use fs_err as fs;
 
 use crate::cli::args::{BuildArgs, BytecodeArg, Global, PriorityArg};
 use crate::model::{BaseRef, Compression, ImageOptions, Parameters, Platform};
-use crate::plan::Policy;
+use crate::plan::{MAX_LAYERS, MIN_LAYERS, Policy};
 use crate::registry::{Reference, Registry};
 use crate::util::{Error, Result};
 
@@ -139,7 +139,7 @@ fn parameters(args: &BuildArgs, policy: &Policy) -> Result<Parameters> {
         bytecode: args.bytecode == BytecodeArg::On,
         group_write: args.group_write,
         layers: policy.canonical()?,
-        max_layers: args.max_layers,
+        max_layers: max_layers(args.max_layers)?,
         source_date_epoch: source_date_epoch()?,
         image: ImageOptions {
             user: args.user.as_deref().map(str::parse).transpose()?,
@@ -158,13 +158,25 @@ fn policy(name: &str) -> Result<Policy> {
     if is_file { Policy::parse(&fs::read_to_string(name)?, name) } else { Policy::named(name) }
 }
 
+/// Before anything is solved or fetched for a plan that cannot be.
+fn max_layers(number: usize) -> Result<usize> {
+    if (MIN_LAYERS..=MAX_LAYERS).contains(&number) {
+        return Ok(number);
+    }
+    Err(Error::usage(format!("`--max-layers {number}` is outside of {MIN_LAYERS} to {MAX_LAYERS}"))
+        .hint("the default, 32, suits most images"))
+}
+
 /// An absolute folder in normal form, which programs and archives can hold.
 fn prefix(text: &str) -> Result<String> {
-    let wrong = |why: &str| Error::usage(format!("`--prefix {text}` {why}"));
+    let wrong = |why: &str| {
+        Error::usage(format!("`--prefix {text}` {why}"))
+            .hint(format!("an absolute path, as {} is", crate::model::DEFAULT_PREFIX))
+    };
     let relative = text.strip_prefix('/').ok_or_else(|| wrong("is not absolute"))?;
     let parts: Vec<&str> = relative.split('/').filter(|part| !part.is_empty()).collect();
     if parts.is_empty() {
-        return Err(wrong("is the root").hint("choose a folder, so that the environment does not mix with the base"));
+        return Err(wrong("is the root, where the environment would mix with the base"));
     }
     if parts.iter().any(|part| *part == "." || *part == "..") || text.contains([':', '\n', '\0', ' ']) {
         return Err(wrong(
@@ -195,7 +207,7 @@ fn cache_dir(global: &Global) -> Result<PathBuf> {
 
 fn jobs(asked: Option<usize>) -> Result<usize> {
     match asked {
-        Some(0) => Err(Error::usage("`--jobs 0` does nothing")),
+        Some(0) => Err(Error::usage("`--jobs 0` does nothing").hint("leave it out to use all cores")),
         Some(jobs) => Ok(jobs.min(256)),
         None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
     }
@@ -224,7 +236,7 @@ fn variable(name: &str) -> Option<String> {
 fn pair(flag: &str, text: &str) -> Result<(String, String)> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(Error::usage(format!("`{flag} {text}` is not NAME=VALUE"))),
+        _ => Err(Error::usage(format!("`{flag} {text}` is not NAME=VALUE")).hint("an empty value is written `NAME=`")),
     }
 }
 
@@ -238,13 +250,16 @@ fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>> {
     lines.lines().filter(|line| !line.trim().is_empty()).map(|line| pair(&name, line)).collect()
 }
 
+const COMMAND_FORMS: &str = r#"write `python -c 'a b'`, or `["python", "-c", "a b"]`"#;
+
 /// A command: a JSON array, or words as a shell splits them.
 fn words(flag: &str, text: &str) -> Result<Vec<String>> {
     if text.trim_start().starts_with('[') {
         return serde_json::from_str(text)
-            .map_err(|error| Error::usage(format!("`{flag} {text}` is no JSON array of strings")).caused_by(error));
+            .map_err(|error| Error::usage(format!("`{flag} {text}` is no JSON array of strings")).caused_by(error))
+            .map_err(|error| error.hint(COMMAND_FORMS));
     }
-    shlex::split(text).ok_or_else(|| Error::usage(format!("`{flag} {text}` has an open quote")))
+    shlex::split(text).ok_or_else(|| Error::usage(format!("`{flag} {text}` has an open quote")).hint(COMMAND_FORMS))
 }
 
 /// The lock of a spec: `condaimg.lock` beside environment.yml and condaimg.yaml, else `NAME.condaimg.lock`.
