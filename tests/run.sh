@@ -58,7 +58,9 @@ step "Lints"
 cargo clippy --release --all-targets --locked -- -D warnings
 
 step "Tests"
-cargo test --release --locked --no-fail-fast 2>&1 | tee "$log"
+status=0
+cargo test --release --locked --no-fail-fast 2>&1 | tee "$log" || status=$?
 
-step "All passed"
-grep '^test result: ' "$log"
+step "Results"
+grep '^test result: ' "$log" || true
+[ "$status" -eq 0 ] || die "not all tests passed"

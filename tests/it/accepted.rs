@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::common::engine::{Engine, swept};
 use crate::common::images::{Layout, PREFIX, digests, full, json, shared_cache, skopeo, small};
 use crate::common::registry::{LocalRegistry, Mode};
-use crate::common::{Workspace, environment, program, succeed};
+use crate::common::{Workspace, program, succeed};
 
 /// What pythons print in a container of the image.
 fn greeting(engine: &Engine, image: &str) -> String {
