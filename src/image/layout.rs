@@ -10,10 +10,10 @@ use fs_err as fs;
 use oci_spec::image::Descriptor;
 use serde_json::{Value, json};
 
-use super::output::{Contents, UNFINISHED, Written, contents, index_of, lock, sweep};
+use super::output::{Contents, Written, contents, index_of, lock};
 use super::{Image, copy, json as image_json, media};
 use crate::model::Blob;
-use crate::util::files::{named, persist, temporary_beside, write_atomic};
+use crate::util::files::{UNFINISHED_PREFIX, named, persist, sweep, temporary_beside, write_atomic};
 use crate::util::json::canonical;
 use crate::util::report::Progress;
 use crate::util::{Error, Result, ResultExt as _};
@@ -103,7 +103,7 @@ fn prepare(folder: &Path) -> Result<()> {
 
 /// Whether there is more in a folder than what an interrupted build left.
 fn holds_something(folder: &Path) -> bool {
-    let unfinished = |name: std::ffi::OsString| name.to_string_lossy().starts_with(UNFINISHED);
+    let unfinished = |name: std::ffi::OsString| name.to_string_lossy().starts_with(UNFINISHED_PREFIX);
     fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(|entry| !unfinished(entry.file_name())))
 }
 
@@ -114,7 +114,6 @@ fn is_there(blobs: &Path, blob: &Blob) -> bool {
 fn write_blob(blobs: &Path, blob: &Blob, progress: &dyn Progress) -> Result<()> {
     let path = blobs.join(blob.digest.hex());
     let mut file = temporary_beside(&path)?;
-    lock(file.as_file());
     copy::copy_blob(blob, &mut Named { file: file.as_file_mut(), path: &path }, progress)?;
     persist(file, &path)
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use fs_err as fs;
 use oci_spec::image::Descriptor;
@@ -12,11 +11,8 @@ use oci_spec::image::Descriptor;
 use super::assemble::descriptor;
 use super::{Image, image_index};
 use crate::model::Blob;
-use crate::util::files::{named, persist, temporary_beside};
+use crate::util::files::{named, persist, sweep, temporary_beside};
 use crate::util::{Digest, Error, Result};
-
-/// How the names of unfinished files begin (`util::files`).
-pub(super) const UNFINISHED: &str = ".condaimg-";
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,9 +70,7 @@ impl OutputFile {
                     fs::create_dir_all(folder)?;
                     sweep(folder);
                 }
-                let file = temporary_beside(path)?;
-                lock(file.as_file());
-                file
+                temporary_beside(path)?
             }
             false => tempfile::NamedTempFile::new().map_err(|error| named(&std::env::temp_dir(), error))?,
         };
@@ -126,20 +120,4 @@ impl io::Seek for OutputFile {
 /// Locks a file until it is closed. Best effort: where the file system has no locks, there are none.
 pub(super) fn lock(file: &File) {
     let _ = file.lock();
-}
-
-/// Removes unfinished files of processes that are gone. Best effort: what cannot be removed stays.
-pub(super) fn sweep(folder: &Path) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            continue;
-        }
-        let Ok(file) = std::fs::File::open(entry.path()) else { continue };
-        // Between its creation and its lock a file is young: leave it alone.
-        let age = entry.metadata().and_then(|file| file.modified()).ok().and_then(|time| time.elapsed().ok());
-        if file.try_lock().is_ok() && age.is_some_and(|age| age > Duration::from_secs(60)) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
 }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::ops::ControlFlow;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -145,6 +146,8 @@ impl Interpreter {
         // `-I` would ignore the hash seed, which older versions need for equal bytes; what it does beside that
         // is done by the empty environment and by the first lines of the program.
         command.args(["-s", "-S", "-B", "-W", "ignore", "-c", COMPILE]).env_clear().env("PYTHONHASHSEED", "0");
+        // Ctrl-C in a terminal is for condaimg alone: an interpreter that it ends would look like a failure.
+        command.process_group(0);
         command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         command.spawn().map_err(|error| self.failed(error))
     }
@@ -185,6 +188,9 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
         .prefix("interpreter-")
         .tempdir_in(store.scratch())
         .map_err(|error| crate::util::files::named(&store.scratch(), error))?;
+    // So that no other build sweeps it away, however long the unpacking takes.
+    let held = fs::File::open(unfinished.path())?;
+    held.file().lock().map_err(|error| crate::util::files::named(unfinished.path(), error))?;
     for (package, archive) in &parts.packages {
         let layout = PackageLayout::read(archive, Some(parts.python))?;
         let (reader, writer) = std::io::pipe()?;

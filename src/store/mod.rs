@@ -118,10 +118,7 @@ impl Store {
     /// When no file can be made in the store.
     pub fn temporary(&self) -> Result<tempfile::NamedTempFile> {
         let folder = self.scratch();
-        let file = tempfile::NamedTempFile::new_in(&folder).map_err(|error| named(&folder, error))?;
-        files::note_unfinished(file.path());
-        file.as_file().lock().map_err(|error| named(file.path(), error))?;
-        Ok(file)
+        files::unfinished(|| tempfile::NamedTempFile::new_in(&folder)).map_err(|error| named(&folder, error))
     }
 
     /// Reads what is known under a key; nothing when there is no record or it cannot be read.
@@ -135,7 +132,14 @@ impl Store {
     /// # Errors
     /// Those of the file system.
     pub fn remember<T: Serialize>(&self, kind: RecordKind, key: &Digest, value: &T) -> Result<()> {
-        files::write_atomic(&self.record_path(kind, key), &crate::util::json::canonical(value)?)
+        let path = self.record_path(kind, key);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        // Unfinished in the store's own folder for that, which is swept.
+        let mut file = self.temporary()?;
+        file.write_all(&crate::util::json::canonical(value)?).map_err(|error| named(&path, error))?;
+        persist(file, &path)
     }
 
     fn record_path(&self, kind: RecordKind, key: &Digest) -> PathBuf {
@@ -145,21 +149,7 @@ impl Store {
     /// Removes unfinished files that no living process writes. Best effort: what cannot be removed stays.
     fn sweep(&self) {
         let Ok(entries) = std::fs::read_dir(self.scratch()) else { return };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            let Ok(file) = std::fs::File::open(&path) else { continue };
-            if file.try_lock().is_err() {
-                continue;
-            }
-            // A file between its creation and its lock is young: leave it alone.
-            let young = entry
-                .metadata()
-                .and_then(|metadata| metadata.modified())
-                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() < 60));
-            if !young {
-                let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            }
-        }
+        entries.flatten().for_each(|entry| files::remove_abandoned(&entry.path()));
     }
 }
 

@@ -1,30 +1,78 @@
 //! Files that are either whole or absent.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use fs_err as fs;
+use tempfile::NamedTempFile;
 
 use super::error::{Error, Result};
 
+/// How the names of unfinished files begin, but for those in the store.
+pub const UNFINISHED_PREFIX: &str = ".condaimg-";
+
 /// Temporary files that have no name of their own yet. A signal ends the process without unwinding: they are
 /// removed then, by [`remove_unfinished`].
-static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+static UNFINISHED: Mutex<Unfinished> = Mutex::new(Unfinished { paths: BTreeSet::new(), ending: false });
 
-/// Removes all temporary files of this process that are not finished.
+struct Unfinished {
+    paths: BTreeSet<PathBuf>,
+    /// Whether the process is about to end: threads that still work must not begin anything new.
+    ending: bool,
+}
+
+/// Removes all temporary files of this process that are not finished, and allows no more.
 pub fn remove_unfinished() {
-    for path in std::mem::take(&mut *UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)) {
+    let mut unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    unfinished.ending = true;
+    for path in std::mem::take(&mut unfinished.paths) {
         // Most are gone: a dropped temporary file removes itself.
         let _ = fs::remove_file(path);
     }
 }
 
-/// Notes a temporary file for [`remove_unfinished`].
-pub fn note_unfinished(path: &Path) {
-    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+/// Makes a temporary file, which [`remove_unfinished`] knows from its first moment, and locks it until it is
+/// closed, so that no other process sweeps it away; where the file system has no locks, it is not locked.
+///
+/// # Errors
+/// Those of `make`, and that the process is about to end.
+pub fn unfinished(make: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result<NamedTempFile> {
+    let mut unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    if unfinished.ending {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
+    let file = make()?;
+    unfinished.paths.insert(file.path().to_owned());
+    let _ = file.as_file().lock();
+    Ok(file)
 }
+
+/// Removes unfinished files that processes which are gone left in a folder. Best effort: what cannot be removed
+/// stays.
+pub fn sweep(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED_PREFIX) {
+            remove_abandoned(&entry.path());
+        }
+    }
+}
+
+/// Removes an unfinished file or folder, unless a living process holds its lock or it is so young that this
+/// process may be about to lock it.
+pub fn remove_abandoned(path: &Path) {
+    let Ok(file) = std::fs::File::open(path) else { return };
+    let age = file.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
+    if file.try_lock().is_ok() && age.is_some_and(|age| age > YOUNG) {
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
+}
+
+/// A file that is no older may be between its creation and its lock.
+const YOUNG: Duration = Duration::from_secs(60);
 
 /// Writes a file so that nobody ever sees a part of it: into a temporary file beside it, synced, then renamed.
 /// A file that has these bytes already is left alone.
@@ -39,6 +87,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     }
     let folder = parent(path);
     fs::create_dir_all(folder)?;
+    sweep(folder);
     let mut file = temporary_beside(path)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_data()).map_err(|error| named(path, error))?;
     persist(file, path)
@@ -48,33 +97,29 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// Those of the file system, naming the path.
-pub fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
+pub fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
     use std::os::unix::fs::PermissionsExt as _;
-    let file = tempfile::Builder::new()
-        .prefix(".condaimg-")
-        // Cut down by the process's umask, as any new file is.
-        .permissions(std::fs::Permissions::from_mode(0o666))
-        .tempfile_in(parent(path))
-        .map_err(|error| named(path, error))?;
-    note_unfinished(file.path());
-    Ok(file)
+    let mut builder = tempfile::Builder::new();
+    // Cut down by the process's umask, as any new file is.
+    builder.prefix(UNFINISHED_PREFIX).permissions(std::fs::Permissions::from_mode(0o666));
+    unfinished(|| builder.tempfile_in(parent(path))).map_err(|error| named(path, error))
 }
 
 /// Gives a finished temporary file its name.
 ///
 /// # Errors
 /// Those of the file system, naming the path.
-pub fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
+pub fn persist(file: NamedTempFile, path: &Path) -> Result<()> {
     let temporary = file.path().to_owned();
     file.persist(path).map_err(|error| named(path, error.error))?;
-    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).remove(&temporary);
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).paths.remove(&temporary);
     Ok(())
 }
 
 /// An I/O error that names the path it is about.
-pub fn named(path: &Path, error: std::io::Error) -> Error {
+pub fn named(path: &Path, error: io::Error) -> Error {
     let kind = error.kind();
-    std::io::Error::new(kind, format!("cannot write `{}`: {error}", path.display())).into()
+    io::Error::new(kind, format!("cannot write `{}`: {error}", path.display())).into()
 }
 
 fn parent(path: &Path) -> &Path {

@@ -1,7 +1,7 @@
 //! From spec to lock: the current one as it is, else a new one.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rattler::install::PythonInfo;
 use rattler_conda_types::{RepoDataRecord, Subdir};
@@ -16,7 +16,7 @@ use crate::pack::{Archive, archive_at, facts};
 use crate::resolve::{self, ChannelPriority, Credentials, ResolveOptions, VirtualPackageOptions};
 use crate::spec::Spec;
 use crate::util::error::ResultExt as _;
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Error, Result, files};
 
 /// Archives that are fetched at once: what conda's own clients do, and servers put up with.
 const PARALLEL_DOWNLOADS: usize = 8;
@@ -24,6 +24,8 @@ const PARALLEL_DOWNLOADS: usize = 8;
 /// The lock of a build and the opened base.
 pub async fn obtain(options: &Options, spec: &Spec, world: &World) -> Result<(Lock, Base)> {
     let path = options.lock_file.clone().unwrap_or_else(|| default_lock(&spec.file));
+    // A build that was killed while it wrote the lock may have left something.
+    files::sweep(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")));
     let old = lock::read(&path, options.platform.subdir)?;
     let base = open_base(options, old.as_ref(), world).await?;
     let inputs = inputs(options, spec, &base)?;
@@ -59,7 +61,7 @@ fn texts(spec: &Spec) -> Vec<String> {
     spec.dependencies.iter().map(|dependency| dependency.text.clone()).collect()
 }
 
-fn write(path: &std::path::Path, text: &str, world: &World) -> Result<()> {
+fn write(path: &Path, text: &str, world: &World) -> Result<()> {
     let Err(error) = lock::write(path, text) else { return Ok(()) };
     let read_only = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref::<std::io::Error>())
