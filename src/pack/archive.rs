@@ -138,15 +138,39 @@ impl Archive {
     /// # Errors
     /// As [`Self::visit_content`].
     pub fn content_of(&self, path: &str) -> Result<Option<Vec<u8>>> {
-        let mut content = None;
-        self.visit_content(|entry, reader| {
-            if entry.path != path || entry.kind != Kind::File {
-                return Ok(ControlFlow::Continue(()));
+        let mut wanted = path.to_owned();
+        // A link to a link to a file: archives are written with links to the file itself, but may say otherwise.
+        for _ in 0..8 {
+            let mut content = None;
+            let mut next = None;
+            self.visit_content(|entry, reader| {
+                if entry.path != wanted {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                match &entry.kind {
+                    Kind::File => content = Some(read_whole(entry, reader)?),
+                    Kind::Hardlink(source) => next = Some(source.clone()),
+                    Kind::Directory | Kind::Symlink(_) => {}
+                }
+                Ok(ControlFlow::Break(()))
+            })?;
+            match next {
+                Some(source) => wanted = source,
+                None => return Ok(content),
             }
-            content = Some(read_whole(entry, reader)?);
-            Ok(ControlFlow::Break(()))
-        })?;
-        Ok(content)
+        }
+        Ok(None)
+    }
+
+    /// The content of a visited entry that must be in memory at once; that of a hard link is where it leads.
+    ///
+    /// # Errors
+    /// Those of the reader; a link to what is not there.
+    pub fn content(&self, entry: &Entry, reader: &mut dyn Read) -> Result<Vec<u8>> {
+        let Kind::Hardlink(source) = &entry.kind else { return read_whole(entry, reader) };
+        // Rare enough to read the archive once more for it.
+        self.content_of(source)?
+            .ok_or_else(|| self.broken(format!("`{}` is a link to `{source}`, which is not there", entry.path)))
     }
 
     fn open<'p>(&self, progress: &'p dyn Progress) -> Result<std::io::BufReader<Counted<'p>>> {

@@ -13,7 +13,7 @@ use fs_err as fs;
 use rattler::install::PythonInfo;
 use rattler_conda_types::package::PathType;
 
-use super::archive::{Archive, read_whole};
+use super::archive::Archive;
 use super::layout::PackageLayout;
 use super::segment::{self, Target};
 use super::tarball::{self, ModePolicy};
@@ -272,7 +272,7 @@ pub fn modules(
         let (Some(source), Some(file)) = (wanted.get(&entry.path), layout.files.get(&entry.path)) else {
             return Ok(ControlFlow::Continue(()));
         };
-        let mut content = read_whole(entry, reader)?;
+        let mut content = archive.content(entry, reader)?;
         if let Some(placeholder) = &file.entry.prefix_placeholder {
             content = segment::replace_prefix(archive, file, placeholder, &content, target)?;
         }

@@ -12,7 +12,7 @@ use rattler_conda_types::package::PathType;
 use rattler_conda_types::{PackageRecord, RepoDataRecord};
 
 use super::activation::{ACTIVATE_FOLDER, ENV_VARS_FOLDER, parse_script, parse_variables};
-use super::archive::{Archive, read_whole};
+use super::archive::Archive;
 use super::bytecode;
 use super::layout::{PackageLayout, ancestors};
 use crate::lock::{Activation, LockedPackage, PackageFacts};
@@ -125,7 +125,7 @@ fn activation(archive: &Archive, layout: &PackageLayout, reporter: &dyn Reporter
         let steps = if file.entry.path_type == PathType::SoftLink {
             None
         } else {
-            let content = read_whole(entry, reader)?;
+            let content = archive.content(entry, reader)?;
             let placeholder = file.entry.prefix_placeholder.as_ref().map(|found| found.placeholder.as_str());
             match (is_script, std::str::from_utf8(&content)) {
                 (true, Ok(script)) => parse_script(&file.target, script, placeholder),

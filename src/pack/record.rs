@@ -94,8 +94,10 @@ impl RecordBuilder {
 
 fn repodata_record(package: &LockedPackage, layout: &PackageLayout) -> Result<RepoDataRecord> {
     let locked = &package.record;
-    let index = layout.index.clone();
+    let mut index = layout.index.clone();
     let hashes = &locked.package_record;
+    // Old packages name platform and architecture instead, those for all platforms nothing: the channel knows.
+    index.subdir.get_or_insert_with(|| hashes.subdir.clone());
     let package_record =
         PackageRecord::from_index_json(index, hashes.size, hashes.sha256, hashes.md5).map_err(|error| {
             Error::user(format!("the metadata of `{}` names no platform", package.full_name())).caused_by(error)

@@ -53,8 +53,19 @@ pub fn write(
     target: &Target,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let mut writer = SegmentWriter { out, archive, layout, target, facts: &package.facts, written: HashMap::new() };
-    archive.visit_content_with(progress, |entry, reader| writer.entry(entry, reader))?;
+    let mut writer = SegmentWriter {
+        out,
+        archive,
+        layout,
+        target,
+        facts: &package.facts,
+        written: HashMap::new(),
+        attributes: HashMap::new(),
+    };
+    archive.visit_content_with(progress, |entry, reader| {
+        let entry = writer.with_attributes(entry);
+        writer.entry(&entry, reader)
+    })?;
     writer.check_complete()?;
     let record = writer.finish_paths(package)?;
     let (name, json) = record.finish(package, layout)?;
@@ -108,14 +119,32 @@ struct SegmentWriter<'a, W> {
     facts: &'a PackageFacts,
     /// By archive path.
     written: HashMap<String, WrittenFile>,
+    /// Permissions and times of the archive's files: those of a hard link are those of what it leads to.
+    attributes: HashMap<String, (u32, u64)>,
 }
 
 impl<W: Write> SegmentWriter<'_, W> {
+    /// Remembers a file's permissions and time, and gives them to the hard links to it.
+    fn with_attributes(&mut self, entry: &Entry) -> Entry {
+        let own = (entry.mode, entry.mtime);
+        let (mode, mtime) = match &entry.kind {
+            Kind::Hardlink(source) => self.attributes.get(source).copied().unwrap_or(own),
+            _ => own,
+        };
+        self.attributes.insert(entry.path.clone(), (mode, mtime));
+        Entry { mode, mtime, ..entry.clone() }
+    }
+
     fn entry(&mut self, entry: &Entry, reader: &mut dyn Read) -> Result<ControlFlow<()>> {
         let layout = self.layout;
         let Some(file) = layout.files.get(&entry.path) else { return Ok(ControlFlow::Continue(())) };
         if self.facts.leaves_out(&file.target) {
             return Ok(ControlFlow::Continue(()));
+        }
+        let is_link = matches!(entry.kind, Kind::Symlink(_));
+        if file.entry.path_type == PathType::SoftLink && !is_link {
+            // Some tools wrote links as empty files; nothing would notice before a program misses its library.
+            return Err(self.archive.broken(format!("`{}` is listed as a link, but is none", entry.path)));
         }
         let written = match &entry.kind {
             // Directories are the layer's; where a file was promised, the check of completeness complains.
@@ -131,7 +160,7 @@ impl<W: Write> SegmentWriter<'_, W> {
                 }
                 None => self.plain(file, entry, reader)?,
             },
-            Kind::Hardlink(source) => self.hardlink(file, entry, source)?,
+            Kind::Hardlink(source) => self.hardlink(file, entry, source, reader)?,
         };
         if self.written.insert(entry.path.clone(), written).is_some() {
             return Err(self.archive.hostile(&format!("it holds `{}` twice", entry.path)));
@@ -208,7 +237,7 @@ impl<W: Write> SegmentWriter<'_, W> {
     }
 
     /// A hard link stays one when it leads to an unchanged file of this segment, else it becomes a copy.
-    fn hardlink(&mut self, file: &LaidFile, entry: &Entry, source: &str) -> Result<WrittenFile> {
+    fn hardlink(&mut self, file: &LaidFile, entry: &Entry, source: &str, reader: &mut dyn Read) -> Result<WrittenFile> {
         let unchanged = file.entry.prefix_placeholder.is_none();
         if let (true, Some(first), Some(written)) = (unchanged, self.layout.files.get(source), self.written.get(source))
             && written.patched.is_none()
@@ -218,10 +247,7 @@ impl<W: Write> SegmentWriter<'_, W> {
             self.header(file, TarKind::Hardlink(&to), entry)?;
             return Ok(written);
         }
-        // Rare enough to read the archive once more for it.
-        let content = self.archive.content_of(source)?.ok_or_else(|| {
-            self.archive.broken(format!("`{}` is a link to `{source}`, which is not there", entry.path))
-        })?;
+        let content = self.archive.content(entry, reader)?;
         match &file.entry.prefix_placeholder {
             Some(placeholder) => self.patched(file, entry, placeholder, &content),
             None => {

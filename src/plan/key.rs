@@ -76,6 +76,7 @@ struct RecordInputs<'a> {
     md5: Option<String>,
     timestamp: Option<i64>,
     name: &'a str,
+    subdir: &'a str,
 }
 
 impl Segment {
@@ -128,6 +129,7 @@ fn record_digest(package: &LockedPackage) -> Result<Digest> {
         md5: record.package_record.md5.map(hex::encode),
         timestamp: record.package_record.timestamp.as_ref().map(|time| time.jiff_timestamp().as_millisecond()),
         name: package.name(),
+        subdir: &record.package_record.subdir,
     })
 }
 

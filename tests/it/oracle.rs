@@ -38,13 +38,15 @@ impl Oracle {
     }
 
     /// Installs the records one after the other, what rattler gives most weight first. At once, rattler links in
-    /// parallel and moves losers away afterwards; a file whose place a folder holds by then is lost.
+    /// parallel and moves losers away afterwards; a file whose place a folder holds by then is lost. Python comes
+    /// before all: rattler installs no noarch package without it.
     async fn install_one_by_one(workspace: &Workspace, records: Vec<RepoDataRecord>) -> Self {
         let prefix = workspace.path("oracle");
-        let mut there = Vec::new();
-        for record in PackageRecord::sort_topologically(records).into_iter().rev() {
-            there.push(record);
-            install(workspace, &prefix, there.clone()).await.unwrap();
+        let mut order = PackageRecord::sort_topologically(records);
+        order.reverse();
+        order.sort_by_key(|record| record.package_record.name.as_normalized() != "python");
+        for count in 1..=order.len() {
+            install(workspace, &prefix, order[..count].to_vec()).await.unwrap();
         }
         Self::read(&prefix)
     }
@@ -218,8 +220,9 @@ impl Comparison {
             let paths = record.paths_data.paths.iter().filter(|path| kept(&path.relative_path));
             let paths: BTreeMap<&PathBuf, _> = paths.map(|path| (&path.relative_path, path)).collect();
             let mut package = serde_json::to_value(&record.repodata_record).unwrap();
-            for canonical in ["url", "channel"] {
-                package.as_object_mut().unwrap().remove(canonical);
+            // Ours have no host path and no credentials in these, and say of the platform what the archive says.
+            for key in ["url", "channel", "arch", "platform"] {
+                package.as_object_mut().unwrap().remove(key);
             }
             json!({ "package": package, "files": files, "paths": paths })
         };
@@ -255,7 +258,8 @@ impl Comparison {
                 } else if !(self.stale.contains(path) && self.bytecode) {
                     let noarch = record.repodata_record.package_record.noarch.is_python();
                     let source = unpacked.join(if noarch { in_noarch_archive(path) } else { path.to_owned() });
-                    assert_eq!(node.mtime, mtime(&source), "{path} of {name}");
+                    // rattler unpacks nothing as older than 1980.
+                    assert_eq!(node.mtime.max(315_532_800), mtime(&source), "{path} of {name}");
                 }
             }
         }
@@ -394,31 +398,47 @@ async fn a_large_scientific_environment_holds_what_rattler_installs() {
     comparison.check();
 }
 
+/// A noarch package with a module and an activation script that are hard links in the archive.
+fn package_of_hard_links() -> Package {
+    Package::new("linked", "1.0")
+        .noarch_python()
+        .depends(&["python"])
+        .file("site-packages/linked/__init__.py", "ANSWER = 42\n")
+        .hardlink("site-packages/linked/again.py", "site-packages/linked/__init__.py")
+        .file("share/linked/activate.sh", "export LINKED=yes\n")
+        .hardlink("etc/conda/activate.d/linked.sh", "share/linked/activate.sh")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_packages_hold_what_rattler_installs() {
     let workspace = Workspace::new();
-    workspace.file(
-        "environment.yml",
-        format!(
-            "{}variables: {{NAME: value}}\n",
-            environment(&[
-                "python=3.11",
-                "feature-links",
-                "feature-clobber-a",
-                "feature-clobber-b",
-                "feature-activate",
-                "feature-activate-dynamic",
-                "feature-postlink",
-                "click=8.1.7",
-                "six",
-            ])
-        ),
-    );
-    succeed(&mut workspace.build_here());
+    let mut channel = Channel::new(workspace.path("channel"));
+    channel.add(&package_of_hard_links(), Format::TarBz2);
+    channel.index();
+    let dependencies = environment(&[
+        "python=3.11",
+        "feature-links",
+        "feature-clobber-a",
+        "feature-clobber-b",
+        "feature-activate",
+        "feature-activate-dynamic",
+        "feature-postlink",
+        "click=8.1.7",
+        "six",
+        "linked",
+    ]);
+    workspace.file("environment.yml", format!("{dependencies}variables: {{NAME: value}}\n"));
+    succeed(workspace.build_here().arg("--channel").arg(&channel.folder));
     let lock = read_lock(&workspace);
     let oracle = Oracle::install(&workspace, records(&lock)).await;
     assert!(oracle.tree.keys().any(|path| path.starts_with("__clobbers__/")), "nothing clobbers");
-    Comparison::new(&workspace, lock, oracle).check();
+    let comparison = Comparison::new(&workspace, lock, oracle);
+    comparison.check();
+    let pyc = "lib/python3.11/site-packages/linked/__pycache__/again.cpython-311.pyc";
+    assert!(comparison.image.contains_key(pyc));
+    let config = Image::read(&workspace.path("image")).config;
+    let variables = config["config"]["Env"].as_array().expect("variables");
+    assert!(variables.contains(&json!("LINKED=yes")), "{variables:?}");
 }
 
 /// Everything in one layer, where a path that is there twice would show; zstd; no byte code.
@@ -439,4 +459,343 @@ async fn one_layer_without_byte_code_holds_what_rattler_installs() {
     let oracle = Oracle::install(&workspace, records(&lock)).await;
     assert_eq!(Image::read(&workspace.path("image")).added().count(), 2);
     Comparison::new(&workspace, lock, oracle).without_bytecode().check();
+}
+
+// ---- packages of other projects ------------------------------------------------------------------------------
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// Archives in a folder of tests/data, sorted.
+fn archives(folder: &str) -> Vec<PathBuf> {
+    let files = fs_err::read_dir(data(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let is_archive = |path: &PathBuf| {
+        let name = path.to_str().unwrap();
+        name.ends_with(".conda") || name.ends_with(".tar.bz2")
+    };
+    let mut archives: Vec<PathBuf> = files.filter(is_archive).collect();
+    archives.sort();
+    archives
+}
+
+/// A channel in a workspace: archives of others, all of them offered for linux-64, and a Python that is just
+/// enough to install noarch packages.
+fn channel(workspace: &Workspace, archives: &[PathBuf]) -> Channel {
+    let mut channel = Channel::new(workspace.path("channel"));
+    channel.add(&Package::new("python", "3.11.2").file("bin/python3.11", ""), Format::Conda);
+    for archive in archives {
+        channel.add_archive(archive, "linux-64");
+    }
+    channel.index();
+    channel
+}
+
+/// The same, with an index that knows of no dependencies: they are packages that are not here.
+fn channel_without_dependencies(workspace: &Workspace, archives: &[PathBuf]) -> Channel {
+    let mut channel = channel(workspace, archives);
+    channel.change("zlib", |record| record["depends"] = json!([]));
+    channel.index();
+    channel
+}
+
+/// `condaimg build` on nothing, from the workspace's own channel.
+fn build_on_scratch(workspace: &Workspace, dependencies: &[&str]) -> std::process::Command {
+    workspace.file("environment.yml", environment(dependencies));
+    let mut command = workspace.condaimg();
+    command.args(["build", "--override-channels", "--channel"]).arg(workspace.path("channel"));
+    command.args(["--base", "scratch", "--glibc", "2.36", "--bytecode", "off"]);
+    command
+}
+
+/// Builds and compares with what rattler makes of the packages one by one; returns the image's prefix.
+async fn same_as_one_by_one(workspace: &Workspace, dependencies: &[&str]) -> Tree {
+    for left in ["condaimg.lock", "image", "oracle"] {
+        let path = workspace.path(left);
+        let _ = if path.is_dir() { fs_err::remove_dir_all(path) } else { fs_err::remove_file(path) };
+    }
+    succeed(&mut build_on_scratch(workspace, dependencies));
+    let lock = read_lock(workspace);
+    let oracle = Oracle::install_one_by_one(workspace, records(&lock)).await;
+    let comparison = Comparison::new(workspace, lock, oracle).without_bytecode();
+    comparison.check();
+    comparison.image
+}
+
+/// Packages that fight over paths: file against file, file against folder, links, noarch Python, two versions.
+#[tokio::test(flavor = "multi_thread")]
+async fn clobbering_packages_win_and_lose_as_in_rattler() {
+    let workspace = Workspace::new();
+    channel(&workspace, &archives("rattler-test-data/clobber"));
+    // rattler cannot install clobber-nested-* where clobber-fd-1 wins: it makes no folder two levels below a file.
+    let everything = [
+        "clobber-1=0.1.0",
+        "clobber-2=0.1.0",
+        "clobber-3=0.2.0",
+        "clobber-directory-upgrade=0.2.0",
+        "clobber-fd-1",
+        "clobber-fd-2",
+        "clobber-fd-2-conflicting",
+        "clobber-fd-3",
+        "clobber-fd-rev-1",
+        "clobber-fd-rev-2",
+        "clobber-fd-rev-3",
+        "clobber-pynoarch-1",
+        "clobber-pynoarch-2",
+        "clobber-pypy",
+        "clobber-python=0.1.0=pypy",
+        "clobber-with-dir",
+        "clobber-with-symlink-a",
+        "clobber-with-symlink-b",
+        "clobber-without-dir",
+        "python",
+    ];
+    let groups: [&[&str]; 15] = [
+        &["clobber-1=0.1.0", "clobber-2=0.1.0", "clobber-3=0.1.0"],
+        &["clobber-1=0.2.0", "clobber-2=0.2.0", "clobber-3=0.2.0"],
+        &["clobber-1=0.2.0", "clobber-2=0.1.0", "clobber-3=0.1.0"],
+        &["clobber-directory-upgrade=0.1.0"],
+        &["clobber-directory-upgrade=0.2.0", "clobber-pypy"],
+        &["clobber-fd-1", "clobber-fd-2", "clobber-fd-3"],
+        &["clobber-fd-2", "clobber-fd-2-conflicting", "clobber-fd-rev-3"],
+        &["clobber-fd-rev-1", "clobber-fd-rev-2", "clobber-fd-rev-3"],
+        &["clobber-nested-1", "clobber-nested-2", "clobber-nested-3"],
+        &["clobber-fd-2", "clobber-fd-3", "clobber-fd-rev-1", "clobber-nested-2"],
+        &["clobber-pynoarch-1", "clobber-pynoarch-2", "python"],
+        &["clobber-pypy", "clobber-python=0.1.0=cpython"],
+        &["clobber-pypy", "clobber-python=0.1.0=pypy"],
+        &["clobber-with-dir", "clobber-without-dir"],
+        &["clobber-with-symlink-a", "clobber-with-symlink-b"],
+    ];
+    for group in groups {
+        let image = same_as_one_by_one(&workspace, group).await;
+        assert!(image.values().any(|node| node.kind != Kind::Directory), "{group:?}");
+    }
+    same_as_one_by_one(&workspace, &everything).await;
+    // Every second and every third package: groups that nobody thought of.
+    for step in [2, 3] {
+        let some: Vec<&str> = everything.iter().copied().step_by(step).chain(["python"]).collect();
+        same_as_one_by_one(&workspace, &some).await;
+    }
+}
+
+/// File against file does not need the care of [`Oracle::install_one_by_one`]: rattler's own way of installing
+/// everything at once must give the same winners.
+#[tokio::test(flavor = "multi_thread")]
+async fn clobbering_files_win_and_lose_as_when_rattler_installs_all_at_once() {
+    let workspace = Workspace::new();
+    channel(&workspace, &archives("rattler-test-data/clobber"));
+    succeed(&mut build_on_scratch(
+        &workspace,
+        &[
+            "clobber-1=0.1.0",
+            "clobber-2=0.1.0",
+            "clobber-3=0.2.0",
+            "clobber-nested-2",
+            "clobber-pynoarch-1",
+            "clobber-pynoarch-2",
+            "clobber-pypy",
+            "clobber-python=0.1.0=cpython",
+            "clobber-with-symlink-b",
+            "python",
+        ],
+    ));
+    let lock = read_lock(&workspace);
+    let oracle = Oracle::install(&workspace, records(&lock)).await;
+    Comparison::new(&workspace, lock, oracle).without_bytecode().check();
+}
+
+/// Small real packages: activation, group-writable files, another zip and tar writer, an index.json
+/// that names no platform.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_packages_of_conda_and_rattler_hold_what_rattler_installs() {
+    let workspace = Workspace::new();
+    let mut all = archives("conda-tests/small");
+    all.extend([data("rattler-test-data/sparse/sparse-test-1.0.0-0.conda")]);
+    channel_without_dependencies(&workspace, &all);
+    let image = same_as_one_by_one(
+        &workspace,
+        &[
+            "clobber-a",
+            "clobber-b",
+            "activate_deactivate_package",
+            "sample_noarch_python",
+            "small-executable",
+            "sparse-test",
+            "python",
+        ],
+    )
+    .await;
+    for path in
+        ["bin/small", "etc/conda/activate.d/activate.sh", "lib/python3.11/site-packages/sample.py", "lib/blob.bin"]
+    {
+        assert!(image.contains_key(path), "{path}");
+    }
+}
+
+/// What one package in one format becomes: the prefix without its record and history, the record, the history.
+fn packed(archive: &Path, name: &str) -> (Tree, PrefixRecord, String) {
+    let workspace = Workspace::new();
+    channel_without_dependencies(&workspace, &[archive.to_owned()]);
+    succeed(&mut build_on_scratch(&workspace, &[name]));
+    let (mut prefix, outside) = split(Image::read(&workspace.path("image")).tree());
+    check_outside(&outside);
+    let record = prefix.keys().find(|path| path.ends_with(".json")).cloned().expect("a record");
+    let record = prefix.remove(&record).expect("a record").text();
+    let history = prefix.remove("conda-meta/history").expect("a history").text();
+    (prefix, serde_json::from_str(&record).unwrap(), history)
+}
+
+#[test]
+fn both_archive_formats_make_the_same_entries() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = |format: Format| {
+        let path = folder.path().join(odd_package().file_name(format));
+        fs_err::write(&path, odd_package().archive(format)).unwrap();
+        path
+    };
+    let theirs = |extension: &str| data(&format!("conda-tests/small/zlib-1.2.11-h62dcd97_3.{extension}"));
+    for (name, conda, tar_bz2) in
+        [("odd", ours(Format::Conda), ours(Format::TarBz2)), ("zlib", theirs("conda"), theirs("tar.bz2"))]
+    {
+        let ((conda, conda_record, history), (tar_bz2, tar_bz2_record, other_history)) =
+            (packed(&conda, name), packed(&tar_bz2, name));
+        assert!(conda.len() > 7, "{conda:?}");
+        assert_eq!(conda, tar_bz2);
+        assert_eq!(conda_record.files, tar_bz2_record.files);
+        assert_eq!(conda_record.paths_data, tar_bz2_record.paths_data);
+        assert_ne!(conda_record.repodata_record.identifier, tar_bz2_record.repodata_record.identifier);
+        assert_eq!(history, other_history);
+    }
+}
+
+/// Two real archives that were converted on a system without links: what is listed as a link has no target in the
+/// one, and is an empty file in the other. rattler refuses them, so do we, by name.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_that_are_none_are_refused() {
+    for extension in ["conda", "tar.bz2"] {
+        let workspace = Workspace::new();
+        let archive = data(&format!("conda-tests/damaged/zlib-1.2.11-h7b6447c_3.{extension}"));
+        let channel = channel_without_dependencies(&workspace, &[archive]);
+        let error = fail(&mut build_on_scratch(&workspace, &["zlib"]), 1);
+        assert!(error.contains("zlib-1.2.11-h7b6447c_3") && error.contains("`lib/libz.so"), "{error}");
+        assert!(!workspace.path("image").exists());
+        let records = vec![channel.record("zlib")];
+        install(&workspace, &workspace.path("oracle"), records).await.expect_err("rattler refuses it too");
+    }
+}
+
+/// Packages with neither paths.json nor a list of files: rattler refuses them, so do we, by name.
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_that_do_not_say_what_they_install_are_refused() {
+    for package in ["dotslash-test", "info-only", "symlink-test", "zip64-test"] {
+        let workspace = Workspace::new();
+        let channel = channel(&workspace, &[data(&format!("rattler-test-data/sparse/{package}-1.0.0-0.conda"))]);
+        let error = fail(&mut build_on_scratch(&workspace, &[package]), 1);
+        assert!(error.contains(package) && error.contains("info/paths.json"), "{error}");
+        assert!(!workspace.path("image").exists() && !workspace.path("condaimg.lock").exists());
+        let record = channel.record(package);
+        install(&workspace, &workspace.path("oracle"), vec![record]).await.expect_err("rattler refuses it too");
+    }
+}
+
+/// The placeholder of packages that do not name one.
+const OLD_PLACEHOLDER: &str = "/opt/anaconda1anaconda2anaconda3";
+
+/// Packages from before 2017 have no paths.json, but a list of files and one of those that hold the prefix: with
+/// placeholder and kind, or with the path alone, or without any.
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_without_paths_json_hold_what_rattler_installs() {
+    let workspace = Workspace::new();
+    let mut channel = Channel::new(workspace.path("channel"));
+    let long = format!("/build/{}", "placehold_".repeat(20));
+    let binary = [b"\x7fELF\0", long.as_bytes(), b"/lib/x\0tail\0", long.as_bytes(), b"\0end"].concat();
+    let old = |name: &str| Package::new(name, "1.0").old_metadata();
+    for (package, format) in [
+        (
+            old("three-columns")
+                .file_with_placeholder("bin/three", format!("#!{long}/bin/sh\necho {long}\n"), &long, FileMode::Text)
+                .file_with_placeholder("lib/libthree.so", &binary, &long, FileMode::Binary)
+                .symlink("lib/libthree.so.1", "libthree.so")
+                .symlink("share/three/dangling", "nowhere"),
+            Format::TarBz2,
+        ),
+        (
+            old("one-column")
+                .executable("bin/one", format!("#!{OLD_PLACEHOLDER}/bin/sh\n"))
+                .file("etc/one.conf", format!("prefix = {OLD_PLACEHOLDER}\n"))
+                .info("has_prefix", "bin/one\netc/one.conf\n"),
+            Format::TarBz2,
+        ),
+        (
+            old("quoted")
+                .executable("bin/has space", format!("#!{long}/bin/sh\n"))
+                .file("share/quoted", "text")
+                .info("has_prefix", format!("\"{long}\" text \"bin/has space\"\n")),
+            Format::Conda,
+        ),
+        (
+            old("no-prefix")
+                .file("share/plain/a", "a")
+                .hardlink("share/plain/b", "share/plain/a")
+                .file("share/plain/empty", "")
+                .directory("share/plain/unlisted-folder")
+                .info("no_link", "share/plain/a\n"),
+            Format::TarBz2,
+        ),
+    ] {
+        channel.add(&package, format);
+    }
+    channel.index();
+    let image = same_as_one_by_one(&workspace, &["three-columns", "one-column", "quoted", "no-prefix"]).await;
+    let replaced = image["etc/one.conf"].text();
+    assert_eq!(replaced, format!("prefix = {PREFIX}\n"));
+    assert_eq!(image["lib/libthree.so"].content().size, binary.len() as u64);
+}
+
+/// What an archive may hold: hard links, odd modes and times, long and foreign names, links to anywhere.
+fn odd_package() -> Package {
+    let long = format!("/build/{}", "placehold_".repeat(20));
+    Package::new("odd", "1.0")
+        .file("share/odd/first", "one file, three names")
+        .hardlink("share/odd/second", "share/odd/first")
+        .hardlink("share/odd/third", "share/odd/second")
+        .file_with_placeholder("etc/odd.conf", format!("{long}/share {long}\n"), &long, FileMode::Text)
+        .hardlink("share/odd/of-patched", "etc/odd.conf")
+        .file_with_mode("bin/setuid", "#!/bin/sh\n", 0o4711)
+        .file_with_mode("share/odd/secret", "x", 0o600)
+        .file_with_mode("share/odd/executable-by-others", "x", 0o655)
+        .file(&format!("share/odd/{}/{}", "l".repeat(150), "n".repeat(120)), "long")
+        .file("share/odd/ünï-д-日.txt", "names")
+        .symlink("share/odd/absolute", "/etc/hostname")
+        .symlink("share/odd/folder-link", "../odd")
+        .symlink(&format!("share/odd/{}", "s".repeat(110)), &"t/".repeat(90))
+        .file("share/odd/before-1980", "old")
+        .mtime(1)
+        .file("share/odd/before-y2k", "old")
+        .mtime(900_000_000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_entries_hold_what_rattler_installs() {
+    let workspace = Workspace::new();
+    let mut channel = Channel::new(workspace.path("channel"));
+    let app = Package::new("app", "1.0")
+        .noarch_python()
+        .depends(&["python"])
+        .file("site-packages/app/__init__.py", "")
+        .file("site-packages/app/main.py", "def main(): pass\n")
+        .executable("python-scripts/app-script", "#!/usr/bin/env python\n")
+        .entry_point("app = app.main:main")
+        .entry_point("app-sub = app.main:main.sub");
+    let python = Package::new("python", "3.11.2").executable("bin/python3.11", "a program");
+    for package in [&odd_package(), &app, &python] {
+        channel.add(package, Format::Conda);
+    }
+    channel.index();
+    let image = same_as_one_by_one(&workspace, &["odd", "app"]).await;
+    assert_eq!(image["bin/setuid"].mode, 0o755);
+    assert_eq!(image["share/odd/before-1980"].mtime, 1);
+    assert_eq!(image["share/odd/executable-by-others"].mode, 0o644);
+    assert!(image.contains_key("bin/app") && image.contains_key("bin/app-script"));
 }

@@ -438,21 +438,22 @@ impl Channel {
         path
     }
 
-    /// Adds an archive that somebody else made, under its own name; its `info/index.json` says what the index
-    /// says of it, and `subdir` where it goes when it does not say that itself.
+    /// Adds an archive that somebody else made, under its own name. The index says of it what `info/index.json`
+    /// says, but that it is in `subdir`, if it is not for all
+    /// platforms.
     pub fn add_archive(&mut self, archive: &Path, subdir: &str) -> PathBuf {
         let bytes = fs_err::read(archive).unwrap();
         let mut record = index_json_of(archive);
-        let subdir = record["subdir"].as_str().unwrap_or(subdir).to_owned();
+        let subdir = if record["subdir"] == "noarch" { "noarch" } else { subdir };
         record["subdir"] = json!(subdir);
         record["sha256"] = json!(sha256(&bytes));
         record["md5"] = json!(hex::encode(compute_bytes_digest::<Md5>(&bytes)));
         record["size"] = json!(bytes.len());
         let name = archive.file_name().unwrap().to_str().unwrap().to_owned();
-        let path = self.folder.join(&subdir).join(&name);
+        let path = self.folder.join(subdir).join(&name);
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         fs_err::write(&path, &bytes).unwrap();
-        self.records.entry(subdir).or_default().insert(name, record);
+        self.records.entry(subdir.to_owned()).or_default().insert(name, record);
         path
     }
 
@@ -491,6 +492,19 @@ impl Channel {
             fs_err::create_dir_all(&folder).unwrap();
             fs_err::write(folder.join("repodata.json"), serde_json::to_vec_pretty(&index).unwrap()).unwrap();
         }
+    }
+
+    /// The record of a package, as a client of the channel sees it.
+    pub fn record(&self, name: &str) -> rattler_conda_types::RepoDataRecord {
+        let mut all =
+            self.records.iter().flat_map(|(subdir, records)| records.iter().map(move |record| (subdir, record)));
+        let (subdir, (file, record)) =
+            all.find(|(_, (_, record))| record["name"] == name).expect("a package of this name");
+        let mut record = record.clone();
+        record["fn"] = json!(file);
+        record["url"] = json!(format!("{}{subdir}/{file}", self.url()));
+        record["channel"] = json!(self.url());
+        serde_json::from_value(record).unwrap()
     }
 
     /// Its `file://` URL.
