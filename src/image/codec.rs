@@ -7,7 +7,7 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 use fs_err as fs;
 
-use crate::util::{DiffId, Digest, Error, Hasher, Result, ResultExt as _};
+use crate::util::{DiffId, Digest, Error, Hasher, Result};
 
 /// How a tar is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +106,21 @@ pub(super) fn measure<T>(reader: impl Read, work: impl FnOnce(&mut dyn Read) -> 
     Ok((Measured { codec, digest, size, diff_id }, result))
 }
 
+/// A reader whose errors say what it reads, so that they are told apart from those of where the bytes go.
+struct Reading<'a> {
+    inner: &'a mut dyn Read,
+    unreadable: &'a dyn Fn(std::io::Error) -> Error,
+}
+
+impl Read for Reading<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.inner.read(buffer).map_err(|error| match error.kind() {
+            std::io::ErrorKind::Interrupted => error,
+            _ => (self.unreadable)(error).into(),
+        })
+    }
+}
+
 /// Hands the uncompressed bytes of a layer's file to `work`; both digests are verified before its result counts.
 ///
 /// # Errors
@@ -117,9 +132,12 @@ pub(super) fn read_layer<T>(
     work: impl FnOnce(&mut dyn Read) -> Result<T>,
 ) -> Result<T> {
     let file = fs::File::open(path)?;
-    let (measured, result) = measure(file, work)
-        .context(|| format!("the layer {digest} cannot be read (`{}`)", path.display()))
-        .map_err(|error| error.hint("if it is damaged, fetch or make its image again"))?;
+    let unreadable = |error: std::io::Error| {
+        Error::user(format!("the layer {digest} cannot be read (`{}`)", path.display()))
+            .hint("if it is damaged, fetch or make its image again")
+            .caused_by(error)
+    };
+    let (measured, result) = measure(file, |plain| work(&mut Reading { inner: plain, unreadable: &unreadable }))?;
     if measured.digest != *digest {
         return Err(Error::user(format!(
             "`{}` should be the blob {digest} and is {}",
