@@ -9,5 +9,6 @@ mod image;
 mod oracle;
 mod push;
 mod registry;
+mod reproducible;
 mod resolve;
 mod runs;
