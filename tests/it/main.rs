@@ -3,9 +3,11 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod accepted;
+mod bad_input;
 mod build;
 mod common;
 mod image;
+mod killed;
 mod oracle;
 mod push;
 mod registry;

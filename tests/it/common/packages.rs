@@ -52,6 +52,7 @@ pub struct Package {
     track_features: Option<String>,
     entries: Vec<Entry>,
     info: BTreeMap<String, Vec<u8>>,
+    without_info: Vec<String>,
     old_metadata: bool,
 }
 
@@ -92,6 +93,7 @@ impl Package {
             track_features: None,
             entries: Vec::new(),
             info: BTreeMap::new(),
+            without_info: Vec::new(),
             old_metadata: false,
         }
     }
@@ -191,9 +193,21 @@ impl Package {
         self
     }
 
+    /// Names the entry added last in the metadata, also a raw one.
+    pub fn listed_too(mut self) -> Self {
+        self.last().listed = true;
+        self
+    }
+
     /// Another file below `info/`, or other content of one that is made.
     pub fn info(mut self, path: &str, bytes: impl AsRef<[u8]>) -> Self {
         self.info.insert(path.to_owned(), bytes.as_ref().to_vec());
+        self
+    }
+
+    /// Leaves a file below `info/` out.
+    pub fn without_info(mut self, path: &str) -> Self {
+        self.without_info.push(path.to_owned());
         self
     }
 
@@ -216,34 +230,45 @@ impl Package {
     pub fn archive(&self, format: Format) -> Vec<u8> {
         match format {
             Format::TarBz2 => {
-                let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
                 let mut tar = tar::Builder::new(Vec::new());
                 self.write_info(&mut tar);
                 self.write_content(&mut tar);
-                encoder.write_all(&tar.into_inner().unwrap()).unwrap();
-                encoder.finish().unwrap()
+                bzip2_of(&tar.into_inner().unwrap())
             }
-            Format::Conda => {
-                let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-                let options = zip::write::SimpleFileOptions::default()
-                    .compression_method(zip::CompressionMethod::Stored)
-                    .last_modified_time(zip::DateTime::default());
-                let stem = format!("{}-{}-{}", self.name, self.version, self.build);
-                let mut content = tar::Builder::new(Vec::new());
-                self.write_content(&mut content);
-                let mut info = tar::Builder::new(Vec::new());
-                self.write_info(&mut info);
-                for (name, bytes) in [
-                    ("metadata.json".to_owned(), br#"{"conda_pkg_format_version": 2}"#.to_vec()),
-                    (format!("pkg-{stem}.tar.zst"), compressed(content)),
-                    (format!("info-{stem}.tar.zst"), compressed(info)),
-                ] {
-                    zip.start_file(name, options).unwrap();
-                    zip.write_all(&bytes).unwrap();
-                }
-                zip.finish().unwrap().into_inner()
-            }
+            Format::Conda => self.conda_of(&zstd_of(&self.content_tar()), &zstd_of(&self.info_tar())),
         }
+    }
+
+    /// The tar of what is installed.
+    pub fn content_tar(&self) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        self.write_content(&mut tar);
+        tar.into_inner().unwrap()
+    }
+
+    /// The tar of `info/`.
+    pub fn info_tar(&self) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        self.write_info(&mut tar);
+        tar.into_inner().unwrap()
+    }
+
+    /// A `.conda` with these bytes for its two compressed tars.
+    pub fn conda_of(&self, content: &[u8], info: &[u8]) -> Vec<u8> {
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored)
+            .last_modified_time(zip::DateTime::default());
+        let stem = format!("{}-{}-{}", self.name, self.version, self.build);
+        for (name, bytes) in [
+            ("metadata.json".to_owned(), br#"{"conda_pkg_format_version": 2}"#.as_slice()),
+            (format!("pkg-{stem}.tar.zst"), content),
+            (format!("info-{stem}.tar.zst"), info),
+        ] {
+            zip.start_file(name, options).unwrap();
+            zip.write_all(bytes).unwrap();
+        }
+        zip.finish().unwrap().into_inner()
     }
 
     /// What `info/index.json` says.
@@ -308,6 +333,7 @@ impl Package {
             put("paths.json", serde_json::to_vec_pretty(&json!({"paths": paths, "paths_version": 1})).unwrap());
         }
         files.extend(self.info.clone());
+        files.retain(|name, _| !self.without_info.contains(name));
         for (name, bytes) in files {
             let entry = Entry {
                 path: format!("info/{name}"),
@@ -398,8 +424,16 @@ fn put(field: &mut [u8], bytes: &[u8]) {
     field[..bytes.len()].copy_from_slice(bytes);
 }
 
-fn compressed(tar: tar::Builder<Vec<u8>>) -> Vec<u8> {
-    zstd::encode_all(tar.into_inner().unwrap().as_slice(), 3).unwrap()
+/// Compressed as in a `.conda`.
+pub fn zstd_of(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 3).unwrap()
+}
+
+/// Compressed as a `.tar.bz2`.
+pub fn bzip2_of(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 /// The hexadecimal sha256 of bytes.
@@ -425,14 +459,18 @@ impl Channel {
 
     /// Writes a package's archive; [`Channel::index`] makes it known.
     pub fn add(&mut self, package: &Package, format: Format) -> PathBuf {
-        let bytes = package.archive(format);
+        self.add_bytes(package, format, &package.archive(format))
+    }
+
+    /// The same with other bytes for its archive; the index has their hashes, so that only reading tells.
+    pub fn add_bytes(&mut self, package: &Package, format: Format, bytes: &[u8]) -> PathBuf {
         let name = package.file_name(format);
         let path = self.folder.join(&package.subdir).join(&name);
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
-        fs_err::write(&path, &bytes).unwrap();
+        fs_err::write(&path, bytes).unwrap();
         let mut record = package.index_json();
-        record["sha256"] = json!(sha256(&bytes));
-        record["md5"] = json!(hex::encode(compute_bytes_digest::<Md5>(&bytes)));
+        record["sha256"] = json!(sha256(bytes));
+        record["md5"] = json!(hex::encode(compute_bytes_digest::<Md5>(bytes)));
         record["size"] = json!(bytes.len());
         self.records.entry(package.subdir.clone()).or_default().insert(name, record);
         path
@@ -464,6 +502,11 @@ impl Channel {
             self.add(&package, Format::Conda);
         }
         self.index();
+    }
+
+    /// Takes a package out of the index, before [`Channel::index`].
+    pub fn forget(&mut self, name: &str) {
+        self.records.values_mut().for_each(|records| records.retain(|_, record| record["name"] != name));
     }
 
     /// Changes what the index says of a package, before [`Channel::index`].
