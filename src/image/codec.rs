@@ -109,14 +109,14 @@ pub(super) fn measure<T>(reader: impl Read, work: impl FnOnce(&mut dyn Read) -> 
 /// A reader whose errors say what it reads, so that they are told apart from those of where the bytes go.
 struct Reading<'a> {
     inner: &'a mut dyn Read,
-    unreadable: &'a dyn Fn(std::io::Error) -> Error,
+    unreadable: &'a dyn Fn(Error) -> Error,
 }
 
 impl Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         self.inner.read(buffer).map_err(|error| match error.kind() {
             std::io::ErrorKind::Interrupted => error,
-            _ => (self.unreadable)(error).into(),
+            _ => (self.unreadable)(error.into()).into(),
         })
     }
 }
@@ -132,12 +132,19 @@ pub(super) fn read_layer<T>(
     work: impl FnOnce(&mut dyn Read) -> Result<T>,
 ) -> Result<T> {
     let file = fs::File::open(path)?;
-    let unreadable = |error: std::io::Error| {
+    let unreadable = |error: Error| {
         Error::user(format!("the layer {digest} cannot be read (`{}`)", path.display()))
             .hint("if it is damaged, fetch or make its image again")
             .caused_by(error)
     };
-    let (measured, result) = measure(file, |plain| work(&mut Reading { inner: plain, unreadable: &unreadable }))?;
+    let mut failed = false;
+    let working = |plain: &mut dyn Read| {
+        let result = work(&mut Reading { inner: plain, unreadable: &unreadable });
+        failed = result.is_err();
+        result
+    };
+    let outcome = measure(file, working);
+    let (measured, result) = outcome.map_err(|error| if failed { error } else { unreadable(error) })?;
     if measured.digest != *digest {
         return Err(Error::user(format!(
             "`{}` should be the blob {digest} and is {}",
