@@ -267,7 +267,7 @@ fn bases_that_cannot_be_used_are_named() {
     for (flags, says) in cases {
         bench.refuses(bench.build_anything().args(flags), 1, says);
     }
-    bench.refuses(&mut bench.build_anything().args(["--base", "rootfs:missing"]), 1, &["rootfs:missing"]);
+    bench.refuses(bench.build_anything().args(["--base", "rootfs:missing"]), 1, &["rootfs:missing"]);
     bench.recovers(&["fine"]);
 }
 

@@ -179,7 +179,7 @@ fn killed_at_any_moment_the_next_build_is_right_and_nothing_piles_up() {
     for round in &rounds {
         assert_eq!(bench.digest(round), digest);
     }
-    assert_eq!(bench.unfinished(), [PathBuf::new(); 0]);
+    assert_eq!(bench.unfinished(), Vec::<PathBuf>::new());
 }
 
 /// Kills a build so long after a step began; whether it was still running.
@@ -208,7 +208,7 @@ fn builds_at_the_same_time_share_a_cache_a_layout_and_a_lock() {
     digests.push(bench.digest(&shared("alone")));
     assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
     bench.is_whole(&together, &digests[0]);
-    assert_eq!(bench.unfinished(), [PathBuf::new(); 0]);
+    assert_eq!(bench.unfinished(), Vec::<PathBuf>::new());
 }
 
 /// Sends a signal, by name, to a process or (with a minus) its group; returns the exit status and the time it took.
