@@ -195,3 +195,257 @@ fn smallest_own(groups: &[Group]) -> Option<usize> {
 pub(crate) fn is_noarch(subdir: &str) -> bool {
     subdir == Subdir::NoArch.as_str()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::lock::{LockedBase, LockedPackage, PackageFacts};
+    use crate::model::{BaseFacts, Compression};
+
+    /// A package of a lock that is made for a test.
+    #[derive(Debug, Clone)]
+    struct Made {
+        name: String,
+        size: u64,
+        noarch: bool,
+        bytecode: bool,
+        depends: Vec<String>,
+    }
+
+    impl Made {
+        fn new(name: &str, size: u64) -> Self {
+            Self { name: name.to_owned(), size, noarch: false, bytecode: false, depends: Vec::new() }
+        }
+
+        fn noarch(self) -> Self {
+            Self { noarch: true, bytecode: true, ..self }
+        }
+
+        fn locked(&self) -> LockedPackage {
+            let subdir = if self.noarch { "noarch" } else { "linux-64" };
+            let file = format!("{}-3.11.2-0.conda", self.name);
+            let mut record = json!({
+                "name": self.name, "version": "3.11.2", "build": "0", "build_number": 0, "subdir": subdir,
+                "depends": self.depends, "size": self.size, "sha256": Digest::of(format!("{self:?}")).hex(),
+                "fn": file, "url": format!("https://channel.example/c/{subdir}/{file}"),
+                "channel": "https://channel.example/c",
+            });
+            if self.noarch {
+                record["noarch"] = json!("python");
+            }
+            let facts = PackageFacts { bytecode: self.bytecode, ..PackageFacts::default() };
+            LockedPackage { record: serde_json::from_value(record).expect("a record"), facts }
+        }
+    }
+
+    fn lock(packages: &[Made]) -> Lock {
+        let mut packages: Vec<LockedPackage> = packages.iter().map(Made::locked).collect();
+        packages.sort_by(|a, b| a.name().cmp(b.name()));
+        let digest = Digest::of("nothing");
+        Lock {
+            inputs: digest,
+            subdir: Subdir::Linux64,
+            channels: Vec::new(),
+            virtual_packages: Vec::new(),
+            specs: Vec::new(),
+            variables: BTreeMap::new(),
+            base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default() },
+            packages,
+        }
+    }
+
+    fn planned(lock: &Lock, max_layers: usize, bytecode: bool) -> LayerPlan {
+        let python = python_of(lock).expect("a Python");
+        let inputs = KeyInputs {
+            prefix: "/opt/env".to_owned(),
+            root: "opt/env".to_owned(),
+            codec: "gzip".to_owned(),
+            compression: Compression::default(),
+            group_write: false,
+            bytecode,
+            python_archive: python.as_ref().map(|(_, archive)| *archive),
+            python: python.map(|(info, _)| info),
+        };
+        plan(lock, &Policy::named("default").expect("a policy"), max_layers, &inputs).expect("a plan")
+    }
+
+    /// Package → name and key of the layer with its files.
+    fn membership(lock: &Lock, plan: &LayerPlan) -> BTreeMap<String, (String, Digest)> {
+        let of_layer = |layer: &PlannedLayer| {
+            let (name, key) = (layer.name.clone(), layer.key);
+            layer.packages().map(move |package| (package, (name.clone(), key))).collect::<Vec<_>>()
+        };
+        let members = plan.layers.iter().flat_map(of_layer);
+        members.map(|(package, layer)| (lock.packages[package].name().to_owned(), layer)).collect()
+    }
+
+    /// The layers that each package's segments of a kind are in.
+    fn places(plan: &LayerPlan, kind: SegmentKind) -> BTreeMap<usize, Vec<usize>> {
+        let mut places: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (layer, planned) in plan.layers.iter().enumerate() {
+            for segment in planned.segments.iter().filter(|segment| segment.kind == kind) {
+                places.entry(segment.package).or_default().push(layer);
+            }
+        }
+        places
+    }
+
+    /// Environments of up to 24 packages: Python, what it needs, scientific ones by name and by size, others.
+    fn environments() -> impl Strategy<Value = Vec<Made>> {
+        let name = prop::sample::subsequence(
+            vec![
+                "python",
+                "openssl",
+                "libffi",
+                "zlib",
+                "numpy",
+                "numpy-base",
+                "scipy",
+                "pandas",
+                "libblas",
+                "pytorch",
+                "flask",
+                "click",
+                "six",
+                "rich",
+                "attrs",
+                "jinja2",
+                "boto3",
+                "aiohttp",
+                "tiny",
+                "huge",
+                "mine",
+                "yours",
+                "theirs",
+                "zz-last",
+            ],
+            0..=24,
+        );
+        let facts = prop::collection::vec((0_u64..40_000_000, any::<bool>(), any::<bool>()), 24);
+        (name, facts, any::<bool>()).prop_map(|(names, facts, small)| {
+            let made = names.iter().zip(facts).map(|(name, (size, noarch, bytecode))| {
+                let noarch = noarch && *name != "python";
+                let depends = match *name {
+                    "python" => vec!["openssl >=3".to_owned(), "libffi".to_owned()],
+                    _ => vec!["python".to_owned()],
+                };
+                let size = if small { size % 3_000_000 } else { size };
+                Made { name: (*name).to_owned(), size, noarch, bytecode, depends }
+            });
+            made.collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn every_segment_is_in_one_layer(packages in environments(), max in MIN_LAYERS..=MAX_LAYERS, on: bool) {
+            let lock = lock(&packages);
+            let plan = planned(&lock, max, on);
+            let (files, bytecode) = (places(&plan, SegmentKind::Files), places(&plan, SegmentKind::Bytecode));
+            prop_assert_eq!(files.len(), lock.packages.len());
+            for (index, package) in lock.packages.iter().enumerate() {
+                prop_assert_eq!(files[&index].len(), 1, "files of {}", package.name());
+                let made = bytecode.get(&index).map_or(0, Vec::len);
+                prop_assert_eq!(made, usize::from(on && package.facts.bytecode), "byte code of {}", package.name());
+            }
+            prop_assert!(plan.layers.iter().all(|layer| !layer.segments.is_empty()));
+        }
+
+        #[test]
+        fn no_limit_is_exceeded(packages in environments()) {
+            let lock = lock(&packages);
+            for max in MIN_LAYERS..=MAX_LAYERS {
+                // The environment layer comes on top.
+                let layers = planned(&lock, max, true).layers.len();
+                prop_assert!(layers < max, "{layers} and the environment layer with {max}");
+            }
+        }
+
+        #[test]
+        fn equal_locks_have_equal_plans(packages in environments(), max in MIN_LAYERS..=MAX_LAYERS) {
+            let mut turned = packages.clone();
+            turned.reverse();
+            prop_assert_eq!(planned(&lock(&packages), max, true), planned(&lock(&turned), max, true));
+        }
+
+        #[test]
+        fn tiers_keep_their_order(packages in environments(), max in MIN_LAYERS..=MAX_LAYERS) {
+            let policy = Policy::named("default").expect("a policy");
+            let place = |layer: &PlannedLayer| policy.tiers.iter().position(|tier| tier.name == layer.tier);
+            let plan = planned(&lock(&packages), max, true);
+            let order: Vec<usize> = plan.layers.iter().map(|layer| place(layer).expect("a tier")).collect();
+            prop_assert!(order.is_sorted(), "{order:?}");
+        }
+
+        /// In one layer, or in the next one above.
+        #[test]
+        fn byte_code_lies_right_above_its_files(packages in environments(), max in MIN_LAYERS..=MAX_LAYERS) {
+            let plan = planned(&lock(&packages), max, true);
+            let files = places(&plan, SegmentKind::Files);
+            for (package, layers) in places(&plan, SegmentKind::Bytecode) {
+                let above = layers[0].checked_sub(files[&package][0]);
+                prop_assert!(above.is_some_and(|above| above <= 1), "{above:?}");
+            }
+            for layer in &plan.layers {
+                let order: Vec<_> = layer.segments.iter().map(|segment| (segment.kind, segment.package)).collect();
+                prop_assert!(order.is_sorted(), "{order:?}");
+            }
+        }
+
+        #[test]
+        fn a_new_small_package_moves_no_other(packages in environments(), name in "[a-z]{3,8}-new", noarch: bool) {
+            let before = lock(&packages);
+            let new = Made { noarch, bytecode: noarch, ..Made::new(&name, 10_000) };
+            let after = lock(&[packages, vec![new]].concat());
+            let (before_plan, after_plan) = (planned(&before, MAX_LAYERS, true), planned(&after, MAX_LAYERS, true));
+            let (old, mut new) = (membership(&before, &before_plan), membership(&after, &after_plan));
+            let (joined, _) = new.remove(&name).expect("the new package");
+            prop_assert_eq!(old.len(), new.len());
+            for (package, (layer, key)) in old {
+                prop_assert_eq!(&new[&package].0, &layer, "{} has moved", package);
+                prop_assert!(new[&package].1 == key || layer == joined, "{} has changed", layer);
+            }
+        }
+    }
+
+    #[test]
+    fn limits_out_of_range_are_refused() {
+        let lock = lock(&[Made::new("zlib", 1)]);
+        let policy = Policy::named("default").expect("a policy");
+        let inputs = KeyInputs {
+            prefix: "/opt/env".to_owned(),
+            root: "opt/env".to_owned(),
+            codec: String::new(),
+            compression: Compression::default(),
+            group_write: false,
+            bytecode: false,
+            python: None,
+            python_archive: None,
+        };
+        for (max, fits) in [(0, false), (1, false), (2, true), (64, true), (65, false)] {
+            assert_eq!(plan(&lock, &policy, max, &inputs).is_ok(), fits, "{max}");
+        }
+    }
+
+    /// Files of noarch packages do not depend on the exact Python; their byte code and its own layer do.
+    #[test]
+    fn a_patch_release_of_python_moves_no_files_of_others() {
+        let others = [Made::new("numpy", 20_000_000), Made::new("flask", 100_000).noarch(), Made::new("six", 1_000)];
+        let keys = |size: u64| -> BTreeMap<String, Digest> {
+            let all = lock(&[&others[..], &[Made::new("python", size)]].concat());
+            planned(&all, MAX_LAYERS, true).layers.into_iter().map(|layer| (layer.name, layer.key)).collect()
+        };
+        let (before, after) = (keys(9_000_000), keys(9_000_001));
+        let changed: BTreeSet<&str> =
+            before.iter().filter(|(name, key)| after[*name] != **key).map(|(name, _)| name.as_str()).collect();
+        assert_eq!(changed, BTreeSet::from(["python", "project-packages-bytecode"]));
+        assert_eq!(before.len(), 4, "{before:?}");
+    }
+}
