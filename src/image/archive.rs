@@ -1,18 +1,21 @@
 //! Writing OCI archives: the tar of a layout with one image.
 
+use std::io::Write;
 use std::path::Path;
 
 use super::layout::{OCI_LAYOUT, check_tag, index_with};
 use super::output::{Contents, OutputFile, Written, contents, index_of};
-use super::tarball::{Stamp, Tarball};
 use super::{Image, copy};
 use crate::util::json::canonical;
 use crate::util::report::Progress;
+use crate::util::tarball::{self, TarKind};
 use crate::util::{Result, ResultExt as _};
 
-/// Nothing in the archive depends on when it was written.
-pub(super) const FILE: Stamp = Stamp { mode: 0o644, mtime: 0 };
-const FOLDER: Stamp = Stamp { mode: 0o755, mtime: 0 };
+/// Nothing in an archive depends on when it was written.
+pub(super) const MTIME: u64 = 0;
+/// The mode of its files.
+pub(super) const FILE: u32 = 0o644;
+const FOLDER: u32 = 0o755;
 
 /// Writes an image, of one platform or several, as the tar of an OCI layout; equal images give equal bytes.
 /// Layers must be on this machine (see [`super::localise`]).
@@ -30,19 +33,22 @@ pub fn write_oci_archive(images: &[Image], path: &Path, tag: Option<&str>, progr
 }
 
 fn write(contents: &Contents<'_>, path: &Path, tag: Option<&str>, progress: &dyn Progress) -> Result<u64> {
-    let mut tarball = Tarball::new(OutputFile::create(path)?);
+    let mut output = OutputFile::create(path)?;
     let index = canonical(&index_with(None, contents.entry.clone(), tag)?)?;
     // The small files first, so that who reads from a pipe knows what comes.
     for (name, bytes) in [("oci-layout", OCI_LAYOUT), ("index.json", &index)] {
-        tarball.file(Path::new(name), bytes.len() as u64, FILE, bytes)?;
+        tarball::file(&mut output, name, bytes, FILE, MTIME)?;
     }
-    tarball.folder(Path::new("blobs"), FOLDER)?;
-    tarball.folder(Path::new("blobs/sha256"), FOLDER)?;
+    for folder in ["blobs", "blobs/sha256"] {
+        tarball::header(&mut output, folder, TarKind::Directory, FOLDER, MTIME)?;
+    }
     let mut blobs = contents.blobs.clone();
     blobs.sort_by_key(|blob| blob.digest);
     for blob in blobs {
         let name = format!("blobs/sha256/{}", blob.digest.hex());
-        tarball.file_from(Path::new(&name), blob.size, FILE, |output| copy::copy_blob(blob, output, progress))?;
+        let copy = |output: &mut dyn Write| copy::copy_blob(blob, output, progress);
+        tarball::file_from(&mut output, name, blob.size, FILE, MTIME, copy)?;
     }
-    tarball.finish()?.finish()
+    tarball::end(&mut output)?;
+    output.finish()
 }

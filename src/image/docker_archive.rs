@@ -7,13 +7,12 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::archive::FILE;
+use super::archive::{FILE, MTIME};
 use super::output::{OutputFile, Written};
-use super::tarball::Tarball;
 use super::{Image, codec, copy};
 use crate::util::json::canonical;
 use crate::util::report::Progress;
-use crate::util::{Error, Result, ResultExt as _};
+use crate::util::{Error, Result, ResultExt as _, tarball};
 
 /// Writes an image of one platform as a docker archive; equal images give equal bytes. `tags` are whole
 /// references (`HOST/NAME:TAG`). Layers must be on this machine (see [`super::localise`]). The digest returned
@@ -29,13 +28,13 @@ pub fn write_docker_archive(image: &Image, path: &Path, tags: &[String], progres
 }
 
 fn write(image: &Image, path: &Path, tags: &[String], progress: &dyn Progress) -> Result<u64> {
-    let mut tarball = Tarball::new(OutputFile::create(path)?);
+    let mut output = OutputFile::create(path)?;
     let config = format!("{}.json", image.config.digest.hex());
     let layers: Vec<String> = image.layers.iter().map(|layer| format!("{}.tar", layer.diff_id.0.hex())).collect();
     let manifest = canonical(&json!([{"Config": config, "RepoTags": tags, "Layers": layers}]))?;
-    tarball.file(Path::new("manifest.json"), manifest.len() as u64, FILE, &manifest[..])?;
-    let size = image.config.size;
-    tarball.file_from(Path::new(&config), size, FILE, |output| copy::copy_blob(&image.config, output, progress))?;
+    tarball::file(&mut output, "manifest.json", &manifest, FILE, MTIME)?;
+    let copy = |output: &mut dyn io::Write| copy::copy_blob(&image.config, output, progress);
+    tarball::file_from(&mut output, config, image.config.size, FILE, MTIME, copy)?;
     let mut seen = BTreeSet::new();
     for (layer, name) in image.layers.iter().zip(&layers) {
         // A base may have the same layer twice.
@@ -43,7 +42,7 @@ fn write(image: &Image, path: &Path, tags: &[String], progress: &dyn Progress) -
             continue;
         }
         let file = copy::file_of(&layer.blob)?;
-        tarball.file_of_any_size(Path::new(name), FILE, |output| {
+        tarball::file_of_any_size(&mut output, name, FILE, MTIME, |output| {
             codec::read_layer(file, &layer.blob.digest, &layer.diff_id, |plain| {
                 io::copy(plain, output).map_err(Error::from)?;
                 Ok(())
@@ -51,5 +50,6 @@ fn write(image: &Image, path: &Path, tags: &[String], progress: &dyn Progress) -
         })?;
         progress.advance(layer.blob.size);
     }
-    tarball.finish()?.finish()
+    tarball::end(&mut output)?;
+    output.finish()
 }

@@ -24,7 +24,6 @@ mod localise;
 mod media;
 mod output;
 mod probe;
-mod tarball;
 
 pub use archive::write_oci_archive;
 pub use assemble::{Assembly, Image, assemble};

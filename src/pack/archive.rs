@@ -14,7 +14,7 @@ use rattler_package_streaming::{read, seek};
 
 use crate::util::error::ResultExt as _;
 use crate::util::report::{Progress, Silent};
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, paths};
 
 /// An archive in the store.
 #[derive(Debug, Clone)]
@@ -303,15 +303,7 @@ pub fn safe_path(path: &str) -> Result<String, String> {
     if path.contains('\0') {
         return Err(format!("`{}` holds a NUL", path.escape_debug()));
     }
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => return Err(format!("`{path}` climbs with `..`")),
-            part => parts.push(part),
-        }
-    }
-    Ok(parts.join("/"))
+    paths::normal(path).ok_or_else(|| format!("`{path}` climbs with `..`"))
 }
 
 /// Where a path lies after following the links among its parent directories; links relative to the prefix.

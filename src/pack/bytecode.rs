@@ -15,13 +15,14 @@ use rattler_conda_types::package::PathType;
 
 use super::archive::Archive;
 use super::layout::PackageLayout;
+use super::metadata::ModePolicy;
 use super::segment::{self, Target};
-use super::tarball::{self, ModePolicy};
 use crate::lock::LockedPackage;
 use crate::model::Platform;
 use crate::store::Store;
 use crate::util::error::ResultExt as _;
 use crate::util::report::Silent;
+use crate::util::tarball;
 use crate::util::{Digest, Error, Result};
 
 /// The program that the interpreter runs.

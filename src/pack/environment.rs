@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::layout::ancestors;
+use super::metadata::DIRECTORY_MTIME;
 use super::segment::Target;
-use super::tarball::{self, DIRECTORY_MTIME, TarKind};
 use crate::lock::{Lock, canonical_channel};
 use crate::model::User;
+use crate::util::tarball::{self, TarKind};
 use crate::util::{Error, Result};
 
 /// The home folder of the image's user.

@@ -9,12 +9,13 @@ use super::bytecode::{self, Compiled, Interpreter, InterpreterParts};
 use super::compress::{Compressors, LayerDigests, LayerWriter};
 use super::facts::parallel;
 use super::layout::{PackageLayout, ancestors};
+use super::metadata::DIRECTORY_MTIME;
 use super::segment::{self, Target};
-use super::tarball::{self, DIRECTORY_MTIME, TarKind};
 use crate::lock::{Lock, LockedPackage};
 use crate::plan::{PlannedLayer, SegmentKind};
 use crate::store::Store;
 use crate::util::report::Progress;
+use crate::util::tarball::{self, TarKind};
 use crate::util::{Error, Result};
 
 /// What a packer works with.
@@ -122,7 +123,7 @@ impl<'a> Packer<'a> {
             }
         }
         for directory in directories {
-            tarball::header(writer, &directory, TarKind::Directory, target.modes.directory(), DIRECTORY_MTIME)?;
+            tarball::header(writer, directory, TarKind::Directory, target.modes.directory(), DIRECTORY_MTIME)?;
         }
         writer.end_segment()?;
         Ok(())
@@ -142,7 +143,7 @@ impl<'a> Packer<'a> {
             parallel(&groups, self.options.jobs, |modules| bytecode::compile(interpreter, &target.prefix, modules))?;
         for module in compiled.into_iter().flatten() {
             let mode = target.modes.file(false);
-            tarball::file(writer, &target.path(&module.pyc), &module.bytes, mode, module.mtime)?;
+            tarball::file(writer, target.path(&module.pyc), &module.bytes, mode, module.mtime)?;
         }
         writer.flush()?;
         Ok(())

@@ -8,11 +8,12 @@ pub mod environment;
 pub mod facts;
 pub mod layer;
 pub mod layout;
+pub mod metadata;
 mod record;
 pub mod segment;
-pub mod tarball;
 
 pub use archive::{Archive, archive_at};
 pub use compress::{Compressors, LayerDigests, codec_id};
 pub use layer::{Packer, PackerOptions};
+pub use metadata::ModePolicy;
 pub use segment::Target;

@@ -13,10 +13,11 @@ use rattler_conda_types::package::{PathType, PrefixPlaceholder};
 
 use super::archive::{Archive, Entry, Kind, read_whole};
 use super::layout::{LaidFile, PackageLayout};
+use super::metadata::{DIRECTORY_MTIME, ModePolicy};
 use super::record::{RecordBuilder, WrittenFile};
-use super::tarball::{self, ModePolicy, TarKind};
 use crate::lock::{LockedPackage, PackageFacts};
 use crate::util::report::Progress;
+use crate::util::tarball::{self, TarKind};
 use crate::util::{Error, Hasher, Result};
 
 /// The environment that packages are packed for.
@@ -70,14 +71,14 @@ pub fn write(
     let record = writer.finish_paths(package)?;
     let (name, json) = record.finish(package, layout)?;
     let mtime = build_time(package);
-    tarball::file(out, &target.path(&format!("conda-meta/{name}")), &json, target.modes.file(false), mtime)?;
+    tarball::file(out, target.path(&format!("conda-meta/{name}")), &json, target.modes.file(false), mtime)?;
     Ok(())
 }
 
 /// When the package was built; the time of what packing adds to it.
 fn build_time(package: &LockedPackage) -> u64 {
     let time = package.record.package_record.timestamp.as_ref();
-    time.and_then(|time| u64::try_from(time.jiff_timestamp().as_second()).ok()).unwrap_or(tarball::DIRECTORY_MTIME)
+    time.and_then(|time| u64::try_from(time.jiff_timestamp().as_second()).ok()).unwrap_or(DIRECTORY_MTIME)
 }
 
 /// Replaces the build prefix in a file's content.
@@ -190,7 +191,7 @@ impl<W: Write> SegmentWriter<'_, W> {
 
     fn header(&mut self, file: &LaidFile, kind: TarKind<'_>, entry: &Entry) -> Result<()> {
         let path = self.target.path(&file.target);
-        Ok(tarball::header(self.out, &path, kind, self.mode(entry), entry.mtime)?)
+        Ok(tarball::header(self.out, path, kind, self.mode(entry), entry.mtime)?)
     }
 
     fn plain(&mut self, file: &LaidFile, entry: &Entry, reader: &mut dyn Read) -> Result<WrittenFile> {
@@ -226,11 +227,11 @@ impl<W: Write> SegmentWriter<'_, W> {
 
     fn content(&mut self, file: &LaidFile, entry: &Entry, content: &[u8]) -> Result<()> {
         let path = self.target.path(&file.target);
-        Ok(tarball::file(self.out, &path, content, self.mode(entry), entry.mtime)?)
+        Ok(tarball::file(self.out, path, content, self.mode(entry), entry.mtime)?)
     }
 
     fn symlink(&mut self, file: &LaidFile, entry: &Entry, link: &str) -> Result<WrittenFile> {
-        self.header(file, TarKind::Symlink(link), entry)?;
+        self.header(file, TarKind::Symlink(link.as_bytes()), entry)?;
         // As rattler records it: what the package says, else the length of the link's text.
         let size = file.entry.size_in_bytes.unwrap_or(link.len() as u64);
         Ok(WrittenFile { sha256: None, size, patched: None })
@@ -244,7 +245,7 @@ impl<W: Write> SegmentWriter<'_, W> {
         {
             let written = *written;
             let to = self.target.path(&first.target);
-            self.header(file, TarKind::Hardlink(&to), entry)?;
+            self.header(file, TarKind::Hardlink(to.as_bytes()), entry)?;
             return Ok(written);
         }
         let content = self.archive.content(entry, reader)?;
@@ -286,7 +287,7 @@ impl<W: Write> SegmentWriter<'_, W> {
             }
             let script = python_entry_point_template(&self.target.prefix, false, entry_point, python);
             let mode = self.target.modes.file(true);
-            tarball::file(self.out, &self.target.path(target), script.as_bytes(), mode, build_time(package))?;
+            tarball::file(self.out, self.target.path(target), script.as_bytes(), mode, build_time(package))?;
             record.entry_point(target, &script);
         }
         Ok(record)

@@ -1,11 +1,13 @@
-//! What every room uses: errors, digests, canonical JSON, atomic files, redaction, reporting.
+//! What every room uses: errors, digests, canonical JSON, atomic files, tars, redaction, reporting.
 
 pub mod digest;
 pub mod error;
 pub mod files;
 pub mod json;
+pub mod paths;
 pub mod redact;
 pub mod report;
+pub mod tarball;
 
 pub use digest::{DiffId, Digest, Hasher};
 pub use error::{Error, ErrorKind, Result, ResultExt};

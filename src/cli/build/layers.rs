@@ -15,7 +15,7 @@ use super::options::Options;
 use crate::lock::Lock;
 use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
 use crate::pack::{
-    Archive, Compressors, LayerDigests, Packer, PackerOptions, Target, codec_id, environment, tarball::ModePolicy,
+    Archive, Compressors, LayerDigests, ModePolicy, Packer, PackerOptions, Target, codec_id, environment,
 };
 use crate::plan::{KeyInputs, LayerPlan, PlannedLayer, SegmentKind, plan, python_of};
 use crate::spec::Spec;

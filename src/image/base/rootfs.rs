@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::BufWriter;
+use std::fs::Metadata;
+use std::io::{self, BufWriter, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,9 +13,9 @@ use fs_err as fs;
 
 use super::{Base, empty_config, media};
 use crate::image::codec::{Codec, Measured, measure};
-use crate::image::tarball::{Stamp, Tarball};
 use crate::model::{Blob, BlobSource, LayerBlob, Platform};
 use crate::store::{BlobWriter, Store};
+use crate::util::tarball::{self, TarKind};
 use crate::util::{DiffId, Error, Result, ResultExt as _};
 
 pub(super) fn open(path: &Path, platform: &Platform, store: &Store) -> Result<Base> {
@@ -65,18 +67,16 @@ fn inspect(path: &Path) -> Result<Measured> {
 
 /// Packs a folder into the store.
 fn pack(folder: &Path, store: &Store) -> Result<(Measured, PathBuf)> {
-    let mut packer = Packer {
-        tarball: Tarball::new(BufWriter::with_capacity(256 * 1024, store.new_blob()?)),
-        links: BTreeMap::new(),
-    };
+    let mut packer = Packer { tar: BufWriter::with_capacity(256 * 1024, store.new_blob()?), links: BTreeMap::new() };
     packer.children(folder, Path::new(""))?;
-    let writer = packer.tarball.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    tarball::end(&mut packer.tar)?;
+    let writer = packer.tar.into_inner().map_err(std::io::IntoInnerError::into_error)?;
     let (digest, size) = writer.finish(None)?;
     Ok((Measured { codec: Codec::Plain, digest, size, diff_id: DiffId(digest) }, store.blob(&digest)))
 }
 
 struct Packer {
-    tarball: Tarball<BufWriter<BlobWriter>>,
+    tar: BufWriter<BlobWriter>,
     /// Device and inode of files with several names → the first of them.
     links: BTreeMap<(u64, u64), PathBuf>,
 }
@@ -95,36 +95,70 @@ impl Packer {
 
     fn entry(&mut self, path: &Path, inside: &Path) -> Result<()> {
         let metadata = fs::symlink_metadata(path)?;
-        let stamp = Stamp {
-            mode: metadata.mode() & 0o7777,
-            // Before 1970 there is nothing in a tar's header.
-            mtime: u64::try_from(metadata.mtime()).unwrap_or(0),
-        };
         let kind = metadata.file_type();
         if kind.is_dir() {
-            self.tarball.folder(inside, stamp)?;
+            self.header(inside, TarKind::Directory, &metadata)?;
             self.children(path, inside)
         } else if kind.is_symlink() {
-            self.tarball.symlink(inside, &fs::read_link(path)?, stamp)
+            let target = fs::read_link(path)?;
+            self.header(inside, TarKind::Symlink(target.as_os_str().as_bytes()), &metadata)
         } else if kind.is_file() {
-            self.file(path, inside, &metadata, stamp)
+            self.file(path, inside, &metadata)
         } else {
             // Devices, pipes and sockets: the runtime makes those that a container needs.
             Ok(())
         }
     }
 
-    fn file(&mut self, path: &Path, inside: &Path, metadata: &std::fs::Metadata, stamp: Stamp) -> Result<()> {
+    fn header(&mut self, inside: &Path, kind: TarKind<'_>, metadata: &Metadata) -> Result<()> {
+        let inside = inside.as_os_str().as_bytes();
+        Ok(tarball::header(&mut self.tar, inside, kind, mode(metadata), mtime(metadata))?)
+    }
+
+    fn file(&mut self, path: &Path, inside: &Path, metadata: &Metadata) -> Result<()> {
         if metadata.nlink() > 1 {
             let identity = (metadata.dev(), metadata.ino());
-            if let Some(first) = self.links.get(&identity) {
-                return self.tarball.hard_link(inside, first, stamp);
+            if let Some(first) = self.links.get(&identity).cloned() {
+                return self.header(inside, TarKind::Hardlink(first.as_os_str().as_bytes()), metadata);
             }
             self.links.insert(identity, inside.to_owned());
         }
-        let file = fs::File::open(path)?;
-        self.tarball
-            .file(inside, metadata.len(), stamp, file)
-            .context(|| format!("`{}` cannot be packed", path.display()))
+        let size = metadata.len();
+        let mut file = fs::File::open(path)?.take(size);
+        let inside = inside.as_os_str().as_bytes();
+        tarball::file_from(&mut self.tar, inside, size, mode(metadata), mtime(metadata), |output| {
+            match io::copy(&mut file, output)? == size {
+                true => Ok(()),
+                false => Err(Error::user("it became shorter while it was read")),
+            }
+        })
+        .context(|| format!("`{}` cannot be packed", path.display()))
+    }
+}
+
+fn mode(metadata: &Metadata) -> u32 {
+    metadata.mode() & 0o7777
+}
+
+/// Before 1970 there is nothing in a tar's header.
+fn mtime(metadata: &Metadata) -> u64 {
+    u64::try_from(metadata.mtime()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_shrinks_is_an_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("store")).expect("opens");
+        let path = folder.path().join("file");
+        fs::write(&path, "abc").expect("writes");
+        let before = fs::metadata(&path).expect("is there");
+        fs::write(&path, "a").expect("writes");
+        let mut packer = Packer { tar: BufWriter::new(store.new_blob().expect("begins")), links: BTreeMap::new() };
+        let error = packer.file(&path, Path::new("file"), &before).expect_err("is shorter");
+        assert!(error.chain().concat().contains("became shorter"), "{error:?}");
     }
 }

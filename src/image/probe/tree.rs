@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::glibc;
 use crate::model::BaseFacts;
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, paths};
 
 /// How deep entries are kept; `usr/bin/sh` is needed, and `usr/share/doc/*` is not.
 const DEPTH: usize = 3;
@@ -60,14 +60,7 @@ impl Hidden {
 /// A path as the tree knows it, without `./` and slashes at its ends; nothing for the root itself and for a
 /// path that climbs.
 pub(super) fn normalise(path: &str) -> Option<String> {
-    let mut parts = Vec::new();
-    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        if part == ".." {
-            return None;
-        }
-        parts.push(part);
-    }
-    (!parts.is_empty()).then(|| parts.join("/"))
+    paths::normal(path).filter(|path| !path.is_empty())
 }
 
 fn depth(path: &str) -> usize {
