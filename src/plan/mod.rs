@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::lock::{LockedBase, LockedPackage, PackageFacts};
-    use crate::model::{BaseFacts, Compression};
+    use crate::model::BaseFacts;
 
     /// A package of a lock that is made for a test.
     #[derive(Debug, Clone)]
@@ -265,7 +265,6 @@ mod tests {
             prefix: "/opt/env".to_owned(),
             root: "opt/env".to_owned(),
             codec: "gzip".to_owned(),
-            compression: Compression::default(),
             group_write: false,
             bytecode,
             python_archive: python.as_ref().map(|(_, archive)| *archive),
@@ -423,7 +422,6 @@ mod tests {
             prefix: "/opt/env".to_owned(),
             root: "opt/env".to_owned(),
             codec: String::new(),
-            compression: Compression::default(),
             group_write: false,
             bytecode: false,
             python: None,
