@@ -220,7 +220,7 @@ fn read_tar(tar: &[u8], strictly: bool) -> Vec<(String, Node)> {
         entries.push((path, node));
     }
     if strictly {
-        assert!(tar.ends_with(&[0; 1024]) && tar.len() % 512 == 0, "the end of the archive");
+        assert!(tar.ends_with(&[0; 1024]) && tar.len().is_multiple_of(512), "the end of the archive");
     }
     entries
 }
