@@ -85,6 +85,9 @@ impl Registry {
             status if status.is_success() => Ok(true),
             // Some registries let us write but not look: the upload will tell.
             StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED => Ok(false),
+            // One that died while it noted a blob answers so for ever after (CNCF distribution leaves an empty
+            // link); an upload heals it, and fails like this if something else is wrong.
+            StatusCode::INTERNAL_SERVER_ERROR => Ok(false),
             _ => Err(self.transport().failure(place, answer).await),
         }
     }

@@ -96,6 +96,26 @@ fn a_registry_that_dies_in_mid_push_leaves_no_tag_and_takes_the_image_when_it_is
 }
 
 #[test]
+fn a_registry_that_died_while_it_noted_a_blob_is_healed_by_the_next_push() {
+    let bench = Bench::new();
+    let registry = LocalRegistry::start(Mode::Plain);
+    let push = |tag: &str| {
+        let mut command = bench.build(&["fine"]);
+        succeed(command.args(["--push", "--tag", &format!("{}/team/env:{tag}", registry.host())]))
+    };
+    let digest = push("1");
+    let layers = registry.data().join("docker/registry/v2/repositories/team/env/_layers");
+    let links = walkdir::WalkDir::new(layers).into_iter().flatten().filter(|file| file.file_name() == "link");
+    // What a crash between creating and writing the file leaves: the registry answers 500 to who asks for the blob.
+    let emptied = links.map(|link| fs_err::write(link.path(), "").expect("empties")).count();
+    assert!(emptied >= 3, "{emptied} blobs");
+    assert_eq!(push("2"), digest);
+    let image = format!("docker://{}/team/env:2", registry.host());
+    let copy = format!("dir:{}", bench.workspace.path("copy").display());
+    succeed(program("skopeo", "skopeo").args(["copy", "--src-tls-verify=false", &image, &copy]));
+}
+
+#[test]
 fn a_full_disk_is_named_and_is_no_harm_once_there_is_room() {
     let bench = Bench::with_large(12);
     let disk = SmallDisk::mount("8m");

@@ -61,6 +61,11 @@ impl LocalRegistry {
         self.folder.path().join("ca.crt")
     }
 
+    /// Where it keeps what was pushed.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// A credential file as `docker login` writes it, with this password.
     pub fn credential_file(&self, password: &str) -> PathBuf {
         let path = self.folder.path().join(format!("{password}.json"));
