@@ -83,6 +83,13 @@ pub struct Entry {
     pub mtime: u64,
 }
 
+impl Entry {
+    /// Whether it is a file, under its own or another name.
+    pub fn has_content(&self) -> bool {
+        matches!(self.kind, Kind::File | Kind::Hardlink(_))
+    }
+}
+
 type Visit<'a> = dyn FnMut(&Entry, &mut dyn Read) -> Result<ControlFlow<()>> + 'a;
 
 impl Archive {
@@ -199,7 +206,9 @@ impl Archive {
     /// The checked form of a raw entry; nothing for entries that only carry metadata of the format.
     fn check(&self, raw: &tar::Entry<'_, impl Read>) -> Result<Option<Entry>> {
         let header = raw.header();
-        let shown = String::from_utf8_lossy(&raw.path_bytes()).into_owned();
+        // No list of a package can name it, so it is not installed. In another spelling it could be taken for one
+        // that is.
+        let Ok(shown) = String::from_utf8(raw.path_bytes().into_owned()) else { return Ok(None) };
         let link = || -> Result<String> {
             let bytes = raw.link_name_bytes().ok_or_else(|| self.hostile(&format!("link `{shown}` has no target")))?;
             let target = String::from_utf8(bytes.into_owned())
@@ -347,11 +356,18 @@ fn refuse_below_outward_link(path: &str, symlinks: &HashMap<String, String>) -> 
     resolve_parents(path, symlinks).map(|_| ())
 }
 
+/// The largest file that is held in memory. Files that hold the build prefix are; a library of PyTorch has 1.5 GB.
+const LARGEST_WHOLE: u64 = 4 << 30;
+
 /// The content of an entry that must be in memory at once.
 ///
 /// # Errors
-/// Those of the reader.
+/// Those of the reader; a size beyond all measure, as a few bytes of an archive may stand for.
 pub fn read_whole(entry: &Entry, reader: &mut dyn Read) -> Result<Vec<u8>> {
+    if entry.size > LARGEST_WHOLE {
+        return Err(Error::user(format!("`{}` has {} bytes, too many to look into", entry.path, entry.size))
+            .hint("no such file is known; tell the package's maintainers"));
+    }
     // The size comes from a stranger: a wrong one must not allocate more than the archive then yields.
     let mut content = Vec::with_capacity(entry.size.min(16 << 20) as usize);
     reader.read_to_end(&mut content)?;
@@ -379,6 +395,34 @@ mod tests {
         for hostile in ["/etc/passwd", "../x", "lib/../../x", "a\0b"] {
             assert!(safe_path(hostile).is_err(), "{hostile}");
         }
+    }
+
+    fn visited(tar: &[u8]) -> Vec<String> {
+        let archive = Archive { path: "a".into(), package: "a-1-0".to_owned(), format: Format::TarBz2 };
+        let mut paths = Vec::new();
+        let mut visit = |entry: &Entry, _: &mut dyn Read| {
+            paths.push(entry.path.clone());
+            Ok(ControlFlow::Continue(()))
+        };
+        archive.visit(&mut tar::Archive::new(tar), &mut visit).expect("reads");
+        paths
+    }
+
+    #[test]
+    fn names_that_are_no_text_are_not_taken_for_others() {
+        let mut tar = Vec::new();
+        for path in [&b"lib/\xff"[..], "lib/\u{fffd}".as_bytes()] {
+            crate::util::tarball::file(&mut tar, path, b"x", 0o644, 1).expect("writes");
+        }
+        assert_eq!(visited(&tar), ["lib/\u{fffd}"]);
+    }
+
+    #[test]
+    fn what_no_memory_holds_is_not_read() {
+        let size = LARGEST_WHOLE + 1;
+        let entry = Entry { path: "lib/x".to_owned(), kind: Kind::File, size, mode: 0o644, mtime: 1 };
+        let error = read_whole(&entry, &mut std::io::repeat(0)).expect_err("is refused");
+        assert!(error.to_string().contains("`lib/x` has 4294967297 bytes"), "{error}");
     }
 
     #[test]

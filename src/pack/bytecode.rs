@@ -122,11 +122,12 @@ impl Interpreter {
             return Err(Error::bug("byte code was asked for without a Python"));
         };
         refuse_unfit(python, parts)?;
-        let mut hashes = Vec::new();
+        let mut contents = Vec::new();
         for (package, _) in &parts.packages {
-            hashes.push(package.sha256()?);
+            // What another package of the environment replaces is not unpacked.
+            contents.push((package.sha256()?, package.facts.left_out()));
         }
-        let key = Digest::of(crate::util::json::canonical(&hashes)?);
+        let key = Digest::of(crate::util::json::canonical(&contents)?);
         let folder = store.interpreter(&key);
         if !folder.exists() {
             unpack(parts, store, &folder).context(|| format!("cannot unpack `{}`", python.full_name()))?;
@@ -270,7 +271,9 @@ pub fn modules(
         .collect();
     let mut modules = Vec::with_capacity(wanted.len());
     archive.visit_content(|entry, reader| {
-        let (Some(source), Some(file)) = (wanted.get(&entry.path), layout.files.get(&entry.path)) else {
+        // A symbolic link may be listed as a file, but has no content of its own.
+        let source = wanted.get(&entry.path).filter(|_| entry.has_content());
+        let (Some(source), Some(file)) = (source, layout.files.get(&entry.path)) else {
             return Ok(ControlFlow::Continue(()));
         };
         let mut content = archive.content(entry, reader)?;

@@ -76,6 +76,10 @@ impl<'a> Packer<'a> {
             }
             layouts.insert(segment.package, layout);
         }
+        refuse_files_below_files(layer, &paths)?;
+        // A folder that one package wants empty may be a link of another.
+        let is_file = |path: &str| paths.contains(path);
+        directories.retain(|directory| !is_file(directory) && !ancestors(directory).any(is_file));
         let mut writer = compressors.layer(self.options.store.new_blob()?);
         self.write_directories(&mut writer, &paths, directories)?;
         for segment in &layer.segments {
@@ -169,5 +173,37 @@ impl<'a> Packer<'a> {
         packages.sort_by_key(|(package, _)| package.name() != "python");
         let interpreter = Interpreter::prepare(&InterpreterParts { packages, python, target }, self.options.store)?;
         Ok(self.interpreter.get_or_init(|| interpreter))
+    }
+}
+
+/// Nothing may lie below a file: if that were a link, the rest would land where it leads. The lock has decided who
+/// wins among packages; records and byte code are no package's.
+fn refuse_files_below_files(layer: &PlannedLayer, paths: &BTreeSet<String>) -> Result<()> {
+    let below = |path: &&String| ancestors(path).any(|ancestor| paths.contains(ancestor));
+    match paths.iter().find(below) {
+        Some(path) => Err(Error::user(format!("`{path}` in the layer `{}` would lie below a file", layer.name))
+            .hint("a package brings a file or a link where another has a folder: leave one of them out")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_lies_below_a_file() {
+        let layer = PlannedLayer {
+            name: "python".to_owned(),
+            tier: "python".to_owned(),
+            segments: Vec::new(),
+            key: crate::util::Digest::of(""),
+            archive_size: 0,
+        };
+        let refuse =
+            |paths: &[&str]| refuse_files_below_files(&layer, &paths.iter().map(|&it| it.to_owned()).collect());
+        refuse(&["lib/a", "lib/a-b/c", "lib/ab"]).expect("are apart");
+        let error = refuse(&["lib/m.py", "lib/__pycache__", "lib/__pycache__/m.pyc"]).expect_err("is below");
+        assert!(error.to_string().contains("`lib/__pycache__/m.pyc` in the layer `python`"), "{error}");
     }
 }

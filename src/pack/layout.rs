@@ -84,8 +84,7 @@ impl PackageLayout {
         let NoArchLinks::Python(links) = link.noarch else { return Ok(()) };
         for entry_point in links.entry_points {
             let target = format!("{}/{}", python.bin_dir.display(), entry_point.command);
-            let target = safe_path(&target).map_err(|error| archive.hostile(&error))?;
-            self.entry_points.insert(target, entry_point);
+            self.entry_points.insert(installed_path(archive, &target)?, entry_point);
         }
         Ok(())
     }
@@ -93,8 +92,7 @@ impl PackageLayout {
     fn add_paths(&mut self, archive: &Archive, paths: PathsJson, python: Option<&PythonInfo>) -> Result<()> {
         let mut targets = BTreeSet::new();
         for entry in paths.paths {
-            let source = text(archive, &entry.relative_path)?;
-            let source = safe_path(&source).map_err(|error| archive.hostile(&error))?;
+            let source = installed_path(archive, &text(archive, &entry.relative_path)?)?;
             let target = match python {
                 Some(python) => text(archive, &python.get_python_noarch_target_path(Path::new(&source)))?,
                 None => source.clone(),
@@ -102,6 +100,8 @@ impl PackageLayout {
             if entry.path_type == PathType::Directory {
                 self.directories.insert(target);
             // Installers write entry points after the files, so a file of the same name is overwritten.
+            } else if target == "conda-meta" {
+                return Err(archive.hostile("it brings `conda-meta`, the folder of records, as a file"));
             } else if !self.entry_points.contains_key(&target) {
                 if !targets.insert(target.clone()) {
                     return Err(archive.hostile(&format!("two of its files are installed as `{target}`")));
@@ -253,6 +253,59 @@ fn deprecated_paths(archive: &Archive, info: &InfoFiles) -> Result<PathsJson> {
     .context(|| format!("cannot read what `{}` installs", archive.package))
 }
 
+/// A path at which a package may install something: below the prefix, and no whiteout (image-spec, layer.md), which
+/// would remove what lower layers have.
+fn installed_path(archive: &Archive, path: &str) -> Result<String> {
+    let path = safe_path(path).map_err(|error| archive.hostile(&error))?;
+    if path.is_empty() {
+        return Err(archive.hostile("it brings the prefix itself"));
+    }
+    if path.split('/').any(|part| part.starts_with(".wh.")) {
+        return Err(Error::user(format!("package `{}` is refused: it brings `{path}`", archive.package))
+            .hint("in an image layer, `.wh.NAME` stands for the removal of NAME: such a file cannot be in an image"));
+    }
+    Ok(path)
+}
+
 fn text(archive: &Archive, path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).ok_or_else(|| archive.hostile(&format!("`{}` is not UTF-8", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::archive::Format;
+    use super::*;
+
+    fn archive() -> Archive {
+        Archive { path: "bad-1-0.conda".into(), package: "bad-1-0".to_owned(), format: Format::Conda }
+    }
+
+    #[test]
+    fn what_would_remove_files_or_replace_the_prefix_is_refused() {
+        for path in [".wh.foo", "lib/.wh..wh..opq", ".wh.folder/x", "", "./"] {
+            let error = installed_path(&archive(), path).expect_err(path);
+            assert!(error.to_string().contains("`bad-1-0` is refused"), "{error}");
+        }
+        assert_eq!(installed_path(&archive(), "./lib/a.wh.b/wh.c").expect("is harmless"), "lib/a.wh.b/wh.c");
+    }
+
+    #[test]
+    fn the_folder_of_records_cannot_be_a_file() {
+        let mut layout = PackageLayout {
+            index: serde_json::from_str(r#"{"name": "bad", "version": "1", "build": "0", "build_number": 0}"#)
+                .expect("an index"),
+            files: BTreeMap::new(),
+            directories: BTreeSet::new(),
+            entry_points: BTreeMap::new(),
+        };
+        let paths = |kind: &str| -> PathsJson {
+            let text =
+                format!(r#"{{"paths_version": 1, "paths": [{{"_path": "conda-meta", "path_type": "{kind}"}}]}}"#);
+            serde_json::from_str(&text).expect("paths")
+        };
+        for kind in ["softlink", "hardlink"] {
+            assert!(layout.add_paths(&archive(), paths(kind), None).is_err(), "{kind}");
+        }
+        layout.add_paths(&archive(), paths("directory"), None).expect("is harmless");
+    }
 }
