@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lock::ActivationStep;
 
+/// The longest value of a variable with which Linux starts a program (MAX_ARG_STRLEN, execve(2)).
+const LONGEST_VALUE: usize = 128 << 10;
+
 /// The folder of the scripts that conda sources when it activates an environment.
 pub const ACTIVATE_FOLDER: &str = "etc/conda/activate.d/";
 /// The folder of JSON objects of variables that conda sets before that.
@@ -25,6 +28,10 @@ pub fn parse_script(file: &str, script: &str, placeholder: Option<&str>) -> Opti
 /// Reads an `env_vars.d` file: a JSON object of strings.
 pub fn parse_variables(file: &str, json: &[u8]) -> Option<Vec<ActivationStep>> {
     let variables: BTreeMap<String, String> = serde_json::from_slice(json).ok()?;
+    // What no environment can hold.
+    if variables.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
+        return None;
+    }
     let step = |(name, value): (String, String)| ActivationStep {
         file: file.to_owned(),
         name,
@@ -33,8 +40,9 @@ pub fn parse_variables(file: &str, json: &[u8]) -> Option<Vec<ActivationStep>> {
     Some(variables.into_iter().map(step).collect())
 }
 
-/// Fills a step's value: `$NAME` by the value of that variable, `$$` by a dollar.
-pub fn expand<'a>(template: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> String {
+/// Fills a step's value: `$NAME` by the value of that variable, `$$` by a dollar. Nothing when it becomes too long
+/// for any program to start with: a few lines that double a variable would fill all memory.
+pub fn expand<'a>(template: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
     let mut expanded = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('$') {
@@ -49,10 +57,13 @@ pub fn expand<'a>(template: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> S
             None => after.split_at(name_length(after)),
         };
         expanded.push_str(lookup(name).unwrap_or(""));
+        if expanded.len() > LONGEST_VALUE {
+            return None;
+        }
         rest = after;
     }
     expanded.push_str(rest);
-    expanded
+    (expanded.len() <= LONGEST_VALUE).then_some(expanded)
 }
 
 fn name_length(text: &str) -> usize {
@@ -185,6 +196,9 @@ impl Script<'_> {
             None => rest.split_at(name_length(rest)),
         };
         if let Some(value) = self.local.get(name) {
+            if word.len() + value.len() > LONGEST_VALUE {
+                return None;
+            }
             word.push_str(value);
         } else if name == "CONDA_PREFIX" || name == "PATH" || self.known.contains(name) {
             word.push_str(&format!("${{{name}}}"));
@@ -213,7 +227,8 @@ mod tests {
             [("CONDA_PREFIX".into(), "/prefix".into()), ("PATH".into(), "/bin".into())].into();
         let mut seen = Vec::new();
         for step in steps {
-            let value = step.value.map(|value| expand(&value, |name| variables.get(name).map(String::as_str)));
+            let lookup = |name: &str| variables.get(name).map(String::as_str);
+            let value = step.value.map(|value| expand(&value, lookup).expect("is short"));
             if let Some(value) = &value {
                 variables.insert(step.name.clone(), value.clone());
             }
@@ -262,7 +277,23 @@ mod tests {
     #[test]
     fn variables_of_json_are_literal() {
         let steps = parse_variables("etc/conda/env_vars.d/x.json", br#"{"A": "$HOME", "B": "b"}"#).expect("parses");
-        assert_eq!(steps[0].value.as_deref().map(|value| expand(value, |_| None)).as_deref(), Some("$HOME"));
-        assert!(parse_variables("x", b"[]").is_none());
+        assert_eq!(steps[0].value.as_deref().and_then(|value| expand(value, |_| None)).as_deref(), Some("$HOME"));
+        for wrong in [&b"[]"[..], br#"{"A=B": "c"}"#, br#"{"": "c"}"#, br#"{"A": "\u0000"}"#] {
+            assert!(parse_variables("x", wrong).is_none());
+        }
+    }
+
+    #[test]
+    fn variables_that_double_and_double_end() {
+        let doubling = |export: &str| format!("{export}A=aa\n") + &format!("{export}A=$A$A\n").repeat(60);
+        assert_eq!(parse_script("x.sh", &doubling(""), None), None);
+        let steps = parse_script("x.sh", &doubling("export "), None).expect("parses");
+        let mut value = String::new();
+        let fits = steps.iter().all(|step| {
+            let template = step.value.as_deref().expect("sets");
+            let next = expand(template, |_| Some(value.as_str()));
+            next.map(|next| value = next).is_some()
+        });
+        assert!(!fits && value.len() <= LONGEST_VALUE, "{}", value.len());
     }
 }

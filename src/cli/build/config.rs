@@ -9,7 +9,7 @@ use crate::lock::{ActivationStep, Lock};
 use crate::model::{BaseFacts, LAYOUT_VERSION, LayerBlob, User};
 use crate::pack::activation::{ACTIVATE_FOLDER, expand};
 use crate::pack::environment::{self, ENTRYPOINT, HOME};
-use crate::util::{Digest, Result};
+use crate::util::{Digest, Error, Result};
 
 /// The user of images whose base runs as root.
 const DEFAULT_USER: User = User { uid: 1000, gid: 0 };
@@ -23,7 +23,9 @@ pub fn user(options: &Options, lock: &Lock, base: &Base, world: &World) -> User 
     if named.is_empty() || named == "root" || named == "0" || named.starts_with("0:") || named.starts_with("root:") {
         return DEFAULT_USER;
     }
-    numeric(&named, &lock.base.facts).unwrap_or_else(|| {
+    // Root may have other names, too.
+    let found = numeric(&named, &lock.base.facts).map(|user| if user.uid == 0 { DEFAULT_USER } else { user });
+    found.unwrap_or_else(|| {
         world.reporter.warn(&format!(
             "the base's user `{named}` is not in its /etc/passwd: the image runs as {DEFAULT_USER} instead"
         ));
@@ -79,7 +81,7 @@ pub fn image(
         platform: &options.platform,
         base,
         layers: layers.collect(),
-        env: variables(options, lock, base, user),
+        env: variables(options, lock, base, user)?,
         path_prefix: vec![format!("{}/bin", parameters.prefix)],
         user,
         entrypoint: wishes.entrypoint.clone().or_else(|| {
@@ -109,7 +111,7 @@ fn with_ours(theirs: &BTreeMap<String, String>, lock: Digest) -> BTreeMap<String
 
 /// The variables of the activated environment: conda's own, `env_vars.d`, `variables:`, then what the activation
 /// scripts do, in conda's order; `--env` has the last word.
-fn variables(options: &Options, lock: &Lock, base: &Base, user: User) -> BTreeMap<String, String> {
+fn variables(options: &Options, lock: &Lock, base: &Base, user: User) -> Result<BTreeMap<String, String>> {
     let prefix = &options.parameters.prefix;
     let name = prefix.rsplit('/').next().unwrap_or(prefix);
     let mut variables = BTreeMap::from([
@@ -124,14 +126,14 @@ fn variables(options: &Options, lock: &Lock, base: &Base, user: User) -> BTreeMa
     // Stable: several steps of one file stay in their order.
     steps.sort_by(|a, b| a.file.cmp(&b.file));
     let (scripts, files): (Vec<_>, Vec<_>) = steps.into_iter().partition(|step| step.file.starts_with(ACTIVATE_FOLDER));
-    apply(&files, &mut variables, &path);
+    apply(&files, &mut variables, &path)?;
     variables.extend(lock.variables.clone());
-    apply(&scripts, &mut variables, &path);
+    apply(&scripts, &mut variables, &path)?;
     variables.extend(options.parameters.image.env.clone());
-    variables
+    Ok(variables)
 }
 
-fn apply(steps: &[&ActivationStep], variables: &mut BTreeMap<String, String>, path: &str) {
+fn apply(steps: &[&ActivationStep], variables: &mut BTreeMap<String, String>, path: &str) -> Result<()> {
     for step in steps {
         match &step.value {
             Some(template) => {
@@ -140,6 +142,10 @@ fn apply(steps: &[&ActivationStep], variables: &mut BTreeMap<String, String>, pa
                     (None, "PATH") => Some(path),
                     (None, _) => None,
                 });
+                let value = value.ok_or_else(|| {
+                    Error::user(format!("`{}` makes `{}` too long for any program to start", step.file, step.name))
+                        .hint("tell the maintainers of the package that brings it")
+                })?;
                 variables.insert(step.name.clone(), value);
             }
             None => {
@@ -147,6 +153,7 @@ fn apply(steps: &[&ActivationStep], variables: &mut BTreeMap<String, String>, pa
             }
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
