@@ -43,7 +43,6 @@ pub fn tar(lock: &Lock, target: &Target, user: User) -> Result<Vec<u8>> {
         files.insert(facts.resolve("etc/passwd"), (passwd, false));
     }
     let home = facts.resolve(HOME);
-
     let mut directories: BTreeSet<&str> = BTreeSet::from([home.as_str()]);
     for path in files.keys().chain([&home]) {
         // What the base has keeps the base's mode.
@@ -53,11 +52,11 @@ pub fn tar(lock: &Lock, target: &Target, user: User) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     for directory in directories {
         // The group may write into the home: arbitrary users are in group 0.
-        let mode = if directory == home { 0o775 } else { target.modes.directory() };
+        let mode = if directory == home { 0o775 } else { target.modes_at(directory).directory() };
         tarball::header(&mut out, directory, TarKind::Directory, mode, DIRECTORY_MTIME)?;
     }
     for (path, (content, executable)) in &files {
-        let mode = target.modes.file(*executable);
+        let mode = target.modes_at(path).file(*executable);
         tarball::file(&mut out, path, content.as_bytes(), mode, DIRECTORY_MTIME)?;
     }
     tarball::end(&mut out)?;
@@ -131,7 +130,54 @@ pub fn user_name(passwd: Option<&str>, user: User) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rattler_conda_types::Subdir;
+
+    use super::super::metadata::ModePolicy;
     use super::*;
+    use crate::lock::LockedBase;
+    use crate::model::BaseFacts;
+    use crate::util::Digest;
+
+    #[test]
+    fn the_group_may_write_to_the_environment_and_not_to_the_users_of_the_system() {
+        let digest = Digest::of("");
+        let lock = Lock {
+            inputs: digest,
+            subdir: Subdir::Linux64,
+            channels: Vec::new(),
+            virtual_packages: Vec::new(),
+            specs: Vec::new(),
+            variables: BTreeMap::new(),
+            base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default() },
+            packages: Vec::new(),
+        };
+        let target = Target {
+            prefix: "/opt/env".to_owned(),
+            root: "opt/env".to_owned(),
+            subdir: Subdir::Linux64,
+            python: None,
+            modes: ModePolicy { group_write: true },
+        };
+        let tar = tar(&lock, &target, User { uid: 1000, gid: 0 }).expect("writes");
+        let mut archive = ::tar::Archive::new(&tar[..]);
+        let modes = archive.entries().expect("reads").map(|entry| {
+            let entry = entry.expect("an entry");
+            let path = String::from_utf8(entry.path_bytes().into_owned()).expect("text");
+            (path, entry.header().mode().expect("a mode"))
+        });
+        let expected = [
+            ("etc/", 0o755),
+            ("home/", 0o755),
+            ("home/conda/", 0o775),
+            ("opt/", 0o755),
+            ("opt/env/", 0o775),
+            ("opt/env/conda-meta/", 0o775),
+            ("etc/passwd", 0o644),
+            ("opt/env/conda-meta/history", 0o664),
+        ]
+        .map(|(path, mode)| (path.to_owned(), mode));
+        assert_eq!(modes.collect::<Vec<_>>(), expected);
+    }
 
     #[test]
     fn a_passwd_line_is_added_only_when_the_user_is_unknown() {

@@ -40,6 +40,13 @@ impl Target {
     pub fn path(&self, target: &str) -> String {
         if self.root.is_empty() { target.to_owned() } else { format!("{}/{target}", self.root) }
     }
+
+    /// The modes at a path in the tar. `--group-write` is for the environment alone: whoever may write to
+    /// /etc/passwd, or rename it, can become root.
+    pub fn modes_at(&self, path: &str) -> ModePolicy {
+        let below = path.strip_prefix(&self.root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        ModePolicy { group_write: self.modes.group_write && below }
+    }
 }
 
 /// Writes one package's segment to `out`; `progress` advances by the bytes read of the archive.
