@@ -175,6 +175,9 @@ pub fn parse(text: &str, folder: &Path, subdir: Subdir) -> Result<Lock> {
         })
         .collect();
     packages.sort_by(|a, b| a.name().cmp(b.name()));
+    if let Some(twice) = packages.windows(2).find(|pair| pair[0].name() == pair[1].name()) {
+        return Err(Error::user(format!("it has the package `{}` twice", twice[0].name())));
+    }
     for package in &packages {
         package.sha256()?;
     }
@@ -201,4 +204,42 @@ fn virtual_package(text: &str) -> Result<GenericVirtualPackage> {
         version: version.parse::<Version>().map_err(|_| wrong())?,
         build_string: build.parse().map_err(|_| wrong())?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::BaseFacts;
+
+    fn package(version: &str) -> LockedPackage {
+        let file = format!("twice-{version}-0.conda");
+        let record = serde_json::json!({
+            "name": "twice", "version": version, "build": "0", "build_number": 0, "subdir": "linux-64",
+            "depends": [], "sha256": Digest::of(version).hex(), "fn": file,
+            "url": format!("https://channel.example/c/linux-64/{file}"), "channel": "https://channel.example/c",
+        });
+        LockedPackage { record: serde_json::from_value(record).expect("a record"), facts: PackageFacts::default() }
+    }
+
+    fn parsed(packages: Vec<LockedPackage>) -> Result<Lock> {
+        let digest = Digest::of("");
+        let lock = Lock {
+            inputs: digest,
+            subdir: Subdir::Linux64,
+            channels: vec!["https://channel.example/c".to_owned()],
+            virtual_packages: Vec::new(),
+            specs: Vec::new(),
+            variables: BTreeMap::new(),
+            base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default() },
+            packages,
+        };
+        parse(&render(&lock)?, Path::new("/"), Subdir::Linux64)
+    }
+
+    #[test]
+    fn a_name_stands_for_one_package() {
+        assert_eq!(parsed(vec![package("1")]).expect("parses").packages.len(), 1);
+        let error = parsed(vec![package("1"), package("2")]).expect_err("is ambiguous");
+        assert_eq!(error.to_string(), "it has the package `twice` twice");
+    }
 }

@@ -31,7 +31,11 @@ pub async fn obtain(options: &Options, spec: &Spec, world: &World) -> Result<(Lo
     let inputs = inputs(options, spec, &base)?;
     let current = |lock: &Lock| lock.inputs == inputs && lock.base.digest == base.digest;
     match old {
-        Some(lock) if options.args.frozen || current(&lock) => Ok((lock, base)),
+        Some(lock) if options.args.frozen => {
+            check_base(&path, &lock.base, &options.base, base.digest)?;
+            Ok((lock, base))
+        }
+        Some(lock) if current(&lock) => Ok((lock, base)),
         Some(_) if options.args.locked => Err(Error::user(format!(
             "the lock `{}` is stale: specs, channels, target or base have changed since it was made",
             path.display()
@@ -55,6 +59,20 @@ pub async fn obtain(options: &Options, spec: &Spec, world: &World) -> Result<(Lo
             Ok((new, base))
         }
     }
+}
+
+/// A frozen lock is used as it is, but never with another base: what it says of its files would be wrong.
+fn check_base(path: &std::path::Path, locked: &LockedBase, asked: &BaseRef, digest: Digest) -> Result<()> {
+    if locked.digest == digest {
+        return Ok(());
+    }
+    Err(Error::user(format!(
+        "the lock `{}` is for the base `{}` ({}), and `{asked}` is {digest}",
+        path.display(),
+        locked.reference,
+        locked.digest
+    ))
+    .hint(format!("choose `--base {}`, or build without `--frozen` to renew the lock", locked.reference)))
 }
 
 fn texts(spec: &Spec) -> Vec<String> {
@@ -224,5 +242,23 @@ fn tell_changes(old: &Lock, new: &Lock, world: &World) {
     }
     for (name, version) in before.iter().filter(|(name, _)| !after.contains_key(*name)) {
         world.reporter.notice(&format!("lock: - {name} {version}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::BaseFacts;
+
+    #[test]
+    fn a_frozen_lock_keeps_its_base() {
+        let digest = Digest::of("a");
+        let locked = LockedBase { reference: "host/a:1".to_owned(), digest, facts: BaseFacts::default() };
+        let check =
+            |asked: &str, digest| check_base("x.lock".as_ref(), &locked, &BaseRef::Registry(asked.to_owned()), digest);
+        check("host/a:1", digest).expect("is the same");
+        check("host/copy-of-a:1", digest).expect("is the same");
+        let error = check("host/b:1", Digest::of("b")).expect_err("is another");
+        assert!(error.to_string().contains("`host/a:1`") && error.to_string().contains("`host/b:1`"), "{error}");
     }
 }
