@@ -90,14 +90,30 @@ fn prepare(folder: &Path) -> Result<()> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if holds_something(folder) {
+                // Another build may have begun the layout just now.
+                if marker.exists() {
+                    return prepare(folder);
+                }
                 return Err(Error::user(format!("`{}` is neither empty nor an OCI image layout", folder.display()))
                     .hint("choose another folder with `--output oci:FOLDER`"));
             }
             fs::create_dir_all(folder)?;
             // First of all, so that a folder that an interrupted build leaves is known as a layout.
-            write_atomic(&marker, OCI_LAYOUT)
+            write_marker(&marker)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes the marker unless it is there: another build may have locked it since, and must not lose it.
+fn write_marker(marker: &Path) -> Result<()> {
+    let mut file = temporary_beside(marker)?;
+    file.write_all(OCI_LAYOUT).map_err(|error| named(marker, error))?;
+    match file.persist_noclobber(marker) {
+        Ok(_) => Ok(()),
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        // Not every file system can do it.
+        Err(error) => persist(error.file, marker),
     }
 }
 
@@ -199,6 +215,26 @@ mod tests {
         assert_eq!(tags(&untagged).len(), 4);
         assert_ne!(tags(&untagged)[1], after[1]);
         assert!(index_with(Some(json!({})), descriptor(&Blob::from_bytes("x", vec![])).expect("one"), None).is_err());
+    }
+
+    #[test]
+    fn builds_that_begin_a_layout_at_once_wait_for_each_other() {
+        for _ in 0..50 {
+            let parent = tempfile::tempdir().expect("a folder");
+            let folder = &parent.path().join("image");
+            let writing = &std::sync::Mutex::new(());
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(move || {
+                        prepare(folder).expect("makes or finds a layout");
+                        let marker = fs::File::open(folder.join("oci-layout")).expect("opens");
+                        lock(marker.file());
+                        let _alone = writing.try_lock().expect("only one writes");
+                        fs::create_dir_all(folder.join("blobs")).expect("makes");
+                    });
+                }
+            });
+        }
     }
 
     #[test]

@@ -75,11 +75,18 @@ pub fn remove_abandoned(path: &Path) {
 const YOUNG: Duration = Duration::from_secs(60);
 
 /// Writes a file so that nobody ever sees a part of it: into a temporary file beside it, synced, then renamed.
-/// A file that has these bytes already is left alone.
+/// A file that has these bytes already is left alone; a pipe or a device is written to as it is.
 ///
 /// # Errors
 /// Those of the file system, naming the path.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+        // A pipe or a device is written to, and never replaced.
+        return Ok(fs::OpenOptions::new().write(true).open(path)?.write_all(bytes)?);
+    }
+    // What a link leads to is replaced, not the link, which may be /dev/stdout.
+    let target = std::fs::canonicalize(path);
+    let path = target.as_deref().unwrap_or(path);
     if fs::metadata(path).is_ok_and(|metadata| metadata.len() == bytes.len() as u64)
         && fs::read(path).is_ok_and(|old| old == bytes)
     {
@@ -126,5 +133,26 @@ fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_and_devices_are_written_through() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "old").expect("writes");
+        std::os::unix::fs::symlink("file", &link).expect("links");
+        write_atomic(&link, b"new").expect("writes");
+        assert_eq!(fs::read(&file).expect("reads"), b"new");
+        assert!(fs::symlink_metadata(&link).expect("is there").is_symlink());
+
+        let null = folder.path().join("null");
+        std::os::unix::fs::symlink("/dev/null", &null).expect("links");
+        write_atomic(&null, b"gone").expect("writes");
+        assert!(fs::symlink_metadata(&null).expect("is there").is_symlink());
     }
 }
