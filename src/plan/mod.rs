@@ -103,7 +103,8 @@ impl Group {
         self.bytecode.extend(other.bytecode);
         self.bytecode.sort_unstable();
         self.companion |= other.companion;
-        self.size += other.size;
+        // Sizes are what a channel says.
+        self.size = self.size.saturating_add(other.size);
     }
 
     fn into_layers(self, lock: &Lock, inputs: &KeyInputs, layers: &mut Vec<PlannedLayer>) -> Result<()> {

@@ -184,7 +184,8 @@ impl Work {
             let compiles = layer.segments.iter().any(|segment| segment.kind == SegmentKind::Bytecode);
             (compiles, layer.archive_size)
         });
-        let total = queue.iter().map(|&index| self.plan.layers[index].archive_size).sum();
+        let sizes = queue.iter().map(|&index| self.plan.layers[index].archive_size);
+        let total = sizes.fold(0, u64::saturating_add);
         let progress = reporter.begin(Step::Pack, total);
         let count = queue.len();
         let packer = Packer::new(PackerOptions {

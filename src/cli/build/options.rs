@@ -183,8 +183,20 @@ fn prefix(text: &str) -> Result<String> {
             "holds `.`, `..`, a colon or white space, which programs in the environment cannot cope with",
         ));
     }
+    if text.contains(|char: char| char.is_whitespace() || char.is_control()) {
+        return Err(wrong("holds white space or a control character"));
+    }
+    if ENGINES_OWN.contains(&parts[0]) {
+        return Err(wrong("is in a folder that container engines put something else over"));
+    }
+    if parts.iter().any(|part| part.starts_with(".wh.")) {
+        return Err(wrong("holds `.wh.`, which stands for a removal in image layers"));
+    }
     Ok(format!("/{}", parts.join("/")))
 }
+
+/// Folders that container engines put something else over, or that must keep their own modes (`/tmp`).
+const ENGINES_OWN: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
 fn source_date_epoch() -> Result<Option<i64>> {
     let Some(text) = variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
@@ -284,7 +296,7 @@ mod tests {
     #[test]
     fn prefixes_are_absolute_folders() {
         assert_eq!(prefix("/opt//env/").expect("a prefix"), "/opt/env");
-        for wrong in ["opt/env", "/", "/opt/../env", "/opt/my env", "/a:b"] {
+        for wrong in ["opt/env", "/", "/opt/../env", "/opt/my env", "/a:b", "/a\tb", "/tmp/env", "/proc", "/a/.wh.b"] {
             assert!(prefix(wrong).is_err(), "{wrong}");
         }
     }

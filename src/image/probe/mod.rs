@@ -84,7 +84,7 @@ fn scan(path: &Path, digest: &Digest, diff_id: &DiffId) -> Result<Layer> {
             let mut entry = entry?;
             let Ok(path) = String::from_utf8(entry.path_bytes().into_owned()) else { continue };
             let Some(path) = tree::normalise(&path) else { continue };
-            if layer.hide(&path) {
+            if layer.hide(&path)? {
                 continue;
             }
             let kind = match entry.header().entry_type() {

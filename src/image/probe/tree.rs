@@ -69,9 +69,9 @@ fn depth(path: &str) -> usize {
 
 impl Layer {
     /// Takes note of a whiteout; tells whether the path is one.
-    pub fn hide(&mut self, path: &str) -> bool {
+    pub fn hide(&mut self, path: &str) -> Result<bool> {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let Some(hidden) = name.strip_prefix(".wh.") else { return false };
+        let Some(hidden) = name.strip_prefix(".wh.") else { return Ok(false) };
         if name == ".wh..wh..opq" {
             if depth(folder) <= HIDING_DEPTH {
                 self.hidden.contents.insert(folder.to_owned());
@@ -79,7 +79,7 @@ impl Layer {
         } else if !hidden.starts_with(".wh.") && depth(path) <= HIDING_DEPTH {
             self.hidden.paths.insert(if folder.is_empty() { hidden.to_owned() } else { format!("{folder}/{hidden}") });
         }
-        true
+        self.check_size().map(|()| true)
     }
 
     /// Takes note of an entry; the later of two with the same path counts.
@@ -92,7 +92,12 @@ impl Layer {
         if depth(&path) <= DEPTH || glibc::is_library(&path) {
             self.entries.insert(path, kind);
         }
-        if self.entries.len() > ENTRIES {
+        self.check_size()
+    }
+
+    fn check_size(&self) -> Result<()> {
+        let hidden = self.hidden.paths.len() + self.hidden.contents.len();
+        if self.entries.len() + self.implied.len() + hidden > ENTRIES {
             return Err(Error::user(format!("a layer has more than {ENTRIES} entries near its root")));
         }
         Ok(())
@@ -227,7 +232,7 @@ mod tests {
             let mut layer = Layer::default();
             for (path, kind) in *entries {
                 let path = normalise(path).expect("a path");
-                if !layer.hide(&path) {
+                if !layer.hide(&path).expect("few entries") {
                     layer.add(path, kind.clone()).expect("few entries");
                 }
             }
@@ -304,6 +309,16 @@ mod tests {
         assert_eq!(facts(&[lower, &[("lib/libc.so.6", new)]]).glibc.as_deref(), Some("2.36"));
         // And a whiteout two layers up hides too.
         assert_eq!(facts(&[lower, &[("lib/.wh.libc.so.6", file())], &[]]).glibc, None);
+    }
+
+    #[test]
+    fn a_layer_cannot_fill_the_memory() {
+        let mut layer = Layer::default();
+        let mut names = (0..=ENTRIES).map(|number| number.to_string());
+        assert!(names.any(|name| layer.hide(&format!(".wh.{name}")).is_err()));
+        let mut layer = Layer::default();
+        let mut names = (0..=ENTRIES).map(|number| number.to_string());
+        assert!(names.any(|name| layer.add(format!("{name}/b/c/d"), file()).is_err()));
     }
 
     #[test]
