@@ -33,7 +33,10 @@ pub fn main() -> ExitCode {
         }
     };
     install_panic_message();
-    let style = ProgressStyle::choose(cli.global.progress, std::io::stderr().is_terminal());
+    // Bars and log lines would write over each other.
+    let bars = std::io::stderr().is_terminal() && cli.global.verbose == 0;
+    let style = ProgressStyle::choose(cli.global.progress, bars);
+    log_details(cli.global.verbose);
     let reporter = progress::reporter(style, &cli.global);
     match run(cli, &reporter) {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +61,22 @@ fn run(cli: Cli, reporter: &SharedReporter) -> Result<()> {
     // Threads that still pack for an ended build must not hold up the exit.
     runtime.shutdown_background();
     result
+}
+
+/// Writes what our own code traces to standard error. Nobody else's: an HTTP library logs whole URLs, and these may
+/// hold a secret.
+fn log_details(verbose: u8) {
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    let level = match verbose {
+        0 => return,
+        1 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).without_time();
+    // Only a second subscriber could be refused.
+    let _ = tracing_subscriber::registry().with(lines).with(Targets::new().with_target("condaimg", level)).try_init();
 }
 
 async fn dispatch(command: Command, global: Global, reporter: &SharedReporter) -> Result<()> {

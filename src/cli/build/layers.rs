@@ -74,6 +74,10 @@ pub async fn make(
     let plan = planned(lock, options, &target)?;
     let known: Vec<Option<LayerDigests>> =
         plan.layers.iter().map(|layer| known(&world.store, &layer.key, options.args.no_cache)).collect();
+    for (layer, known) in plan.layers.iter().zip(&known) {
+        let packages: Vec<&str> = layer.packages().map(|index| lock.packages[index].name()).collect();
+        tracing::debug!(layer = layer.name, tier = layer.tier, key = %layer.key, known = known.is_some(), ?packages, "planned");
+    }
     let archives = archives(lock, &plan, &known, options, spec, world).await?;
     let work = Work {
         lock: Arc::clone(lock),
