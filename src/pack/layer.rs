@@ -71,7 +71,8 @@ impl<'a> Packer<'a> {
                 SegmentKind::Bytecode => {
                     let python = self.options.target.python.as_ref();
                     let sources = python.map(|python| bytecode::sources(&layout, python)).unwrap_or_default();
-                    paths.extend(sources.into_iter().map(|source| source.pyc));
+                    let made = sources.into_iter().filter(|source| !package.facts.leaves_out(&source.module));
+                    paths.extend(made.map(|source| source.pyc));
                 }
             }
             layouts.insert(segment.package, layout);
