@@ -169,6 +169,12 @@ pub fn archive_digest(record: &RepoDataRecord) -> Result<Digest> {
     Ok(Digest::from_bytes(sha256.into()))
 }
 
+/// The name in a dependency as index.json writes it: `numpy >=1.8`, or `numpy>=1.8` in old packages.
+fn name_in(spec: &str) -> &str {
+    let end = spec.find(|char: char| !char.is_ascii_alphanumeric() && !"_-.".contains(char)).unwrap_or(spec.len());
+    &spec[..end]
+}
+
 impl Lock {
     /// The package with this normalised name.
     pub fn package(&self, name: &str) -> Option<&LockedPackage> {
@@ -183,7 +189,7 @@ impl Lock {
             let Some(package) = self.package(name) else { continue };
             if found.insert(package.name()) {
                 let depends = &package.record.package_record.depends;
-                pending.extend(depends.iter().filter_map(|spec| spec.split_whitespace().next()));
+                pending.extend(depends.iter().map(|spec| name_in(spec)));
             }
         }
         found

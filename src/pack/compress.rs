@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::model::Compression;
@@ -31,7 +31,7 @@ fn chunk_size(compression: Compression) -> usize {
 pub fn codec_id(compression: Compression) -> String {
     match compression {
         Compression::Gzip(level) => format!("gzip:{level}/libdeflate-1.26.1/{GZIP_CHUNK}"),
-        Compression::Zstd(level) => format!("zstd:{level}/zstd-0.14.4/{ZSTD_CHUNK}"),
+        Compression::Zstd(level) => format!("zstd:{level}/zstd-1.5.7/{ZSTD_CHUNK}"),
     }
 }
 
@@ -56,6 +56,8 @@ pub struct Compressors {
     queue: Option<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
     permits: Arc<Permits>,
+    /// Buffers that no chunk is in; there are never more than permits and layers.
+    spare: Mutex<Vec<Buffers>>,
 }
 
 impl Compressors {
@@ -79,7 +81,7 @@ impl Compressors {
         }
         // Enough chunks in flight that no thread waits: one being compressed and one waiting for each.
         let permits = Arc::new(Permits::new(2 * jobs + 2));
-        Ok(Self { compression, queue: Some(queue), threads, permits })
+        Ok(Self { compression, queue: Some(queue), threads, permits, spare: Mutex::default() })
     }
 
     /// Begins a layer that is written to `blob`.
@@ -88,10 +90,15 @@ impl Compressors {
             compressors: self,
             buffers: Buffers::default(),
             in_flight: VecDeque::new(),
-            spare: Vec::new(),
             diff: Hasher::default(),
             blob,
         }
+    }
+}
+
+impl Compressors {
+    fn spare(&self) -> MutexGuard<'_, Vec<Buffers>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -164,7 +171,6 @@ pub struct LayerWriter<'a> {
     compressors: &'a Compressors,
     buffers: Buffers,
     in_flight: VecDeque<Receiver<Answer>>,
-    spare: Vec<Buffers>,
     diff: Hasher,
     blob: BlobWriter,
 }
@@ -215,7 +221,7 @@ impl LayerWriter<'_> {
             }
             self.receive()?;
         }
-        let next = self.spare.pop().unwrap_or_default();
+        let next = self.compressors.spare().pop().unwrap_or_default();
         let buffers = std::mem::replace(&mut self.buffers, next);
         let (reply, answer) = sync_channel(1);
         let queue = self.compressors.queue.as_ref().ok_or_else(|| io::Error::other("the compressors have ended"))?;
@@ -230,7 +236,7 @@ impl LayerWriter<'_> {
         let (mut buffers, size) = answer.map_err(|_| io::Error::other("a compressor ended early"))?;
         self.blob.write_all(&buffers.output[..size?])?;
         buffers.input.clear();
-        self.spare.push(buffers);
+        self.compressors.spare().push(buffers);
         Ok(())
     }
 }
@@ -337,6 +343,23 @@ mod tests {
             assert_eq!(one.diff_id, DiffId(Digest::of(&plain)));
             assert_eq!(one.digest, Digest::of(&bytes));
         }
+    }
+
+    #[test]
+    fn keys_name_the_libraries_that_are_linked() {
+        let lock = include_str!("../../Cargo.lock");
+        let version = |name: &str| {
+            let (_, rest) = lock.split_once(&format!("name = \"{name}\"\nversion = \"")).expect("is locked");
+            rest.split('"').next().expect("a version").to_owned()
+        };
+        let (_, zstd) =
+            version("zstd-sys").split_once("+zstd.").map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a zstd");
+        assert!(
+            codec_id(Compression::Zstd(3)).contains(&format!("/zstd-{zstd}/")),
+            "raise LAYOUT_VERSION: zstd is {zstd}"
+        );
+        let deflate = version("libdeflater");
+        assert!(codec_id(Compression::Gzip(1)).contains(&format!("/libdeflate-{deflate}/")), "raise LAYOUT_VERSION");
     }
 
     #[test]

@@ -128,7 +128,8 @@ impl<'a> Packer<'a> {
             }
         }
         for directory in directories {
-            tarball::header(writer, directory, TarKind::Directory, target.modes.directory(), DIRECTORY_MTIME)?;
+            let mode = target.modes_at(&directory).directory();
+            tarball::header(writer, directory, TarKind::Directory, mode, DIRECTORY_MTIME)?;
         }
         writer.end_segment()?;
         Ok(())

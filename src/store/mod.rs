@@ -12,6 +12,7 @@
 //! ```
 
 use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -118,7 +119,10 @@ impl Store {
     /// When no file can be made in the store.
     pub fn temporary(&self) -> Result<tempfile::NamedTempFile> {
         let folder = self.scratch();
-        files::unfinished(|| tempfile::NamedTempFile::new_in(&folder)).map_err(|error| named(&folder, error))
+        // Cut down by the process's umask, as any new file is: a cache may be shared by several users.
+        let mode = std::fs::Permissions::from_mode(0o666);
+        files::unfinished(|| tempfile::Builder::new().permissions(mode).tempfile_in(&folder))
+            .map_err(|error| named(&folder, error))
     }
 
     /// Reads what is known under a key; nothing when there is no record or it cannot be read.
