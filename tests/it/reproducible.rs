@@ -178,7 +178,7 @@ const GOLDEN: [Golden; 2] = [
     Golden {
         compression: "zstd:3",
         layers: "sha256:37512a0e9b2e719b5973c985be75db2e3487229da73cfa56e8f28936aaa63a7e",
-        manifest: "sha256:42258c1798cf9ae07236b7adb450672ef144e8a5a293fcafd065c9c7930e7830",
+        manifest: "sha256:5f45ef09b4b0a74465a4cae609ba180ecb27a1553d088874194942d4a10a4251",
     },
 ];
 

@@ -126,7 +126,7 @@ fn metadata_that_is_broken_or_lies_is_refused() {
         (good.clone().without_info("paths.json").without_info("files"), damaged, "it holds no `info/paths.json`"),
         (good.clone().old_metadata().info("files", "share/none\n"), damaged, "`share/none` is listed but not there"),
         (paths(json!([path("share/none")])), damaged, "`share/none` is listed but not there"),
-        (paths(json!([path("")])), damaged, "listed but not there"),
+        (paths(json!([path("")])), refused, "it brings the prefix itself"),
         (good.clone().directory("share/d").listed_too(), damaged, "`share/d` is listed but not there"),
         (paths(json!([path("/etc/passwd")])), refused, "`/etc/passwd` is an absolute path"),
         (paths(json!([path("../x")])), refused, "`../x` climbs with `..`"),
