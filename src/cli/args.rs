@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::registry::{Reference, RegistryOptions};
+
 /// Builds layered, reproducible OCI images from conda environments, without Docker, root or a daemon.
 #[derive(Debug, Parser)]
 #[command(name = "condaimg", version, max_term_width = 110, arg_required_else_help = true)]
@@ -82,6 +84,36 @@ pub enum BytecodeArg {
     Off,
 }
 
+/// How registries are spoken to: the same for every command that does.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RegistryArgs {
+    /// Talk to this registry host over plain http (loopback needs no consent)
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "CONDAIMG_INSECURE_REGISTRY",
+        value_delimiter = ',',
+        help_heading = "Registries"
+    )]
+    pub insecure_registry: Vec<String>,
+    /// Trust the certificate authorities in this PEM file when talking to registries
+    #[arg(long, value_name = "FILE", env = "CONDAIMG_REGISTRY_CA", help_heading = "Registries")]
+    pub registry_ca: Vec<PathBuf>,
+}
+
+impl RegistryArgs {
+    /// The client's options. `targets` are the references that are written to: the password of the environment is for
+    /// their registries.
+    pub fn options<'a>(&self, targets: impl IntoIterator<Item = &'a Reference>) -> RegistryOptions {
+        RegistryOptions {
+            login_hosts: targets.into_iter().map(|target| target.registry().to_owned()).collect(),
+            insecure: self.insecure_registry.clone(),
+            ca_files: self.registry_ca.clone(),
+            ..RegistryOptions::default()
+        }
+    }
+}
+
 /// Flags of `build`.
 #[derive(Debug, Clone, Args)]
 pub struct BuildArgs {
@@ -115,18 +147,8 @@ pub struct BuildArgs {
     /// Write the manifest's digest
     #[arg(long, value_name = "FILE", env = "CONDAIMG_DIGEST_FILE", help_heading = "Output")]
     pub digest_file: Option<PathBuf>,
-    /// Talk to this registry host over plain http (loopback needs no consent)
-    #[arg(
-        long,
-        value_name = "HOST",
-        env = "CONDAIMG_INSECURE_REGISTRY",
-        value_delimiter = ',',
-        help_heading = "Output"
-    )]
-    pub insecure_registry: Vec<String>,
-    /// Trust the certificate authorities in this PEM file when talking to registries
-    #[arg(long, value_name = "FILE", env = "CONDAIMG_REGISTRY_CA", help_heading = "Output")]
-    pub registry_ca: Vec<PathBuf>,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
 
     /// What the image stands on: REF, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, rootfs:TAR_OR_DIR or
     /// scratch

@@ -5,6 +5,7 @@ mod args;
 mod build;
 mod progress;
 mod summary;
+mod world;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::World;
 use super::options::Options;
+use crate::cli::world::World;
 use crate::image::{self, Assembly, Base, Image};
 use crate::lock::{ActivationStep, Lock};
 use crate::model::{BaseFacts, LAYOUT_VERSION, LayerBlob, User};

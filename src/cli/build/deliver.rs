@@ -8,9 +8,9 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
-use super::World;
 use super::options::{Options, Output};
 use crate::cli::progress::human;
+use crate::cli::world::World;
 use crate::image::{self, Image};
 use crate::model::{Blob, LayerBlob};
 use crate::registry::{Reference, Registry, Sent};

@@ -9,9 +9,9 @@ use std::sync::PoisonError;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::World;
 use super::locking;
 use super::options::Options;
+use crate::cli::world::World;
 use crate::lock::Lock;
 use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
 use crate::pack::{

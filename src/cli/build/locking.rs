@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use rattler::install::PythonInfo;
 use rattler_conda_types::{RepoDataRecord, Subdir};
 
-use super::World;
 use super::options::{Options, default_lock, priority_name};
 use crate::cli::args::PriorityArg;
+use crate::cli::world::World;
 use crate::image::{self, Base};
 use crate::lock::{self, Inputs, Lock, LockedBase};
 use crate::model::BaseRef;

@@ -6,35 +6,22 @@ mod layers;
 mod locking;
 mod options;
 
-use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
 use std::sync::Arc;
-
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 
 use super::args::{BuildArgs, Global};
 use super::summary::{LayerRow, Metadata, table};
-use crate::image::{Base, Fetch, Fetched, Image};
+use super::world::World;
+use crate::image::{Base, Image};
 use crate::lock;
 use crate::model::LayerBlob;
-use crate::registry::{Registry, RegistryOptions};
+use crate::registry::Registry;
 use crate::spec;
 use crate::store::Store;
-use crate::util::error::ResultExt as _;
 use crate::util::report::SharedReporter;
 use crate::util::{Digest, Error, Result, files};
 use deliver::{Delivered, Pusher};
 use layers::MadeLayer;
 use options::Options;
-
-/// What a build reaches beyond its options.
-pub(super) struct World {
-    store: Store,
-    registry: Registry,
-    reporter: SharedReporter,
-    offline: bool,
-}
 
 /// Runs the command.
 ///
@@ -48,12 +35,7 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     }
     let world = World {
         store: Store::open(&options.cache_dir)?,
-        registry: Registry::new(RegistryOptions {
-            login_hosts: options.tags.iter().map(|tag| tag.registry().to_owned()).collect(),
-            insecure: options.args.insecure_registry.clone(),
-            ca_files: options.args.registry_ca.clone(),
-            ..RegistryOptions::default()
-        })?,
+        registry: Registry::new(options.args.registry.options(&options.tags))?,
         reporter,
         offline: options.args.offline,
     };
@@ -161,62 +143,4 @@ fn rows(base: &Base, made: Vec<MadeLayer>) -> Vec<LayerRow> {
     let base = base.layers.iter().map(|layer| row(layer, "base", Vec::new(), false));
     let ours = made.into_iter().map(|made| row(&made.layer, &made.layer.name, made.packages, made.new));
     base.chain(ours).collect()
-}
-
-impl World {
-    /// A manifest by digest may be in the store already: bases are pinned.
-    fn stored_manifest(&self, reference: &str) -> Option<Fetched> {
-        let digest: Digest = reference.split_once('@')?.1.parse().ok()?;
-        let bytes = std::fs::File::open(self.store.blob(&digest)).ok().and_then(|file| {
-            let mut bytes = Vec::new();
-            // A layer may have this digest, too: only as much as a manifest may have.
-            file.take(8 << 20).read_to_end(&mut bytes).ok().map(|_| bytes)
-        })?;
-        if Digest::of(&bytes) != digest {
-            return None;
-        }
-        let media_type =
-            serde_json::from_slice::<serde_json::Value>(&bytes).ok()?.get("mediaType")?.as_str()?.to_owned();
-        Some(Fetched { bytes, digest, media_type })
-    }
-
-    fn refuse_offline(&self, reference: &str) -> Result<()> {
-        if !self.offline {
-            return Ok(());
-        }
-        Err(Error::user(format!("`{reference}` is in a registry, and the network may not be used"))
-            .hint("leave out `--offline`, or give the base as `oci:FOLDER`"))
-    }
-}
-
-impl Fetch for World {
-    fn manifest<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Fetched>> {
-        async move {
-            if let Some(stored) = self.stored_manifest(reference) {
-                return Ok(stored);
-            }
-            self.refuse_offline(reference)?;
-            let fetched = self.registry.manifest(&Registry::parse(reference)?).await?;
-            let mut blob = self.store.new_blob()?;
-            blob.write_all(&fetched.bytes)?;
-            blob.finish(Some(&fetched.digest))?;
-            Ok(Fetched { bytes: fetched.bytes.to_vec(), digest: fetched.digest, media_type: fetched.media_type })
-        }
-        .boxed()
-    }
-
-    fn blob<'a>(&'a self, reference: &'a str, digest: &'a Digest, size: u64) -> BoxFuture<'a, Result<PathBuf>> {
-        async move {
-            if self.store.has_blob(digest, size) {
-                return Ok(self.store.blob(digest));
-            }
-            self.refuse_offline(reference)?;
-            let reference = Registry::parse(reference)?;
-            self.registry
-                .fetch_blob(&reference, digest, size, &self.store)
-                .await
-                .context(|| format!("cannot fetch {digest} of `{reference}`"))
-        }
-        .boxed()
-    }
 }

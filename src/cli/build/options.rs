@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use crate::cli::args::{BuildArgs, BytecodeArg, Global, PriorityArg};
+use crate::cli::world::cache_dir;
 use crate::model::{BaseRef, Compression, ImageOptions, Parameters, Platform};
 use crate::plan::{MAX_LAYERS, MIN_LAYERS, Policy};
 use crate::registry::{Reference, Registry};
@@ -204,17 +205,6 @@ fn source_date_epoch() -> Result<Option<i64>> {
         Error::usage(format!("SOURCE_DATE_EPOCH is `{text}`")).hint("it is a number of seconds since 1970")
     })?;
     Ok(Some(seconds))
-}
-
-fn cache_dir(global: &Global) -> Result<PathBuf> {
-    if let Some(folder) = &global.cache_dir {
-        return Ok(folder.clone());
-    }
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
-    absolute("XDG_CACHE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-        .map(|folder| folder.join("condaimg"))
-        .ok_or_else(|| Error::usage("there is no HOME to keep a cache in").hint("set `--cache-dir`"))
 }
 
 fn jobs(asked: Option<usize>) -> Result<usize> {

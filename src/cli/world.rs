@@ -1,0 +1,100 @@
+//! What the commands reach beyond their arguments: the store, the registries, the reporter.
+
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::args::Global;
+use crate::image::{Fetch, Fetched};
+use crate::registry::Registry;
+use crate::store::Store;
+use crate::util::error::ResultExt as _;
+use crate::util::report::SharedReporter;
+use crate::util::{Digest, Error, Result};
+
+/// What a command reaches beyond its arguments.
+pub struct World {
+    /// The local store.
+    pub store: Store,
+    /// The client for all registries.
+    pub registry: Registry,
+    /// Takes what there is to tell.
+    pub reporter: SharedReporter,
+    /// Whether the network may not be used.
+    pub offline: bool,
+}
+
+impl World {
+    /// A manifest by digest may be in the store already: bases are pinned.
+    fn stored_manifest(&self, reference: &str) -> Option<Fetched> {
+        let digest: Digest = reference.split_once('@')?.1.parse().ok()?;
+        let bytes = std::fs::File::open(self.store.blob(&digest)).ok().and_then(|file| {
+            let mut bytes = Vec::new();
+            // A layer may have this digest, too: only as much as a manifest may have.
+            file.take(8 << 20).read_to_end(&mut bytes).ok().map(|_| bytes)
+        })?;
+        if Digest::of(&bytes) != digest {
+            return None;
+        }
+        let media_type =
+            serde_json::from_slice::<serde_json::Value>(&bytes).ok()?.get("mediaType")?.as_str()?.to_owned();
+        Some(Fetched { bytes, digest, media_type })
+    }
+
+    fn refuse_offline(&self, reference: &str) -> Result<()> {
+        if !self.offline {
+            return Ok(());
+        }
+        Err(Error::user(format!("`{reference}` is in a registry, and the network may not be used"))
+            .hint("leave out `--offline`, or give the base as `oci:FOLDER`"))
+    }
+}
+
+impl Fetch for World {
+    fn manifest<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Fetched>> {
+        async move {
+            if let Some(stored) = self.stored_manifest(reference) {
+                return Ok(stored);
+            }
+            self.refuse_offline(reference)?;
+            let fetched = self.registry.manifest(&Registry::parse(reference)?).await?;
+            let mut blob = self.store.new_blob()?;
+            blob.write_all(&fetched.bytes)?;
+            blob.finish(Some(&fetched.digest))?;
+            Ok(Fetched { bytes: fetched.bytes.to_vec(), digest: fetched.digest, media_type: fetched.media_type })
+        }
+        .boxed()
+    }
+
+    fn blob<'a>(&'a self, reference: &'a str, digest: &'a Digest, size: u64) -> BoxFuture<'a, Result<PathBuf>> {
+        async move {
+            if self.store.has_blob(digest, size) {
+                return Ok(self.store.blob(digest));
+            }
+            self.refuse_offline(reference)?;
+            let reference = Registry::parse(reference)?;
+            self.registry
+                .fetch_blob(&reference, digest, size, &self.store)
+                .await
+                .context(|| format!("cannot fetch {digest} of `{reference}`"))
+        }
+        .boxed()
+    }
+}
+
+/// The store's folder: the flag, else the user's cache folder.
+///
+/// # Errors
+/// When there is neither.
+pub fn cache_dir(global: &Global) -> Result<PathBuf> {
+    if let Some(folder) = &global.cache_dir {
+        return Ok(folder.clone());
+    }
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .map(|folder| folder.join("condaimg"))
+        .ok_or_else(|| Error::usage("there is no HOME to keep a cache in").hint("set `--cache-dir`"))
+}
