@@ -18,6 +18,7 @@ pub mod pack;
 pub mod plan;
 pub mod registry;
 pub mod resolve;
+pub mod ship;
 pub mod spec;
 pub mod store;
 pub mod util;

@@ -7,6 +7,19 @@ use crate::model::Blob;
 use crate::util::json::canonical;
 use crate::util::{Error, Result};
 
+/// The documents of an image of one platform or several, in the order in which registries take them: the manifests,
+/// then the index when there are several. The last one is what a tag stands for.
+///
+/// # Errors
+/// When a platform is there twice.
+pub fn documents(images: &[Image]) -> Result<Vec<Blob>> {
+    let mut documents: Vec<Blob> = images.iter().map(|image| image.manifest.clone()).collect();
+    if images.len() > 1 {
+        documents.push(image_index(images)?);
+    }
+    Ok(documents)
+}
+
 /// The index of an image's platforms, sorted by platform. One platform alone needs none: a plain manifest is
 /// what every registry and service takes.
 ///

@@ -31,7 +31,7 @@ pub use base::{Base, open};
 pub use docker_archive::write_docker_archive;
 pub use environment::path;
 pub use fetch::{Fetch, Fetched, Offline};
-pub use index::image_index;
+pub use index::{documents, image_index};
 pub use layout::write_layout;
 pub use localise::localise;
 pub use output::Written;

@@ -41,6 +41,8 @@ pub enum RecordKind {
     Facts,
     /// Base image → base facts.
     Base,
+    /// Blob → repositories that have it.
+    Places,
 }
 
 impl RecordKind {
@@ -49,6 +51,7 @@ impl RecordKind {
             Self::Layer => "layers",
             Self::Facts => "facts",
             Self::Base => "bases",
+            Self::Places => "places",
         }
     }
 }

@@ -69,7 +69,7 @@ pub async fn make(
     target: Target,
     user: User,
     world: &World,
-    ready: UnboundedSender<LayerBlob>,
+    ready: UnboundedSender<Blob>,
 ) -> Result<Vec<MadeLayer>> {
     let plan = planned(lock, options, &target)?;
     let known: Vec<Option<LayerDigests>> =
@@ -146,7 +146,7 @@ struct Work {
     store: Store,
     compression: Compression,
     jobs: usize,
-    ready: UnboundedSender<LayerBlob>,
+    ready: UnboundedSender<Blob>,
 }
 
 impl Work {
@@ -245,7 +245,7 @@ impl Work {
 
     fn hand_on(&self, layer: &LayerBlob) {
         // Nobody listens when the build has failed meanwhile, or does not push.
-        let _ = self.ready.send(layer.clone());
+        let _ = self.ready.send(layer.blob.clone());
     }
 
     fn layer_blob(&self, planned: &PlannedLayer, digests: &LayerDigests) -> LayerBlob {

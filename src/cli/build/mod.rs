@@ -11,15 +11,15 @@ use std::sync::Arc;
 use super::args::{BuildArgs, Global};
 use super::summary::{LayerRow, Metadata, table};
 use super::world::World;
-use crate::image::{Base, Image};
+use crate::image::{self, Base, Image};
 use crate::lock;
 use crate::model::LayerBlob;
 use crate::registry::Registry;
+use crate::ship::{Delivered, Pusher};
 use crate::spec;
 use crate::store::Store;
-use crate::util::report::SharedReporter;
+use crate::util::report::{SharedReporter, Step};
 use crate::util::{Digest, Error, Result, files};
-use deliver::{Delivered, Pusher};
 use layers::MadeLayer;
 use options::Options;
 
@@ -50,11 +50,16 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     let user = config::user(&options, &lock, &base, &world);
     config::check_entrypoint(&options, &lock, &world);
     let (ready, packed) = tokio::sync::mpsc::unbounded_channel();
+    for layer in &base.layers {
+        // The receiver lives as long as this function.
+        let _ = ready.send(layer.blob.clone());
+    }
     let making = layers::make(&lock, &options, &spec, target, user, &world, ready);
     let (made, pusher) = if options.args.push {
-        let pushing = Pusher::new(&options.tags, &world).layers(base.layers.clone(), packed);
+        let progress = Arc::from(world.reporter.begin(Step::Push, 0));
+        let pushing = Pusher::new(&world.registry, &world.store, &options.tags, Arc::clone(&progress)).receive(packed);
         let (made, pusher) = both(making, pushing).await?;
-        (made, Some(pusher))
+        (made, Some((pusher, progress)))
     } else {
         drop(packed);
         (making.await?, None)
@@ -62,11 +67,13 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
 
     let mut image =
         config::image(&options, &lock, lock_digest, &base, made.iter().map(|layer| layer.layer.clone()), user)?;
-    let delivered = match pusher {
-        Some(pusher) => pusher.finish(&image, &options.tags).await?,
-        None => Delivered::default(),
-    };
-    deliver::write(&options, &mut image, &world).await?;
+    let mut delivered = Delivered::default();
+    if let Some((mut pusher, progress)) = pusher {
+        pusher.begin(image.config.clone());
+        delivered = pusher.finish(&image::documents(std::slice::from_ref(&image))?).await?;
+        progress.finish(&deliver::summary(&delivered));
+    }
+    deliver::write(&options, std::slice::from_mut(&mut image), &world).await?;
     conclude(&options, &image, &base, made, &delivered, lock_digest, &world)
 }
 
