@@ -14,6 +14,8 @@ pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub(super) const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// A Zstandard layer.
 pub(super) const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// The config of an artifact that has none (image-spec, manifest.md).
+pub(super) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";

@@ -9,6 +9,7 @@
 //! ```
 
 mod archive;
+mod artifact;
 mod assemble;
 mod base;
 mod codec;
@@ -26,6 +27,7 @@ mod output;
 mod probe;
 
 pub use archive::write_oci_archive;
+pub use artifact::{Artifact, ArtifactFile, artifact};
 pub use assemble::{Assembly, Image, assemble};
 pub use base::{Base, open};
 pub use docker_archive::write_docker_archive;

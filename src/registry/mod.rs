@@ -17,6 +17,8 @@ mod credentials;
 mod location;
 mod manifests;
 mod reference;
+mod referrers;
+mod refusals;
 mod retry;
 mod self_signed;
 mod tls;
@@ -36,6 +38,7 @@ pub use tls::install_tls_provider;
 use crate::util::Result;
 use auth::Authenticator;
 use credentials::Credentials;
+use referrers::Turns;
 use tls::Clients;
 use transport::Transport;
 use wire::Wire;
@@ -94,6 +97,7 @@ pub struct Registry {
 struct Inner {
     transport: Transport,
     policy: RetryPolicy,
+    turns: Turns,
 }
 
 impl Registry {
@@ -105,7 +109,7 @@ impl Registry {
         let credentials = Credentials::new(options.login, &options.login_hosts, options.auth_files);
         let wire = Wire::new(Clients::new(&options.ca_files)?);
         let transport = Transport::new(wire, Authenticator::new(credentials), options.insecure);
-        Ok(Self { inner: Arc::new(Inner { transport, policy: options.retry }) })
+        Ok(Self { inner: Arc::new(Inner { transport, policy: options.retry, turns: Turns::default() }) })
     }
 
     /// Parses and normalises a reference: `debian:12-slim` is `docker.io/library/debian:12-slim`; without a tag

@@ -124,7 +124,7 @@ impl RetryPolicy {
 }
 
 /// A number between 0 and 1 that differs between processes and calls; no cryptography hangs on it.
-fn chance() -> f64 {
+pub(super) fn chance() -> f64 {
     let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
     f64::from((random >> 32) as u32) / f64::from(u32::MAX)
 }
