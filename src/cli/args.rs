@@ -20,6 +20,10 @@ pub struct Cli {
 pub enum Command {
     /// Make an image of an environment; write it and/or push it
     Build(Box<BuildArgs>),
+    /// Send an image from a layout or an archive to a registry
+    Push(PushArgs),
+    /// Copy an image, with what refers to it, between registries, layouts and archives
+    Copy(CopyArgs),
     /// Print a completion script
     Completions {
         /// The shell to complete for
@@ -82,6 +86,51 @@ pub enum BytecodeArg {
     #[default]
     On,
     Off,
+}
+
+/// What `push` and `copy` have in common.
+#[derive(Debug, Clone, Args)]
+pub struct TransferArgs {
+    /// Only the image for this platform, instead of the whole index
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "CONDAIMG_PLATFORM")]
+    pub platform: Option<String>,
+    /// Leave what refers to the image (lock, SBOM, signatures) behind
+    #[arg(long, env = "CONDAIMG_NO_REFERRERS")]
+    pub no_referrers: bool,
+    /// Put the image into the index that has the tag, in the place of that of the same platform
+    #[arg(long, env = "CONDAIMG_MERGE_INDEX")]
+    pub merge_index: bool,
+    /// Write the digest of what the destination holds now
+    #[arg(long, value_name = "FILE", env = "CONDAIMG_DIGEST_FILE")]
+    pub digest_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+/// Flags of `push`.
+#[derive(Debug, Clone, Args)]
+pub struct PushArgs {
+    /// A layout (DIR[:TAG] or oci:DIR[:TAG]) or an archive of one (FILE or oci-archive:FILE)
+    #[arg(value_name = "LAYOUT")]
+    pub layout: String,
+    /// Image references
+    #[arg(value_name = "REF", required = true)]
+    pub targets: Vec<String>,
+    #[command(flatten)]
+    pub transfer: TransferArgs,
+}
+
+/// Flags of `copy`.
+#[derive(Debug, Clone, Args)]
+pub struct CopyArgs {
+    /// An image reference, oci:DIR[:TAG] or oci-archive:FILE
+    #[arg(value_name = "SRC")]
+    pub source: String,
+    /// The same
+    #[arg(value_name = "DST")]
+    pub destination: String,
+    #[command(flatten)]
+    pub transfer: TransferArgs,
 }
 
 /// How registries are spoken to: the same for every command that does.

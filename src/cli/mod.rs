@@ -5,6 +5,7 @@ mod args;
 mod build;
 mod progress;
 mod summary;
+mod transfer;
 mod world;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -83,6 +84,8 @@ fn log_details(verbose: u8) {
 async fn dispatch(command: Command, global: Global, reporter: &SharedReporter) -> Result<()> {
     match command {
         Command::Build(args) => build::run(*args, global, Arc::clone(reporter)).await,
+        Command::Push(args) => transfer::push(args, global, Arc::clone(reporter)).await,
+        Command::Copy(args) => transfer::copy(args, global, Arc::clone(reporter)).await,
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
             // Into memory first: the generator panics when its output fails.

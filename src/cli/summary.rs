@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::progress::human;
+use crate::ship::Delivered;
 use crate::util::{DiffId, Digest};
 
 /// One row: a layer.
@@ -64,4 +65,14 @@ pub fn table(rows: &[LayerRow]) -> String {
         ));
     }
     text
+}
+
+/// What was sent, in a line.
+pub fn delivery(delivered: &Delivered) -> String {
+    let mounted = match delivered.mounted {
+        0 => String::new(),
+        count => format!(", {count} mounted"),
+    };
+    let what = if delivered.moved { "manifest sent" } else { "nothing to do" };
+    format!("{} blobs, {} sent{mounted}, {what}", delivered.blobs, human(delivered.bytes))
 }

@@ -77,16 +77,23 @@ impl Image {
 
     /// The descriptor of its manifest, with the platform, as indexes list it.
     pub(super) fn descriptor(&self) -> Result<Descriptor> {
-        let mut platform =
-            PlatformBuilder::default().os(Os::Linux).architecture(Arch::from(self.platform.architecture));
-        if let Some(variant) = &self.platform.variant {
-            platform = platform.variant(variant.clone());
-        }
-        let platform = platform.build().map_err(|error| Error::bug("a platform cannot be made").caused_by(error))?;
-        let mut descriptor = descriptor(&self.manifest)?;
-        descriptor.set_platform(Some(platform));
-        Ok(descriptor)
+        platform_entry(&self.manifest, &self.platform)
     }
+}
+
+/// The descriptor of a manifest with its platform, as indexes list it.
+///
+/// # Errors
+/// Never for real digests.
+pub fn platform_entry(manifest: &Blob, platform: &Platform) -> Result<Descriptor> {
+    let mut builder = PlatformBuilder::default().os(Os::Linux).architecture(Arch::from(platform.architecture));
+    if let Some(variant) = &platform.variant {
+        builder = builder.variant(variant.clone());
+    }
+    let platform = builder.build().map_err(|error| Error::bug("a platform cannot be made").caused_by(error))?;
+    let mut descriptor = descriptor(manifest)?;
+    descriptor.set_platform(Some(platform));
+    Ok(descriptor)
 }
 
 /// Makes the config and the manifest of an image.

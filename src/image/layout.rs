@@ -10,7 +10,7 @@ use fs_err as fs;
 use oci_spec::image::Descriptor;
 use serde_json::{Value, json};
 
-use super::output::{Contents, Written, contents, index_of, lock};
+use super::output::{Contents, Written, lock};
 use super::{Image, copy, json as image_json, media};
 use crate::model::Blob;
 use crate::util::files::{UNFINISHED_PREFIX, named, persist, sweep, temporary_beside, write_atomic};
@@ -30,32 +30,43 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// When the folder is something else than a layout, a source is damaged, or the disk is full; the layout is
 /// then as usable as before.
 pub fn write_layout(images: &[Image], folder: &Path, tag: Option<&str>, progress: &dyn Progress) -> Result<Written> {
+    write_layout_of(&Contents::of_images(images)?, folder, tag, progress)
+}
+
+/// As [`write_layout`], for any contents.
+///
+/// # Errors
+/// As there.
+pub fn write_layout_of(
+    contents: &Contents,
+    folder: &Path,
+    tag: Option<&str>,
+    progress: &dyn Progress,
+) -> Result<Written> {
     check_tag(tag)?;
-    let index = index_of(images)?;
-    let contents = contents(images, index.as_ref())?;
     prepare(folder)?;
     // Held to the end: the index is read, changed and written, and others may do so too.
     let marker = fs::File::open(folder.join("oci-layout"))?;
     lock(marker.file());
-    let bytes = write_all(&contents, folder, tag, progress)
+    let bytes = write_all(contents, folder, tag, progress)
         .context(|| format!("the image cannot be written to `{}`", folder.display()))?;
     Ok(Written { digest: contents.digest, bytes_written: bytes })
 }
 
-fn write_all(contents: &Contents<'_>, folder: &Path, tag: Option<&str>, progress: &dyn Progress) -> Result<u64> {
+fn write_all(contents: &Contents, folder: &Path, tag: Option<&str>, progress: &dyn Progress) -> Result<u64> {
     let blobs = folder.join("blobs").join("sha256");
     fs::create_dir_all(&blobs)?;
     sweep(folder);
     sweep(&blobs);
     let missing = contents.blobs.iter().filter(|blob| !is_there(&blobs, blob));
-    let missing: Vec<&&Blob> = missing.collect();
+    let missing: Vec<&Blob> = missing.collect();
     progress.grow(missing.iter().map(|blob| blob.size).sum());
     let mut written = 0;
     for blob in missing {
         write_blob(&blobs, blob, progress)?;
         written += blob.size;
     }
-    Ok(written + update_index(&folder.join("index.json"), contents.entry.clone(), tag)?)
+    Ok(written + update_index(&folder.join("index.json"), contents, tag)?)
 }
 
 /// Tags are what the image-spec allows as a ref name.
@@ -151,13 +162,13 @@ impl Write for Named<'_> {
 }
 
 /// Puts the image into the index; returns the number of bytes written, 0 when it is there already.
-fn update_index(path: &Path, entry: Descriptor, tag: Option<&str>) -> Result<u64> {
+fn update_index(path: &Path, contents: &Contents, tag: Option<&str>) -> Result<u64> {
     let old: Option<Value> = match fs::read(path) {
         Ok(bytes) => Some(image_json::parse(&bytes, &format!("`{}`", path.display()))?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(error.into()),
     };
-    let new = index_with(old.clone(), entry, tag)?;
+    let new = index_of_layout(old.clone(), contents, tag)?;
     if old.as_ref() == Some(&new) {
         return Ok(0);
     }
@@ -166,8 +177,21 @@ fn update_index(path: &Path, entry: Descriptor, tag: Option<&str>) -> Result<u64
     Ok(bytes.len() as u64)
 }
 
+/// The index of a layout that holds the contents, too.
+pub(super) fn index_of_layout(old: Option<Value>, contents: &Contents, tag: Option<&str>) -> Result<Value> {
+    let mut index = index_with(old, contents.entry.clone(), tag)?;
+    let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else { return Ok(index) };
+    for other in &contents.others {
+        let entry = named_entry(other.clone(), None)?;
+        if !manifests.iter().any(|known| known["digest"] == entry["digest"]) {
+            manifests.push(entry);
+        }
+    }
+    Ok(index)
+}
+
 /// The index with the image's entry in the place of that with the same tag, and everything else as it was.
-pub(super) fn index_with(old: Option<Value>, entry: Descriptor, tag: Option<&str>) -> Result<Value> {
+fn index_with(old: Option<Value>, entry: Descriptor, tag: Option<&str>) -> Result<Value> {
     let entry = named_entry(entry, tag)?;
     let mut index = old.unwrap_or_else(|| json!({"schemaVersion": 2, "mediaType": media::INDEX, "manifests": []}));
     let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {

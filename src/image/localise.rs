@@ -28,10 +28,7 @@ pub async fn localise(images: &mut [Image], fetch: &dyn Fetch) -> Result<()> {
 }
 
 /// Fetches the layers that are in a registry; returns where each of them is now.
-pub(super) async fn fetch_all(
-    layers: impl Iterator<Item = &LayerBlob>,
-    fetch: &dyn Fetch,
-) -> Result<BTreeMap<Digest, PathBuf>> {
+async fn fetch_all(layers: impl Iterator<Item = &LayerBlob>, fetch: &dyn Fetch) -> Result<BTreeMap<Digest, PathBuf>> {
     let wanted: BTreeMap<Digest, (&Blob, &str)> = layers
         .filter_map(|layer| match &layer.blob.source {
             BlobSource::Registry(reference) => Some((layer.blob.digest, (&layer.blob, reference.as_str()))),
@@ -42,7 +39,8 @@ pub(super) async fn fetch_all(
     stream::iter(fetches).buffer_unordered(CONCURRENCY).try_collect().await
 }
 
-async fn fetch_one(fetch: &dyn Fetch, blob: &Blob, reference: &str) -> Result<(Digest, PathBuf)> {
+/// Fetches one layer; returns its digest and where it is now.
+pub(super) async fn fetch_one(fetch: &dyn Fetch, blob: &Blob, reference: &str) -> Result<(Digest, PathBuf)> {
     let path = fetch
         .blob(reference, &blob.digest, blob.size)
         .await

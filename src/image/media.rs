@@ -5,7 +5,7 @@ use crate::util::{Error, Result};
 /// An image manifest (image-spec, manifest.md).
 pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// An image index (image-spec, image-index.md).
-pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// An image config (image-spec, config.md).
 pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// An uncompressed layer (image-spec, layer.md).
@@ -22,7 +22,7 @@ const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// Whether it is an index of images, OCI's or Docker's.
-pub(super) fn is_index(media_type: &str) -> bool {
+pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, INDEX | DOCKER_LIST)
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use oci_spec::image::Descriptor;
+use oci_spec::image::{Descriptor, MediaType};
 
 use super::assemble::descriptor;
 use super::{Image, image_index};
@@ -23,24 +23,62 @@ pub struct Written {
     pub bytes_written: u64,
 }
 
-/// What a layout holds: its blobs, each once, what refers to others after them, and the entry that names the
-/// image.
-pub(super) struct Contents<'a> {
-    pub blobs: Vec<&'a Blob>,
-    pub entry: Descriptor,
-    pub digest: Digest,
+/// What goes into a layout under one name.
+#[derive(Debug, Clone)]
+pub struct Contents {
+    /// Its blobs, each once, what refers to others after them.
+    pub(super) blobs: Vec<Blob>,
+    /// What the name stands for.
+    pub(super) entry: Descriptor,
+    pub(super) digest: Digest,
+    /// Entries beside it that have no name: referrers.
+    pub(super) others: Vec<Descriptor>,
 }
 
-/// Collects the blobs of the images of one reference. `index` is their index when there are several.
-pub(super) fn contents<'a>(images: &'a [Image], index: Option<&'a Blob>) -> Result<Contents<'a>> {
-    let (entry, digest) = match (images, index) {
-        ([image], None) => (image.descriptor()?, image.manifest.digest),
-        (_, Some(index)) => (descriptor(index)?, index.digest),
-        _ => return Err(Error::bug("an index is needed for any other number of images than one")),
-    };
+impl Contents {
+    /// The images of one reference, with their index when there are several.
+    ///
+    /// # Errors
+    /// When a platform is there twice.
+    pub fn of_images(images: &[Image]) -> Result<Self> {
+        let index = index_of(images)?;
+        let (entry, digest) = match (images, &index) {
+            ([image], None) => (image.descriptor()?, image.manifest.digest),
+            (_, Some(index)) => (descriptor(index)?, index.digest),
+            _ => return Err(Error::bug("an index is needed for any other number of images than one")),
+        };
+        let blobs = each_once(images.iter().flat_map(Image::blobs).chain(&index));
+        Ok(Self { blobs, entry, digest, others: Vec::new() })
+    }
+
+    /// What was found elsewhere, as it is: `blobs`, then documents, the last of which the name stands for.
+    ///
+    /// # Errors
+    /// When there is no document.
+    pub fn verbatim(blobs: &[Blob], documents: &[Blob]) -> Result<Self> {
+        let root = documents.last().ok_or_else(|| Error::bug("there is no manifest to write"))?;
+        let blobs = each_once(blobs.iter().chain(documents));
+        Ok(Self { blobs, entry: descriptor(root)?, digest: root.digest, others: Vec::new() })
+    }
+
+    /// Adds a referrer: its documents, the last of which has the subject, and what kind of artifact it is.
+    ///
+    /// # Errors
+    /// When there is no document.
+    pub fn add_referrer(&mut self, documents: &[Blob], artifact_type: Option<&str>) -> Result<()> {
+        let root = documents.last().ok_or_else(|| Error::bug("there is no manifest to write"))?;
+        let mut entry = descriptor(root)?;
+        entry.set_artifact_type(artifact_type.map(MediaType::from));
+        self.others.push(entry);
+        self.blobs.extend(documents.iter().cloned());
+        self.blobs = each_once(self.blobs.iter());
+        Ok(())
+    }
+}
+
+fn each_once<'a>(blobs: impl Iterator<Item = &'a Blob>) -> Vec<Blob> {
     let mut seen = BTreeSet::new();
-    let blobs = images.iter().flat_map(Image::blobs).chain(index);
-    Ok(Contents { blobs: blobs.filter(|blob| seen.insert(blob.digest)).collect(), entry, digest })
+    blobs.filter(|blob| seen.insert(blob.digest)).cloned().collect()
 }
 
 /// The index that several images need, and none for one alone.

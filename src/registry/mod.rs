@@ -8,6 +8,7 @@
 //! never repeats a request, does not ask before it uploads and panics when a manifest is pushed by digest to a
 //! registry that does not answer with a `Location`.
 
+mod amend;
 mod answers;
 mod auth;
 mod auth_file;

@@ -1,7 +1,12 @@
 //! Shipping: images, and whatever else layouts and registries hold, to where they are wanted. It knows nothing of
 //! conda.
 
+mod content;
+mod copy;
+mod merge;
 mod places;
 mod push;
+mod source;
 
+pub use copy::{Copied, CopyOptions, Destination, copy};
 pub use push::{Delivered, Pusher};

@@ -39,7 +39,7 @@ pub enum RecordKind {
     Layer,
     /// Archive sha256 → package facts.
     Facts,
-    /// Base image → base facts.
+    /// Layer of a base → what matters of it.
     Base,
     /// Blob → repositories that have it.
     Places,

@@ -2,13 +2,18 @@
 
     bench.py table SETTINGS.json       the table, as Markdown
     bench.py memory COMMAND...         peak of the summed PSS of the process tree
+    bench.py layout DIR MEGABYTES      an OCI layout with an image of that size, tag `bench`
 """
 
+import gzip
+import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -24,6 +29,8 @@ class Row:
 
     name: str
     command: str
+    # What is done first in the same folder; not measured.
+    before: str = ""
 
 
 @dataclass
@@ -37,6 +44,9 @@ def run_once(row: Row, number: int) -> Reading:
     """Wall and CPU seconds of the command and all that it waited for; bytes of what it left in ./result."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         environment = {**os.environ, "NUMBER": str(number)}
+        if row.before:
+            subprocess.run(["bash", "-euo", "pipefail", "-c", row.before], cwd=folder, env=environment, check=True,
+                           stdout=subprocess.DEVNULL)
         begun = time.monotonic()
         process = subprocess.Popen(["bash", "-euo", "pipefail", "-c", row.command], cwd=folder, env=environment,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -116,12 +126,47 @@ def memory(command: list[str]) -> None:
     sys.exit(status)
 
 
+def layout(folder: Path, megabytes: int) -> None:
+    """An image of six layers that nothing compresses, the largest half of all: as images with one heavy package are."""
+    blobs = folder / "blobs/sha256"
+    blobs.mkdir(parents=True)
+
+    def blob(data: bytes, media_type: str) -> dict:
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
+
+    def document(value: dict, kind: str) -> dict:
+        return blob(json.dumps(value).encode(), f"application/vnd.oci.image.{kind}.v1+json")
+
+    layers, diff_ids = [], []
+    for number, share in enumerate([0.02, 0.03, 0.1, 0.15, 0.2, 0.5]):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            data = os.urandom(int(megabytes * 1e6 * share))
+            entry = tarfile.TarInfo(f"file-{number}")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+        diff_ids.append("sha256:" + hashlib.sha256(buffer.getvalue()).hexdigest())
+        layers.append(blob(gzip.compress(buffer.getvalue(), 1, mtime=0), "application/vnd.oci.image.layer.v1.tar+gzip"))
+    config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    manifest = document({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": document(config, "config"), "layers": layers,
+    }, "manifest")
+    manifest["annotations"] = {"org.opencontainers.image.ref.name": "bench"}
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
+    (folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+
+
 def main() -> None:
     match sys.argv[1:]:
         case ["table", file]:
             table(json.loads(Path(file).read_text()))
         case ["memory", *command] if command and shutil.which(command[0]):
             memory(command)
+        case ["layout", folder, megabytes]:
+            layout(Path(folder), int(megabytes))
         case _:
             sys.exit(__doc__)
 

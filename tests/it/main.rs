@@ -6,6 +6,7 @@ mod accepted;
 mod bad_input;
 mod build;
 mod common;
+mod copy;
 mod image;
 mod killed;
 mod oracle;

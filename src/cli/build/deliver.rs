@@ -4,19 +4,8 @@ use super::options::{Options, Output};
 use crate::cli::progress::human;
 use crate::cli::world::World;
 use crate::image::{self, Image};
-use crate::ship::Delivered;
 use crate::util::report::Step;
 use crate::util::{Error, Result};
-
-/// What was sent, in a line.
-pub fn summary(delivered: &Delivered) -> String {
-    let mounted = match delivered.mounted {
-        0 => String::new(),
-        count => format!(", {count} mounted"),
-    };
-    let what = if delivered.moved { "manifest sent" } else { "nothing to do" };
-    format!("{} blobs, {} sent{mounted}, {what}", delivered.blobs, human(delivered.bytes))
-}
 
 /// Writes the image, of one platform or several, to all `--output`s.
 pub async fn write(options: &Options, images: &mut [Image], world: &World) -> Result<()> {

@@ -9,7 +9,7 @@ mod options;
 use std::sync::Arc;
 
 use super::args::{BuildArgs, Global};
-use super::summary::{LayerRow, Metadata, table};
+use super::summary::{LayerRow, Metadata, delivery, table};
 use super::world::World;
 use crate::image::{self, Base, Image};
 use crate::lock;
@@ -71,7 +71,7 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     if let Some((mut pusher, progress)) = pusher {
         pusher.begin(image.config.clone());
         delivered = pusher.finish(&image::documents(std::slice::from_ref(&image))?).await?;
-        progress.finish(&deliver::summary(&delivered));
+        progress.finish(&delivery(&delivered));
     }
     deliver::write(&options, std::slice::from_mut(&mut image), &world).await?;
     conclude(&options, &image, &base, made, &delivered, lock_digest, &world)

@@ -19,7 +19,7 @@ const LINKS: usize = 8;
 const ENTRIES: usize = 100_000;
 
 /// A tar whose files can be opened by path.
-pub(super) struct TarFile {
+pub(in crate::image) struct TarFile {
     file: std::fs::File,
     entries: BTreeMap<String, Place>,
     /// Holds the uncompressed tar when the archive was compressed.

@@ -57,7 +57,7 @@ impl Document {
 ///
 /// # Errors
 /// When there is none, naming what is there.
-pub(super) fn choose<'a>(descriptors: &[&'a Descriptor], platform: &Platform) -> Result<&'a Descriptor> {
+pub fn choose<'a>(descriptors: &[&'a Descriptor], platform: &Platform) -> Result<&'a Descriptor> {
     let mut best: Option<(Level, &Descriptor)> = None;
     for descriptor in descriptors {
         let Some(offered) = descriptor.platform() else { continue };

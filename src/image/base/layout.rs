@@ -1,189 +1,33 @@
-//! Bases in an OCI image layout, a folder or a tar of it (image-spec, image-layout.md).
+//! Bases in an OCI image layout, a folder or a tar of it.
 
-use std::collections::BTreeSet;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
-
-use fs_err as fs;
-use oci_spec::image::{Descriptor, ImageIndex};
-
-use super::archive::TarFile;
 use super::document::{Document, choose};
-use super::{Base, DOCUMENT_LIMIT, check_size, digest_of, from_manifest, json, media, verify};
-use crate::model::{BlobSource, Platform};
-use crate::store::Store;
-use crate::util::{Digest, Error, Result};
+use super::{Base, digest_of, from_manifest};
+use crate::image::LayoutReader;
+use crate::model::Platform;
+use crate::util::{Error, Result};
 
 /// Indexes within indexes that are followed.
 const DEPTH: usize = 4;
-/// The annotation that holds a tag (image-spec, annotations.md).
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// Where a layout's files are.
-trait Files {
-    /// A small file, by its path in the layout.
-    fn read(&self, path: &str) -> Result<Vec<u8>>;
-    /// Where the bytes of a blob can be read from now on.
-    fn blob(&self, digest: &Digest, size: u64) -> Result<BlobSource>;
-}
-
-pub(super) fn open_folder(folder: &Path, tag: Option<&str>, platform: &Platform) -> Result<Base> {
-    if !folder.join("index.json").exists() {
-        return Err(Error::user(format!("`{}` is no OCI image layout: it has no index.json", folder.display()))
-            .hint("an archive is given as `oci-archive:FILE`, a root file system as `rootfs:FOLDER`"));
-    }
-    open(&Folder(folder.to_owned()), tag, platform)
-}
-
-pub(super) fn open_archive(path: &Path, platform: &Platform, store: &Store) -> Result<Base> {
-    let tar = TarFile::open(path, store)?;
-    if !tar.has("index.json") {
-        let hint = match tar.has("manifest.json") {
-            true => "give it as `docker-archive:FILE`",
-            false => "a root file system is given as `rootfs:FILE`",
-        };
-        return Err(Error::user("it is no OCI archive: it has no index.json").hint(hint));
-    }
-    open(&Archive { tar, store: store.clone() }, None, platform)
-}
-
-fn open(files: &impl Files, tag: Option<&str>, platform: &Platform) -> Result<Base> {
-    let index: ImageIndex = json::parse(&files.read("index.json")?, "its index.json")?;
-    let mut descriptor = match pick(index.manifests(), tag)?.as_slice() {
+/// Opens the image that a tag, or no tag, stands for.
+pub(super) fn open(layout: &LayoutReader, tag: Option<&str>, platform: &Platform) -> Result<Base> {
+    let images = layout.images(tag)?;
+    let mut descriptor = match images.as_slice() {
         // Its config tells whether it is for the platform.
-        [only] => (*only).clone(),
-        several => choose(several, platform)?.clone(),
+        [only] => only.clone(),
+        several => choose(&several.iter().collect::<Vec<_>>(), platform)?.clone(),
     };
     for _ in 0..DEPTH {
         let digest = digest_of(&descriptor)?;
-        match Document::parse(&document(files, &descriptor)?)? {
+        match Document::parse(&layout.document(&digest, descriptor.size())?)? {
             Document::Index(index) => {
                 descriptor = choose(&index.manifests().iter().collect::<Vec<_>>(), platform)?.clone();
             }
             Document::Manifest(manifest) => {
-                let config = document(files, manifest.config())?;
-                return from_manifest(digest, &manifest, &config, platform, |digest, size| files.blob(digest, size));
+                let config = layout.document(&digest_of(manifest.config())?, manifest.config().size())?;
+                return from_manifest(digest, &manifest, &config, platform, |digest, size| layout.blob(digest, size));
             }
         }
     }
     Err(Error::user("its indexes name one another and no image"))
-}
-
-/// Reads a manifest, index or config and verifies it.
-fn document(files: &impl Files, descriptor: &Descriptor) -> Result<Vec<u8>> {
-    let digest = digest_of(descriptor)?;
-    let path = format!("blobs/sha256/{}", digest.hex());
-    check_size(descriptor.size(), &path)?;
-    let bytes = files.read(&path)?;
-    verify(&bytes, &digest, &format!("`{path}`"))?;
-    Ok(bytes)
-}
-
-/// The entries that a tag, or no tag, stands for: one, or the platforms of one image.
-fn pick<'a>(entries: &'a [Descriptor], tag: Option<&str>) -> Result<Vec<&'a Descriptor>> {
-    // What has an artifact type is no image but, say, an SBOM of one.
-    let images = entries.iter().filter(|entry| entry.artifact_type().is_none() && is_image(entry));
-    let images: Vec<&Descriptor> = images.collect();
-    let names: BTreeSet<Option<&str>> = images.iter().map(|entry| name(entry)).collect();
-    if let Some(tag) = tag {
-        let tagged: Vec<&Descriptor> = images.into_iter().filter(|entry| name(entry) == Some(tag)).collect();
-        return match tagged.is_empty() {
-            true => Err(Error::user(format!("it has no image with the tag `{tag}`")).hint(list(&names))),
-            false => Ok(tagged),
-        };
-    }
-    match images.len() {
-        0 => Err(Error::user("it holds no image")),
-        1 => Ok(images),
-        _ if names.len() == 1 && images.iter().all(|entry| entry.platform().is_some()) => Ok(images),
-        count => Err(Error::user(format!("it holds {count} images, and none was chosen"))
-            .hint(format!("choose one by its tag, `oci:FOLDER:TAG`; {}", list(&names)))),
-    }
-}
-
-fn is_image(entry: &Descriptor) -> bool {
-    let media_type = entry.media_type().as_ref();
-    media::is_index(media_type) || media::is_manifest(media_type)
-}
-
-fn name(entry: &Descriptor) -> Option<&str> {
-    entry.annotations().as_ref()?.get(REF_NAME).map(String::as_str)
-}
-
-fn list(names: &BTreeSet<Option<&str>>) -> String {
-    let tags: Vec<String> = names.iter().flatten().map(|tag| format!("`{tag}`")).collect();
-    match tags.is_empty() {
-        true => "none of its images has a tag".to_owned(),
-        false => format!("it has {}", tags.join(", ")),
-    }
-}
-
-/// A layout in a folder; its layers stay where they are.
-struct Folder(PathBuf);
-
-impl Files for Folder {
-    fn read(&self, path: &str) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        // One byte more than allowed, to see that there is more.
-        fs::File::open(self.0.join(path))?.take(DOCUMENT_LIMIT + 1).read_to_end(&mut bytes)?;
-        check_size(bytes.len() as u64, &format!("`{path}`"))?;
-        Ok(bytes)
-    }
-
-    fn blob(&self, digest: &Digest, size: u64) -> Result<BlobSource> {
-        let path = self.0.join("blobs").join("sha256").join(digest.hex());
-        let found = fs::metadata(&path)?.len();
-        if found != size {
-            return Err(Error::user(format!("`{}` has {found} bytes and should have {size}", path.display()))
-                .hint("the layout is incomplete or damaged; make it again"));
-        }
-        Ok(BlobSource::File(path))
-    }
-}
-
-/// A layout in a tar; its layers come into the store.
-struct Archive {
-    tar: TarFile,
-    store: Store,
-}
-
-impl Files for Archive {
-    fn read(&self, path: &str) -> Result<Vec<u8>> {
-        self.tar.read(path)
-    }
-
-    fn blob(&self, digest: &Digest, _size: u64) -> Result<BlobSource> {
-        self.tar.store_blob(&format!("blobs/sha256/{}", digest.hex()), digest, &self.store)?;
-        Ok(BlobSource::File(self.store.blob(digest)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(tag: Option<&str>, architecture: Option<&str>) -> Descriptor {
-        let mut value = serde_json::json!({
-            "mediaType": media::MANIFEST, "size": 2, "digest": Digest::of(b"").to_string(),
-        });
-        if let Some(tag) = tag {
-            value["annotations"] = serde_json::json!({REF_NAME: tag});
-        }
-        if let Some(architecture) = architecture {
-            value["platform"] = serde_json::json!({"os": "linux", "architecture": architecture});
-        }
-        serde_json::from_value(value).expect("a descriptor")
-    }
-
-    #[test]
-    fn an_image_is_picked_by_tag_or_because_it_is_alone() {
-        let two = [entry(Some("a"), None), entry(Some("b"), None)];
-        assert_eq!(pick(&two, Some("b")).expect("is there"), [&two[1]]);
-        assert_eq!(pick(&two[..1], None).expect("is alone"), [&two[0]]);
-        assert!(pick(&two, Some("c")).expect_err("is not there").hints()[0].contains("`a`, `b`"));
-        assert!(pick(&two, None).expect_err("ambiguous").hints()[0].contains("`a`, `b`"));
-        let platforms = [entry(None, Some("amd64")), entry(None, Some("arm64"))];
-        assert_eq!(pick(&platforms, None).expect("one image").len(), 2);
-        assert!(pick(&[], None).is_err());
-    }
 }

@@ -7,16 +7,19 @@ mod layout;
 mod registry;
 mod rootfs;
 
+pub(super) use archive::TarFile;
+pub use document::choose;
+
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageManifest, Os, RootFs};
 
-use super::{Fetch, json, media};
+use super::{Fetch, LayoutReader, json, media};
 use crate::model::{BaseRef, Blob, BlobSource, LayerBlob, Platform};
 use crate::store::Store;
 use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
 
 /// The largest manifest, index or config that is read, in bytes. Registries need not take more than 4 MiB
 /// (distribution-spec, "Pushing Manifests").
-const DOCUMENT_LIMIT: u64 = 8 << 20;
+pub(super) const DOCUMENT_LIMIT: u64 = 8 << 20;
 
 /// A base image for one platform. Its layers may still be in a registry.
 #[derive(Debug, Clone)]
@@ -54,8 +57,8 @@ pub async fn open(base: &BaseRef, platform: &Platform, store: &Store, fetch: &dy
 
 fn open_local(base: &BaseRef, platform: &Platform, store: &Store) -> Result<Base> {
     match base {
-        BaseRef::Layout(folder, tag) => layout::open_folder(folder, tag.as_deref(), platform),
-        BaseRef::OciArchive(path) => layout::open_archive(path, platform, store),
+        BaseRef::Layout(folder, tag) => layout::open(&LayoutReader::folder(folder)?, tag.as_deref(), platform),
+        BaseRef::OciArchive(path) => layout::open(&LayoutReader::archive(path, store)?, None, platform),
         BaseRef::DockerArchive(path) => docker_archive::open(path, platform, store),
         BaseRef::Rootfs(path) => rootfs::open(path, platform, store),
         BaseRef::Scratch => Ok(scratch(platform)),
@@ -132,7 +135,7 @@ fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
 }
 
 /// Checks the bytes of a document against the digest that named it.
-fn verify(bytes: &[u8], digest: &Digest, what: &str) -> Result<()> {
+pub(super) fn verify(bytes: &[u8], digest: &Digest, what: &str) -> Result<()> {
     let found = Digest::of(bytes);
     if found != *digest {
         return Err(Error::user(format!("{what} should be {digest} and is {found}"))
@@ -142,7 +145,7 @@ fn verify(bytes: &[u8], digest: &Digest, what: &str) -> Result<()> {
 }
 
 /// Refuses a document that is too large before it is read.
-fn check_size(size: u64, what: &str) -> Result<()> {
+pub(super) fn check_size(size: u64, what: &str) -> Result<()> {
     if size > DOCUMENT_LIMIT {
         return Err(Error::user(format!("{what} has {size} bytes; no more than {DOCUMENT_LIMIT} are read")));
     }

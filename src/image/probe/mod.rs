@@ -1,15 +1,16 @@
 //! What a build must know of a base's file system: root links, glibc, shell, users.
 //!
-//! The layers are streamed once, the topmost first, so that what an upper layer hides does not count; nothing
-//! is unpacked. All of them are read, since any of them may hold a link in the root. What was found is kept in
-//! the store under the base's diff IDs.
+//! The layers are laid over one another, the topmost first, so that what an upper layer hides does not count; nothing
+//! is unpacked. All of them are read, since any of them may hold a link in the root; but each only once: what matters
+//! of a layer is kept in the store under its diff ID, and bases have most of their layers in common.
 
 mod glibc;
 mod tree;
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use futures::{StreamExt as _, stream};
 use tar::{Archive, EntryType};
 
 use self::tree::{Kind, Layer, Tree};
@@ -18,63 +19,50 @@ use crate::model::{BaseFacts, BlobSource, LayerBlob};
 use crate::store::{RecordKind, Store};
 use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
 
-/// Raised whenever the same base would give other facts.
+/// Raised whenever something else of the same layer would be kept.
 const VERSION: u32 = 1;
+/// Layers that are fetched and read at the same time.
+const CONCURRENCY: usize = 4;
 /// The largest passwd, group and C library that are read, in bytes.
 const TEXT_LIMIT: u64 = 1 << 20;
 const LIBRARY_LIMIT: u64 = 32 << 20;
 
-/// Finds the facts of a base. Layers that are still in a registry are fetched into the store, but only when
-/// the store does not know the facts yet. The layers' digests and diff IDs are verified on the way.
+/// Finds the facts of a base. Layers that are still in a registry are fetched into the store, but only those that no
+/// base had before. Their digests and diff IDs are verified on the way.
 ///
 /// # Errors
 /// When a layer cannot be fetched or read, or is not what its digest says.
 pub async fn probe(base: &Base, store: &Store, fetch: &dyn Fetch) -> Result<BaseFacts> {
-    if base.layers.is_empty() {
-        return Ok(BaseFacts::default());
-    }
-    let key = key(&base.layers);
-    if let Some(facts) = store.record(RecordKind::Base, &key) {
-        return Ok(facts);
-    }
-    let fetched = localise::fetch_all(base.layers.iter(), fetch).await?;
-    let layers = base.layers.iter().rev().map(|layer| {
-        let path = match &layer.blob.source {
-            BlobSource::Registry(_) => fetched.get(&layer.blob.digest).cloned(),
-            _ => Some(copy::file_of(&layer.blob)?.to_owned()),
-        };
-        let path = path.ok_or_else(|| Error::bug(format!("the layer {} was not fetched", layer.blob.digest)))?;
-        Ok((path, layer.blob.digest, layer.diff_id))
-    });
-    let layers: Vec<(PathBuf, Digest, DiffId)> = layers.collect::<Result<_>>()?;
-    // Decompresses the whole base: not on the runtime's own threads.
-    let facts = tokio::task::spawn_blocking(move || read(&layers))
-        .await
-        .map_err(|error| Error::bug("the base could not be read").caused_by(error))?
-        .context(|| match base.reference.is_empty() {
+    let scans: Vec<_> = base.layers.iter().rev().map(|layer| known_or_scanned(layer, store, fetch)).collect();
+    // Topmost first, in the order that the tree needs them; few at a time.
+    let mut scans = stream::iter(scans).buffered(CONCURRENCY);
+    let mut tree = Tree::default();
+    while let Some(layer) = scans.next().await {
+        tree.lay_below(layer.context(|| match base.reference.is_empty() {
             true => "the base cannot be read".to_owned(),
             false => format!("the base `{}` cannot be read", base.reference),
-        })?;
-    store.remember(RecordKind::Base, &key, &facts)?;
-    Ok(facts)
-}
-
-/// What the facts depend on: the layers' contents and this code.
-fn key(layers: &[LayerBlob]) -> Digest {
-    let mut text = format!("base facts {VERSION}\n");
-    for layer in layers {
-        text.push_str(&format!("{}\n", layer.diff_id));
-    }
-    Digest::of(text)
-}
-
-/// Reads the layers, topmost first.
-fn read(layers: &[(PathBuf, Digest, DiffId)]) -> Result<BaseFacts> {
-    let mut tree = Tree::default();
-    for (path, digest, diff_id) in layers {
-        tree.lay_below(scan(path, digest, diff_id)?);
+        })?);
     }
     Ok(tree.facts())
+}
+
+/// What matters of a layer: as the store remembers it, else read from the layer and remembered.
+async fn known_or_scanned(layer: &LayerBlob, store: &Store, fetch: &dyn Fetch) -> Result<Layer> {
+    let key = Digest::of(format!("base layer {VERSION}\n{}\n", layer.diff_id));
+    if let Some(known) = store.record(RecordKind::Base, &key) {
+        return Ok(known);
+    }
+    let (digest, diff_id) = (layer.blob.digest, layer.diff_id);
+    let path = match &layer.blob.source {
+        BlobSource::Registry(reference) => localise::fetch_one(fetch, &layer.blob, reference).await?.1,
+        _ => copy::file_of(&layer.blob)?.to_owned(),
+    };
+    // Decompresses the whole layer: not on the runtime's own threads.
+    let scanned = tokio::task::spawn_blocking(move || scan(&path, &digest, &diff_id))
+        .await
+        .map_err(|error| Error::bug("the base could not be read").caused_by(error))??;
+    store.remember(RecordKind::Base, &key, &scanned)?;
+    Ok(scanned)
 }
 
 fn scan(path: &Path, digest: &Digest, diff_id: &DiffId) -> Result<Layer> {

@@ -1,7 +1,9 @@
 //! The upper levels of a file system made of layers, without unpacking them (image-spec, layer.md,
 //! "Whiteouts").
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
 
 use super::glibc;
 use crate::model::BaseFacts;
@@ -17,7 +19,8 @@ const ENTRIES: usize = 1_000_000;
 const LINKS: usize = 40;
 
 /// What a path is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum Kind {
     Folder,
     Symlink(String),
@@ -29,7 +32,7 @@ pub(super) enum Kind {
 }
 
 /// What matters of one layer.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Layer {
     entries: BTreeMap<String, Kind>,
     /// Folders in the root that are only implied by what is in them.
@@ -38,12 +41,12 @@ pub(super) struct Layer {
 }
 
 /// What an upper layer hides of lower ones.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Hidden {
     /// These, and everything below them.
-    paths: HashSet<String>,
+    paths: BTreeSet<String>,
     /// Everything below these.
-    contents: HashSet<String>,
+    contents: BTreeSet<String>,
 }
 
 impl Hidden {

@@ -1,0 +1,125 @@
+//! `condaimg push` and `condaimg copy`: images from where they are to where they are wanted.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::args::{CopyArgs, Global, PushArgs, TransferArgs};
+use super::progress::human;
+use super::summary::delivery;
+use super::world::{World, cache_dir};
+use crate::model::BaseRef;
+use crate::registry::{Reference, Registry};
+use crate::ship::{self, Copied, CopyOptions, Destination};
+use crate::store::Store;
+use crate::util::report::{SharedReporter, Step};
+use crate::util::{Error, Result, files};
+
+/// Runs `push`.
+///
+/// # Errors
+/// When the layout cannot be read, or a registry refuses or does not answer.
+pub async fn push(args: PushArgs, global: Global, reporter: SharedReporter) -> Result<()> {
+    let source = layout(&args.layout)?;
+    let targets = args.targets.iter().map(|target| Registry::parse(plain(target))).collect::<Result<Vec<_>>>()?;
+    let world = world(&args.transfer, &targets, &global, reporter)?;
+    let mut lines = String::new();
+    for target in targets {
+        lines.push_str(&transfer(&source, &Destination::Registry(target), &args.transfer, &world).await?);
+    }
+    crate::cli::print_data(lines.as_bytes())
+}
+
+/// Runs `copy`.
+///
+/// # Errors
+/// When the source cannot be read, or the destination cannot be written.
+pub async fn copy(args: CopyArgs, global: Global, reporter: SharedReporter) -> Result<()> {
+    let source = match plain(&args.source).parse()? {
+        BaseRef::Registry(reference) => BaseRef::Registry(Registry::parse(&reference)?.whole()),
+        local => local,
+    };
+    let destination = destination(plain(&args.destination))?;
+    let targets: Vec<Reference> = match &destination {
+        Destination::Registry(target) => vec![target.clone()],
+        _ => Vec::new(),
+    };
+    let world = world(&args.transfer, &targets, &global, reporter)?;
+    let line = transfer(&source, &destination, &args.transfer, &world).await?;
+    crate::cli::print_data(line.as_bytes())
+}
+
+/// Copies, tells what was done, and returns the line to print.
+async fn transfer(source: &BaseRef, to: &Destination, args: &TransferArgs, world: &World) -> Result<String> {
+    let options = CopyOptions {
+        platform: args.platform.as_deref().map(str::parse).transpose()?,
+        referrers: !args.no_referrers,
+        merge_index: args.merge_index,
+    };
+    let step = if matches!(to, Destination::Registry(_)) { Step::Push } else { Step::Write };
+    let progress = Arc::from(world.reporter.begin(step, 0));
+    let copied = ship::copy(source, to, &options, &world.registry, &world.store, &progress).await?;
+    progress.finish(&summary(&copied, to));
+    let digest = copied.digest.ok_or_else(|| Error::bug("nothing was copied"))?;
+    if let Some(file) = &args.digest_file {
+        files::write_atomic(file, format!("{digest}\n").as_bytes())?;
+    }
+    Ok(match to {
+        Destination::Registry(target) => format!("{}/{}@{digest}\n", target.registry(), target.repository()),
+        _ => format!("{digest}\n"),
+    })
+}
+
+fn summary(copied: &Copied, to: &Destination) -> String {
+    let referrers = match copied.referrers {
+        0 => String::new(),
+        count => format!(", {count} referrers"),
+    };
+    match to {
+        Destination::Registry(_) => format!("{}{referrers}", delivery(&copied.delivered)),
+        _ => format!("{} written{referrers}", human(copied.written)),
+    }
+}
+
+fn world(args: &TransferArgs, targets: &[Reference], global: &Global, reporter: SharedReporter) -> Result<World> {
+    Ok(World {
+        store: Store::open(&cache_dir(global)?)?,
+        registry: Registry::new(args.registry.options(targets))?,
+        reporter,
+        offline: false,
+    })
+}
+
+/// Without the scheme that skopeo's users write before references.
+fn plain(text: &str) -> &str {
+    text.strip_prefix("docker://").unwrap_or(text)
+}
+
+/// A layout as it is typed: with or without its kind.
+fn layout(text: &str) -> Result<BaseRef> {
+    if let local @ (BaseRef::Layout(..) | BaseRef::OciArchive(_) | BaseRef::DockerArchive(_)) = text.parse()? {
+        return Ok(local);
+    }
+    if Path::new(text).is_file() {
+        return Ok(BaseRef::OciArchive(text.into()));
+    }
+    if Path::new(text).is_dir() {
+        return Ok(BaseRef::Layout(text.into(), None));
+    }
+    match format!("oci:{text}").parse()? {
+        BaseRef::Layout(folder, tag) if folder.is_dir() => Ok(BaseRef::Layout(folder, tag)),
+        _ => Err(Error::user(format!("there is no layout `{text}`"))
+            .hint("`condaimg build --output oci:DIR` makes one; `condaimg copy` takes images from registries")),
+    }
+}
+
+fn destination(text: &str) -> Result<Destination> {
+    match text.parse()? {
+        BaseRef::Registry(reference) => Registry::parse(&reference).map(Destination::Registry),
+        BaseRef::Layout(folder, tag) => Ok(Destination::Layout(folder, tag)),
+        BaseRef::OciArchive(file) => Ok(Destination::OciArchive(file)),
+        BaseRef::DockerArchive(_) | BaseRef::Rootfs(_) | BaseRef::Scratch => {
+            Err(Error::usage(format!("an image cannot be copied to `{text}`"))
+                .hint("name an image reference, oci:DIR[:TAG] or oci-archive:FILE"))
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Adding platforms to an index in a registry, so that jobs that build one platform each can share a tag.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::content::Content;
+use super::copy::{Copied, bytes_of, push_referrers};
+use super::push::{Pusher, by_digest};
+use super::source::{Document, Source};
+use crate::image::{INDEX, is_index, platform_entry};
+use crate::model::{BaseRef, Blob};
+use crate::registry::{FetchedManifest, Reference, Registry, Sent};
+use crate::store::Store;
+use crate::util::json::canonical;
+use crate::util::report::Progress;
+use crate::util::{Error, Result};
+
+/// Pushes the content and puts its platforms into the index at the target's tag: each in the place of the image of the
+/// same platform, all others stay. A plain image that has the tag becomes one of the index's.
+pub(super) async fn merge(
+    source: &Source,
+    content: &Content,
+    target: &Reference,
+    registry: &Registry,
+    store: &Store,
+    progress: &Arc<dyn Progress>,
+) -> Result<Copied> {
+    if target.digest().is_some() {
+        return Err(Error::usage(format!("`{target}` names an index by its digest, which no change leaves the same"))
+            .hint("name it by a tag"));
+    }
+    let root = content.documents.last().ok_or_else(|| Error::bug("there is no manifest to push"))?;
+    let entries = entries(source, root).await?;
+    // Under its digest: the tag is moved to the index only.
+    let place = by_digest(target, root.digest);
+    let mut pusher = Pusher::new(registry, store, std::slice::from_ref(&place), Arc::clone(progress));
+    content.blobs.iter().for_each(|blob| pusher.begin(blob.clone()));
+    let mut delivered = pusher.finish(&content.documents).await?;
+    delivered.moved |= push_referrers(content, target, registry).await?;
+
+    let (digest, sent) = registry
+        .amend(target, INDEX, async |current| {
+            let old = match current {
+                Some(current) => as_index(current, target, registry, store).await?,
+                None => json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}),
+            };
+            canonical(&with(old, &entries)?)
+        })
+        .await?;
+    delivered.moved |= matches!(sent, Sent::Uploaded(_));
+    Ok(Copied { digest: Some(digest), delivered, ..Copied::default() })
+}
+
+/// What an index lists for a document: a manifest with its platform, or what the document, an index itself, lists.
+async fn entries(source: &Source, root: &Blob) -> Result<Vec<Value>> {
+    let document = Document::parse(root.media_type.clone(), bytes_of(root)?.to_vec())?;
+    if document.references.manifests.is_none() {
+        let platform = source.platform(&document).await?;
+        return Ok(vec![value(&platform_entry(&document.blob, &platform)?)?]);
+    }
+    let index: Value = parse(bytes_of(root)?)?;
+    Ok(index["manifests"].as_array().cloned().unwrap_or_default())
+}
+
+/// What the tag stands for, as an index.
+async fn as_index(current: FetchedManifest, target: &Reference, registry: &Registry, store: &Store) -> Result<Value> {
+    if is_index(&current.media_type) {
+        return parse(&current.bytes);
+    }
+    let pinned = BaseRef::Registry(by_digest(target, current.digest).whole());
+    let source = Source::open(&pinned, registry, store)?;
+    let entries = entries(&source, &Blob::from_bytes(current.media_type, current.bytes.to_vec())).await?;
+    Ok(json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}))
+}
+
+/// The index with these entries in the place of those of the same platforms, sorted by platform.
+fn with(mut index: Value, entries: &[Value]) -> Result<Value> {
+    let manifests = index
+        .get_mut("manifests")
+        .and_then(Value::as_array_mut)
+        .ok_or_else(|| Error::user("the index at the destination lists no manifests"))?;
+    let replaced = |known: &Value| {
+        entries.iter().any(|entry| entry["digest"] == known["digest"] || platform(entry) == platform(known))
+    };
+    manifests.retain(|known| !replaced(known));
+    manifests.extend(entries.iter().cloned());
+    manifests.sort_by_key(platform);
+    Ok(index)
+}
+
+/// `os/architecture/variant`; what has none (attestations say `unknown`) comes last.
+fn platform(entry: &Value) -> (bool, String) {
+    let part = |name: &str| entry["platform"][name].as_str().unwrap_or_default().to_owned();
+    // ARM's baseline has two names.
+    let variant = match (part("architecture").as_str(), part("variant").as_str()) {
+        ("arm64", "v8") => String::new(),
+        (_, variant) => variant.to_owned(),
+    };
+    let unknown = matches!(part("architecture").as_str(), "" | "unknown");
+    // Those are told apart by what they are.
+    let name = if unknown { entry["digest"].to_string() } else { String::new() };
+    (unknown, format!("{}/{}/{variant}{name}", part("os"), part("architecture")))
+}
+
+fn value(descriptor: &oci_spec::image::Descriptor) -> Result<Value> {
+    serde_json::to_value(descriptor).map_err(|error| Error::bug("a descriptor has no JSON form").caused_by(error))
+}
+
+fn parse(bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes).map_err(|error| Error::user("an index that is no JSON").caused_by(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(architecture: &str, variant: &str, digest: &str) -> Value {
+        json!({"digest": digest, "platform": {"os": "linux", "architecture": architecture, "variant": variant}})
+    }
+
+    fn digests(index: &Value) -> Vec<&str> {
+        let entries = index["manifests"].as_array().expect("a list").iter();
+        entries.map(|entry| entry["digest"].as_str().expect("a digest")).collect()
+    }
+
+    #[test]
+    fn platforms_are_replaced_and_others_stay() {
+        let index = json!({"manifests": [
+            entry("unknown", "", "attestation"), entry("arm64", "v8", "old"), entry("amd64", "", "amd")
+        ], "annotations": {"a": "b"}});
+        let merged = with(index, &[entry("arm64", "", "new")]).expect("merges");
+        assert_eq!(digests(&merged), ["amd", "new", "attestation"]);
+        assert_eq!(merged["annotations"]["a"], "b");
+        let again = with(merged.clone(), &[entry("arm64", "", "new")]).expect("merges");
+        assert_eq!(again, merged);
+        let more = with(merged, &[entry("ppc64le", "", "power"), entry("amd64", "v3", "amd3")]).expect("merges");
+        assert_eq!(digests(&more), ["amd", "amd3", "new", "power", "attestation"]);
+        assert!(with(json!({}), &[]).is_err());
+    }
+}
