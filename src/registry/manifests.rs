@@ -17,7 +17,7 @@ use crate::util::{Digest, Error, Result, ResultExt as _};
 pub(super) const MAX_MANIFEST: usize = 16 * 1024 * 1024;
 
 /// What we understand, the first preferred.
-const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
+pub(super) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json";

@@ -11,6 +11,7 @@ mod image;
 mod killed;
 mod oracle;
 mod push;
+mod referrers;
 mod registry;
 mod reproducible;
 mod resolve;

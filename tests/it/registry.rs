@@ -13,12 +13,12 @@ use condaimg::util::report::{Progress, Silent};
 use condaimg::util::{Digest, Error, ErrorKind};
 use tempfile::TempDir;
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// Does not read this machine's credential files, and does not wait long.
-fn options() -> RegistryOptions {
+pub fn options() -> RegistryOptions {
     RegistryOptions {
         auth_files: Some(Vec::new()),
         retry: RetryPolicy { attempts: 3, base: Duration::from_millis(20), cap: Duration::from_secs(2) },
@@ -26,16 +26,16 @@ fn options() -> RegistryOptions {
     }
 }
 
-fn client(options: RegistryOptions) -> Registry {
+pub fn client(options: RegistryOptions) -> Registry {
     Registry::new(options).expect("a client")
 }
 
-fn reference(host: &str, name: &str) -> Reference {
+pub fn reference(host: &str, name: &str) -> Reference {
     Registry::parse(&format!("{host}/{name}")).expect("a reference")
 }
 
 /// All that a user would see of an error.
-fn told(error: &Error) -> String {
+pub fn told(error: &Error) -> String {
     let text = format!("{}\n{}", error.chain().join(": "), error.hints().join("\n"));
     assert!(!text.contains(PASSWORD), "{text}");
     text
@@ -285,7 +285,7 @@ async fn a_registry_that_comes_back_gets_the_whole_blob() {
     assert_eq!(server.requests("HEAD /v2/team/env/blobs/"), 2);
 }
 
-fn empty(status: u16) -> Reply {
+pub fn empty(status: u16) -> Reply {
     (status, Vec::new(), Vec::new())
 }
 

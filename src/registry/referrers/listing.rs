@@ -8,7 +8,7 @@ use url::Url;
 
 use super::fallback_tag;
 use crate::registry::Registry;
-use crate::registry::manifests::MAX_MANIFEST;
+use crate::registry::manifests::{ACCEPTED, MAX_MANIFEST};
 use crate::registry::retry::Failure;
 use crate::registry::transport::{Call, Place};
 use crate::registry::wire::body;
@@ -103,7 +103,7 @@ impl Registry {
         }
         let mut entries = Vec::new();
         for page in 0..MAX_PAGES {
-            let answer = self.get_index(place, url.clone()).await?;
+            let answer = self.get(place, url.clone(), INDEX).await?;
             if page == 0 && says_no_api(answer.status()) {
                 return Ok(None);
             }
@@ -131,7 +131,8 @@ impl Registry {
     /// Reads what is under the fallback tag.
     pub(super) async fn fallback_index(&self, place: &Place, subject: Digest) -> Result<Under, Failure> {
         let url = place.url(&format!("manifests/{}", fallback_tag(subject)))?;
-        let answer = self.get_index(place, url).await?;
+        // Whatever is there: it is not to be overwritten unseen.
+        let answer = self.get(place, url, ACCEPTED).await?;
         match answer.status() {
             StatusCode::NOT_FOUND => return Ok(Under::Nothing),
             status if !status.is_success() => return Err(self.transport().failure(place, answer).await),
@@ -143,9 +144,9 @@ impl Registry {
         Ok(index(&bytes).map_or(Under::SomethingElse, |document| Under::Index(Index { document, tag })))
     }
 
-    async fn get_index(&self, place: &Place, url: Url) -> Result<Response, Failure> {
+    async fn get(&self, place: &Place, url: Url, accepted: &'static str) -> Result<Response, Failure> {
         let mut call = Call::new(Method::GET, url);
-        call.headers.insert(ACCEPT, HeaderValue::from_static(INDEX));
+        call.headers.insert(ACCEPT, HeaderValue::from_static(accepted));
         self.transport().send(place, &call).await
     }
 }
