@@ -12,9 +12,11 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 
+use crate::registry;
 use crate::util::report::SharedReporter;
 use crate::util::{Error, ErrorKind, Result, files};
 use args::{Cli, Command, Global};
@@ -22,6 +24,9 @@ use progress::ProgressStyle;
 
 /// Exit status of a defect: `EX_SOFTWARE` of sysexits.h.
 const DEFECT: u8 = 70;
+
+/// How long the end waits for registries to drop the uploads that were under way.
+const CANCELLING: Duration = Duration::from_secs(3);
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
@@ -52,10 +57,13 @@ fn run(cli: Cli, reporter: &SharedReporter) -> Result<()> {
         .build()
         .map_err(|error| Error::user("the system refuses threads").caused_by(error))?;
     let result = runtime.block_on(async {
-        tokio::select! {
+        let result = tokio::select! {
             result = dispatch(cli.command, cli.global, reporter) => result,
             status = signal() => Err(Error::interrupted(status)),
-        }
+        };
+        // Whatever ended the work: no half of a blob is to stay in a registry.
+        registry::uploads_cancelled(CANCELLING).await;
+        result
     });
     if matches!(&result, Err(error) if matches!(error.kind(), ErrorKind::Interrupted(_))) {
         files::remove_unfinished();

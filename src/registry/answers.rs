@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde::Deserialize;
@@ -24,27 +25,23 @@ pub(super) fn unanswered(whom: &str, error: reqwest::Error) -> Failure {
     // A certificate is not better the second time.
     if let Some((why, hint)) = tls_problem(&error) {
         let error = Error::user(format!("cannot trust {whom}: {why}")).hint(hint);
-        return Failure { error, again: Again::Never, contact: Contact::Untrusted };
+        return Failure { error, again: Again::Never, contact: Contact::Untrusted, code: None };
     }
     let mut problem = Error::user(format!("{doing} {whom}: {}", cause(&error)));
     if contact == Contact::None {
         problem = problem.hint("check the host and the port, and that it is running");
     }
-    Failure { error: problem, again: Again::Later(None), contact }
+    Failure { error: problem, again: Again::Later(None), contact, code: None }
 }
 
 /// Nothing came for too long.
-pub(super) fn silent(whom: &str, seconds: u64) -> Failure {
+pub(super) fn silent(whom: &str, patience: Duration) -> Failure {
+    let seconds = patience.as_secs();
     Failure::passing(Error::user(format!("lost the connection to {whom}: nothing came for {seconds} s")))
 }
 
 /// An answer that is not what was hoped for.
-pub(super) fn unwelcome(
-    whom: &str,
-    status: StatusCode,
-    asked_wait: Option<std::time::Duration>,
-    body: &[u8],
-) -> Failure {
+pub(super) fn unwelcome(whom: &str, status: StatusCode, asked_wait: Option<Duration>, body: &[u8]) -> Failure {
     let said = registry_message(body);
     let mut error = Error::user(match &said {
         Some(said) => format!("{whom} answered {status}: {said}"),
@@ -54,7 +51,7 @@ pub(super) fn unwelcome(
         error = error.hint(hint);
     }
     let again = if passes(status) { Again::Later(asked_wait) } else { Again::Never };
-    Failure { error, again, contact: Contact::Answered(status) }
+    Failure { error, again, contact: Contact::Answered(status), code: registry_code(body) }
 }
 
 /// The registry wants other credentials, or credentials at all.
@@ -65,6 +62,7 @@ pub(super) fn refused(registry: &str, wanted: &str, status: StatusCode, body: &[
         error: Error::user(message).hint(login_hint(registry)),
         again: Again::Never,
         contact: Contact::Answered(status),
+        code: registry_code(body),
     }
 }
 
@@ -120,6 +118,12 @@ pub(super) fn registry_message(body: &[u8]) -> Option<String> {
     };
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
     (!text.trim().is_empty()).then(|| text.trim().to_owned())
+}
+
+/// The first error code of the registry's answer (`BLOB_UNKNOWN`).
+fn registry_code(body: &[u8]) -> Option<String> {
+    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
+    Some(answer.get("errors")?.get(0)?.get("code")?.as_str()?.to_owned())
 }
 
 /// The innermost reason, in as few words as it has.

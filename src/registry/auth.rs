@@ -24,6 +24,8 @@ pub(super) struct Scope {
     pub(super) repository: String,
     /// Writing, which reading belongs to.
     pub(super) push: bool,
+    /// Another repository of the registry to read from: a blob is mounted from there.
+    pub(super) from: Option<String>,
 }
 
 impl Scope {
@@ -35,19 +37,34 @@ impl Scope {
         format!("repository:{}:{}", self.repository, if self.push { "pull,push" } else { "pull" })
     }
 
+    /// Whether a token for this is good for the other, too.
+    fn covers(&self, other: &Self) -> bool {
+        self.registry == other.registry
+            && self.repository == other.repository
+            && self.push >= other.push
+            && (other.from.is_none() || self.from == other.from)
+    }
+
     /// The scopes to ask a token for: the one that the registry names comes first, because some token servers
-    /// read only the first; it is left out when ours covers it.
+    /// read only the first; it is left out when ours cover it. The source of a mount comes last: where it gets lost,
+    /// the blob can still be sent.
     fn asked(&self, demanded: Option<&str>) -> Vec<String> {
-        let own = self.text();
+        let source = self.from.as_ref().map(|from| format!("repository:{from}:pull"));
+        let own = [Some(self.text()), source.clone()].into_iter().flatten();
         let covered = |demanded: &str| {
+            if source.as_deref() == Some(demanded) {
+                return true;
+            }
             let prefix = format!("repository:{}:", self.repository);
             demanded.strip_prefix(&prefix).is_some_and(|actions| {
                 actions.split(',').all(|action| action == "pull" || (self.push && action == "push"))
             })
         };
         match demanded {
-            Some(demanded) if !covered(demanded) => vec![demanded.to_owned(), own],
-            _ => vec![own],
+            Some(demanded) if !demanded.split(' ').all(covered) => {
+                [demanded.to_owned()].into_iter().chain(own).collect()
+            }
+            _ => own.collect(),
         }
     }
 }
@@ -170,11 +187,8 @@ impl Authenticator {
     ) -> Result<Authorization, Failure> {
         let mut tokens = self.tokens.lock().await;
         let now = Instant::now();
-        // A token for pushing is good for pulling, too.
-        let wider = Scope { push: true, ..scope.clone() };
-        let known =
-            [scope, &wider].into_iter().filter_map(|scope| tokens.get(scope)).find(|token| token.good_until > now);
-        if let Some(token) = known {
+        let known = tokens.iter().find(|(known, token)| known.covers(scope) && token.good_until > now);
+        if let Some((_, token)) = known {
             return Ok(Authorization::Bearer(token.value.clone()));
         }
         let found = self.credentials.find(&scope.registry, &scope.repository).await?;
@@ -193,11 +207,13 @@ impl Authenticator {
         }
     }
 
-    /// Drops a token that was refused, unless somebody replaced it already.
+    /// Drops a token that was refused and its likes, unless somebody replaced it already.
     async fn forget(&self, scope: &Scope, used: &Authorization) {
         let Authorization::Bearer(used) = used else { return };
         let mut tokens = self.tokens.lock().await;
-        tokens.retain(|other, token| other.repository != scope.repository || token.value != *used);
+        if tokens.values().any(|token| token.value == *used) {
+            tokens.retain(|other, _| other.registry != scope.registry || other.repository != scope.repository);
+        }
     }
 }
 
@@ -207,6 +223,7 @@ pub(super) fn renewed(host: &Host) -> Failure {
         error: Error::user(format!("{} did not accept the token in the middle of an upload", host.called())),
         again: Again::AtOnce,
         contact: Contact::Answered(StatusCode::UNAUTHORIZED),
+        code: None,
     }
 }
 
@@ -216,12 +233,31 @@ mod tests {
 
     #[test]
     fn the_demanded_scope_comes_first_unless_ours_covers_it() {
-        let scope = |push| Scope { registry: "r".into(), repository: "a/b".into(), push };
+        let scope = |push| Scope { registry: "r".into(), repository: "a/b".into(), push, from: None };
         let own = "repository:a/b:pull,push";
         assert_eq!(scope(true).asked(None), [own]);
         assert_eq!(scope(true).asked(Some("repository:a/b:push,pull")), [own]);
         assert_eq!(scope(true).asked(Some("repository:a/b:delete")), ["repository:a/b:delete", own]);
         assert_eq!(scope(false).asked(Some(own)), [own, "repository:a/b:pull"]);
         assert_eq!(scope(true).asked(Some("registry:catalog:*")), ["registry:catalog:*", own]);
+        let mount = Scope { from: Some("c/d".into()), ..scope(true) };
+        let both = [own, "repository:c/d:pull"];
+        for demanded in [None, Some("repository:c/d:pull"), Some("repository:a/b:push repository:c/d:pull")] {
+            assert_eq!(mount.asked(demanded), both);
+        }
+    }
+
+    #[test]
+    fn tokens_are_good_for_less_than_they_were_asked_for() {
+        let scope = |push, from: Option<&str>| Scope {
+            registry: "r".into(),
+            repository: "a".into(),
+            push,
+            from: from.map(str::to_owned),
+        };
+        assert!(scope(true, Some("b")).covers(&scope(false, None)));
+        assert!(!scope(true, None).covers(&scope(true, Some("b"))));
+        assert!(!scope(true, Some("c")).covers(&scope(true, Some("b"))));
+        assert!(!scope(false, None).covers(&scope(true, None)));
     }
 }

@@ -2,24 +2,31 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::PoisonError;
 
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode};
 
+use super::reader::BlobReader;
 use super::reference::Reference;
-use super::retry::Failure;
+use super::retry::{Again, Failure, Tries, passes};
+use super::session::{Begun, Session};
 use super::transport::{Call, Place};
 use super::upload::{Meter, Upload};
-use super::wire::chunk;
 use super::{Registry, Sent};
 use crate::model::Blob;
 use crate::store::Store;
 use crate::util::report::Progress;
 use crate::util::{Digest, Error, Result, ResultExt as _};
 
+/// Repositories that are tried as the source of a mount: what two of them refuse, others refuse, too, and each costs
+/// a request.
+const MOUNT_SOURCES: usize = 2;
+
 impl Registry {
     /// Fetches a blob of the reference's repository into the store, in bounded memory; gives its path there.
-    /// Nothing is fetched when the store has it. `size` is in bytes, as the manifest says.
+    /// Nothing is fetched when the store has it. `size` is in bytes, as the manifest says. When the connection
+    /// breaks, the rest is asked for.
     ///
     /// # Errors
     /// When the registry does not answer, refuses, or sends other bytes; those of the store.
@@ -31,95 +38,200 @@ impl Registry {
         store: &Store,
     ) -> Result<PathBuf> {
         if !store.has_blob(digest, size) {
-            self.policy()
-                .run(|| self.download(reference, digest, size, store))
+            self.fetch(reference, digest, size, store)
                 .await
+                .map_err(|failure| failure.error)
                 .context(|| format!("cannot fetch the blob {digest} of `{reference}`"))?;
         }
         Ok(store.blob(digest))
     }
 
-    /// Pushes a blob to the target's repository: asks whether it is there, else sends it in one piece, in bounded
-    /// memory. Each further attempt is a new upload.
+    /// Sees to it that the target's repository has a blob: asks whether it is there, else has it mounted from the
+    /// first of `mount_from` that may have it, else sends it in one piece, in bounded memory. Sources in other
+    /// registries, and the target itself, are passed over. Each further attempt is a new upload.
     ///
     /// `progress` advances by the bytes as they leave, each byte once however many attempts it takes; not at all
-    /// when the blob was there ([`Sent::Existed`]).
+    /// when nothing was sent ([`Sent::Existed`], [`Sent::Mounted`]).
     ///
     /// # Errors
-    /// When the registry does not answer or refuses; when the blob cannot be read.
-    pub async fn push_blob(&self, target: &Reference, blob: &Blob, progress: &dyn Progress) -> Result<Sent> {
-        let reported = AtomicU64::new(0);
-        let sent = self.policy().run(|| self.offer(target, blob, progress, &reported)).await.context(|| {
-            format!("cannot push the blob {} to `{}/{}`", blob.digest, target.registry(), target.repository())
-        })?;
-        // The answer to an earlier attempt may have been lost: then the bytes were sent all the same.
-        match (sent, reported.load(Ordering::Relaxed)) {
-            (Sent::Existed, 1..) => {
-                Meter { progress, reported: &reported, size: blob.size }.tell(blob.size);
-                Ok(Sent::Uploaded(blob.size))
-            }
-            _ => Ok(sent),
-        }
-    }
-
-    async fn offer(
+    /// When the registry does not answer or refuses; when it keeps a damaged copy of the blob; when the blob cannot
+    /// be read.
+    pub async fn push_blob(
         &self,
         target: &Reference,
         blob: &Blob,
+        mount_from: &[Reference],
         progress: &dyn Progress,
-        reported: &AtomicU64,
-    ) -> Result<Sent, Failure> {
-        let place = self.transport().place(target, true).await?;
-        if self.has_blob(&place, &blob.digest).await? {
-            return Ok(Sent::Existed);
+    ) -> Result<Sent> {
+        let push = Push { registry: self, target, blob, mount_from, meter: Meter::new(progress, blob.size) };
+        let sent = self.policy().run(|| push.attempt()).await.context(|| {
+            format!("cannot push the blob {} to `{}/{}`", blob.digest, target.registry(), target.repository())
+        })?;
+        // The answer to an earlier attempt may have been lost: then the bytes were sent all the same.
+        if sent == Sent::Existed && push.meter.began() {
+            push.meter.tell(blob.size);
+            return Ok(Sent::Uploaded(blob.size));
         }
-        let upload = Upload { registry: self, place: &place, blob };
-        upload.run(progress, reported).await?;
-        Ok(Sent::Uploaded(blob.size))
+        Ok(sent)
     }
 
-    async fn has_blob(&self, place: &Place, digest: &Digest) -> Result<bool, Failure> {
-        let call = Call::new(Method::HEAD, place.url(&format!("blobs/{digest}"))?);
-        let answer = self.transport().send(place, &call).await?;
+    async fn fetch(&self, reference: &Reference, digest: &Digest, size: u64, store: &Store) -> Result<(), Failure> {
+        let mut tries = Tries::default();
+        let mut again = Again::Later(None);
+        loop {
+            let mut reader = BlobReader::open(self, reference, digest, size, 0..size).await?;
+            let mut writer = store.new_blob()?;
+            while let Some(bytes) = reader.next().await? {
+                writer.write_all(&bytes).map_err(Error::from)?;
+            }
+            let Err(error) = writer.finish(Some(digest)) else { return Ok(()) };
+            // A cause has only what the file system refuses. Bytes may be damaged on their way, but hardly twice.
+            let again = match std::error::Error::source(&error) {
+                Some(_) => Again::Never,
+                None => std::mem::replace(&mut again, Again::Never),
+            };
+            let whom = format!("the registry `{}`", reference.registry());
+            let failure = Failure { again, ..error.into() }.context(|| format!("{whom} sent damaged bytes"));
+            self.policy().next(&mut tries, failure).await?;
+        }
+    }
+}
+
+/// A blob that a repository is to have.
+struct Push<'a> {
+    registry: &'a Registry,
+    target: &'a Reference,
+    blob: &'a Blob,
+    mount_from: &'a [Reference],
+    meter: Meter<'a>,
+}
+
+/// What a repository has of a blob.
+enum Found {
+    Whole,
+    Nothing,
+    /// Bytes, but not all, or too many.
+    Damaged,
+}
+
+impl Push<'_> {
+    async fn attempt(&self) -> Result<Sent, Failure> {
+        let place = self.registry.transport().place(self.target, true).await?;
+        let found = self.look(&place).await?;
+        let begun = match found {
+            Found::Whole => return Ok(Sent::Existed),
+            Found::Nothing => self.mount(&place).await?,
+            Found::Damaged => None,
+        };
+        let session = match begun {
+            Some(Begun::Mounted) => return Ok(Sent::Mounted),
+            Some(Begun::Session(session)) => Some(session),
+            Some(Begun::Refused(_)) | None => None,
+        };
+        let upload = Upload { registry: self.registry, place: &place, blob: self.blob, meter: &self.meter };
+        upload.run(session).await?;
+        if matches!(found, Found::Damaged) {
+            self.look_closely(&place).await?;
+        }
+        Ok(Sent::Uploaded(self.blob.size))
+    }
+
+    fn url(&self, place: &Place) -> Result<url::Url> {
+        place.url(&format!("blobs/{}", self.blob.digest))
+    }
+
+    async fn look(&self, place: &Place) -> Result<Found, Failure> {
+        let transport = self.registry.transport();
+        let answer = transport.send(place, &Call::new(Method::HEAD, self.url(place)?)).await?;
         match answer.status() {
-            status if status.is_success() => Ok(true),
+            status if status.is_success() => match number(answer.headers(), &CONTENT_LENGTH) {
+                Some(length) if length != self.blob.size => {
+                    tracing::debug!(digest = %self.blob.digest, length, "the registry's copy is damaged");
+                    Ok(Found::Damaged)
+                }
+                _ => Ok(Found::Whole),
+            },
             // Some registries let us write but not look: the upload will tell.
-            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED => Ok(false),
+            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED => Ok(Found::Nothing),
             // One that died while it noted a blob answers so for ever after (CNCF distribution leaves an empty
             // link); an upload heals it, and fails like this if something else is wrong.
-            StatusCode::INTERNAL_SERVER_ERROR => Ok(false),
-            _ => Err(self.transport().failure(place, answer).await),
+            StatusCode::INTERNAL_SERVER_ERROR => Ok(Found::Nothing),
+            _ => Err(transport.failure(place, answer).await),
         }
     }
 
-    /// Begins to read a blob.
-    pub(super) async fn open_blob(&self, reference: &Reference, digest: &Digest) -> Result<(Place, Response), Failure> {
-        let place = self.transport().place(reference, false).await?;
-        let call = Call::new(Method::GET, place.url(&format!("blobs/{digest}"))?);
-        let answer = self.transport().send(&place, &call).await?;
-        if answer.status() == StatusCode::OK {
-            return Ok((place, answer));
-        }
-        Err(self.transport().failure(&place, answer).await)
+    /// Looks whether the upload healed a damaged copy: a registry that believes to have a blob may drop what it is
+    /// sent (CNCF distribution does). Proxies that answer HEAD with any length are no damage: a byte is read.
+    async fn look_closely(&self, place: &Place) -> Result<(), Failure> {
+        let mut call = Call::new(Method::GET, self.url(place)?);
+        call.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        let answer = self.registry.transport().send(place, &call).await?;
+        let kept = match total(&answer) {
+            Some(length) if length != self.blob.size => length,
+            _ => return Ok(()),
+        };
+        let message = format!("{} keeps a damaged copy of it ({kept} of {} bytes)", place.called(), self.blob.size);
+        let hint = "remove the blob from the registry's storage, then push again: it does not replace it by itself";
+        Err(Error::user(message).hint(hint).into())
     }
 
-    async fn download(&self, reference: &Reference, digest: &Digest, size: u64, store: &Store) -> Result<(), Failure> {
-        let (place, mut answer) = self.open_blob(reference, digest).await?;
-        let mut writer = store.new_blob()?;
-        let mut received = 0;
-        while let Some(bytes) = chunk(&place.called(), &mut answer).await? {
-            received += bytes.len() as u64;
-            if received > size {
-                break;
+    /// Asks the registry to take the blob from another of its repositories. What becomes of it is the upload's
+    /// session at worst; none when there is nothing to ask for, or all sources are refused.
+    async fn mount(&self, place: &Place) -> Result<Option<Begun>, Failure> {
+        for from in self.sources() {
+            let failure = match Session::mount(self.registry, place, &self.blob.digest, &from).await {
+                Ok(Begun::Refused(failure)) => failure,
+                Ok(begun) => return Ok(Some(begun)),
+                Err(failure) => failure,
+            };
+            let status = failure.status();
+            // Too many requests are too many; but one that breaks at mounts only may do without.
+            if failure.again != Again::Never && !status.is_some_and(|status| status.is_server_error()) {
+                return Err(failure);
             }
-            writer.write_all(&bytes).map_err(Error::from)?;
+            tracing::debug!(error = %failure.error, from, "the registry does not mount");
+            if !status.is_some_and(passes) {
+                self.unmountable().insert((place.scope.registry.clone(), from));
+            }
         }
-        if received != size {
-            let amount = if received > size { "more than".to_owned() } else { format!("{received} of") };
-            let message = format!("{} sent {amount} {size} bytes", place.called());
-            return Err(Failure::passing(Error::user(message)));
-        }
-        writer.finish(Some(digest)).context(|| format!("{} sent damaged bytes", place.called()))?;
-        Ok(())
+        Ok(None)
     }
+
+    /// The repositories that are worth a request.
+    fn sources(&self) -> Vec<String> {
+        let mut sources: Vec<String> = Vec::new();
+        for reference in self.mount_from {
+            let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
+            let elsewhere = registry != self.target.registry() || repository == self.target.repository();
+            let key = (registry, repository);
+            if !elsewhere && !sources.contains(&key.1) && !self.unmountable().contains(&key) {
+                sources.push(key.1);
+            }
+        }
+        sources.truncate(MOUNT_SOURCES);
+        sources
+    }
+
+    fn unmountable(&self) -> std::sync::MutexGuard<'_, std::collections::HashSet<(String, String)>> {
+        self.registry.inner.unmountable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The size of the whole blob by the answer to a request for a part of it.
+fn total(answer: &Response) -> Option<u64> {
+    match answer.status() {
+        StatusCode::OK => number(answer.headers(), &CONTENT_LENGTH),
+        // `bytes 0-0/10`
+        StatusCode::PARTIAL_CONTENT => {
+            let text = answer.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+            text.rsplit('/').next()?.trim().parse().ok()
+        }
+        // There is not even one byte.
+        StatusCode::RANGE_NOT_SATISFIABLE => Some(0),
+        _ => None,
+    }
+}
+
+fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }

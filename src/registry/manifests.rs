@@ -252,7 +252,7 @@ impl Registry {
         };
         let status = answer.status();
         match refused.explain(&Answered { status, body: &body }) {
-            Some(error) => Failure { error, again: Again::Never, contact: Contact::Answered(status) },
+            Some(error) => Failure { error, again: Again::Never, contact: Contact::Answered(status), code: None },
             None => self.transport().failure(place, answer).await,
         }
     }

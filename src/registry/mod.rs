@@ -14,32 +14,42 @@ mod auth;
 mod auth_file;
 mod blobs;
 mod challenge;
+mod chunks;
 mod credentials;
 mod location;
 mod manifests;
+mod meeting;
+mod reader;
 mod reference;
 mod referrers;
 mod refusals;
 mod retry;
 mod self_signed;
+mod session;
+mod source;
 mod tls;
 mod token;
 mod transport;
 mod upload;
 mod wire;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub use manifests::FetchedManifest;
 pub use reference::Reference;
 pub use retry::RetryPolicy;
+pub use session::uploads_cancelled;
 pub use tls::install_tls_provider;
+pub use wire::Patience;
 
 use crate::util::Result;
 use auth::Authenticator;
+use chunks::Chunking;
 use credentials::Credentials;
 use referrers::Turns;
+use retry::Retrier;
 use tls::Clients;
 use transport::Transport;
 use wire::Wire;
@@ -63,6 +73,12 @@ pub struct RegistryOptions {
     pub auth_files: Option<Vec<PathBuf>>,
     /// How often requests are repeated.
     pub retry: RetryPolicy,
+    /// How long requests may stand still.
+    pub patience: Patience,
+    /// Blobs that are larger go in chunks of so many bytes, for registries behind a proxy that limits the size of a
+    /// request and does not say so. By default a blob goes in one piece, which is faster and which all registries
+    /// take, and in chunks only where the registry answers that it is too large.
+    pub chunk_size: Option<u64>,
 }
 
 /// Without the password.
@@ -75,6 +91,8 @@ impl std::fmt::Debug for RegistryOptions {
             .field("login_hosts", &self.login_hosts)
             .field("auth_files", &self.auth_files)
             .field("retry", &self.retry)
+            .field("patience", &self.patience)
+            .field("chunk_size", &self.chunk_size)
             .finish()
     }
 }
@@ -84,6 +102,8 @@ impl std::fmt::Debug for RegistryOptions {
 pub enum Sent {
     /// It was sent; its size in bytes.
     Uploaded(u64),
+    /// The registry had it in another repository, and put it into this one.
+    Mounted,
     /// The registry had it.
     Existed,
 }
@@ -97,7 +117,10 @@ pub struct Registry {
 #[derive(Debug)]
 struct Inner {
     transport: Transport,
-    policy: RetryPolicy,
+    retrier: Retrier,
+    chunking: Chunking,
+    /// Repositories (registry, name) from which the registry lets us mount nothing.
+    unmountable: Mutex<HashSet<(String, String)>>,
     turns: Turns,
 }
 
@@ -108,9 +131,16 @@ impl Registry {
     /// When a certificate file cannot be used.
     pub fn new(options: RegistryOptions) -> Result<Self> {
         let credentials = Credentials::new(options.login, &options.login_hosts, options.auth_files);
-        let wire = Wire::new(Clients::new(&options.ca_files)?);
+        let wire = Wire::new(Clients::new(&options.ca_files)?, options.patience);
         let transport = Transport::new(wire, Authenticator::new(credentials), options.insecure);
-        Ok(Self { inner: Arc::new(Inner { transport, policy: options.retry, turns: Turns::default() }) })
+        let inner = Inner {
+            transport,
+            retrier: Retrier::new(options.retry),
+            chunking: Chunking::new(options.chunk_size),
+            unmountable: Mutex::default(),
+            turns: Turns::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Parses and normalises a reference: `debian:12-slim` is `docker.io/library/debian:12-slim`; without a tag
@@ -126,7 +156,11 @@ impl Registry {
         &self.inner.transport
     }
 
-    fn policy(&self) -> RetryPolicy {
-        self.inner.policy
+    fn policy(&self) -> &Retrier {
+        &self.inner.retrier
+    }
+
+    fn chunking(&self) -> &Chunking {
+        &self.inner.chunking
     }
 }

@@ -10,7 +10,7 @@ use url::{Url, form_urlencoded};
 use super::credentials::{Login, Secret};
 use super::location::{Host, authority, permit};
 use super::retry::Failure;
-use super::wire::{Wire, body, explanation, failure, send};
+use super::wire::{Wire, body, explanation, failure};
 use crate::util::{Error, Result};
 
 /// How long a token is good when its server does not say (distribution, token specification).
@@ -55,7 +55,7 @@ pub(super) async fn fetch(wire: &Wire, host: &Host, request: &Request<'_>) -> Re
     let realm = realm(host, request.realm)?;
     let whom = format!("the token server `{}` of {}", authority(&realm), host.called());
     let began = Instant::now();
-    let answer = send(&whom, build(wire, realm, request)?).await?;
+    let answer = wire.send(&whom, build(wire, realm, request)?).await?;
     match answer.status() {
         status if status.is_success() => {}
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) => {
@@ -65,7 +65,13 @@ pub(super) async fn fetch(wire: &Wire, host: &Host, request: &Request<'_>) -> Re
     }
     let (value, life) = read(&body(&whom, answer, MAX_ANSWER).await?)
         .ok_or_else(|| Error::user(format!("{whom} sent something that is no token")))?;
-    Ok(Token { value, good_until: began + life - (life / 4).min(MARGIN) })
+    Ok(Token { value, good_until: began + usable(life) })
+}
+
+/// How much of a token's life it is used for. What a token is sent with may be on its way for a while, and clocks
+/// differ: but a short life must not be over before it begins.
+fn usable(life: Duration) -> Duration {
+    life - (life / 4).min(MARGIN)
 }
 
 /// The token server's URL: https, or as plain as the registry itself; credentials go there.
@@ -135,6 +141,13 @@ mod tests {
         assert_eq!(seconds(r#"{"access_token":"c","expires_in":-1}"#), Some(("c".into(), DEFAULT_LIFE)));
         assert_eq!(seconds(r#"{"token":"a\nb"}"#), None);
         assert_eq!(seconds("{}"), None);
+    }
+
+    #[test]
+    fn short_lives_are_used() {
+        for (life, used) in [(1, 750), (5, 3750), (60, 50_000), (300, 290_000)] {
+            assert_eq!(usable(Duration::from_secs(life)), Duration::from_millis(used));
+        }
     }
 
     #[test]

@@ -2,19 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
-use tokio::sync::OnceCell;
 use url::Url;
 
 use super::auth::{Authenticator, Authorization, Scope, renewed};
 use super::challenge;
 use super::location::{Host, authority, follow, listed};
+use super::meeting::Meeting;
 use super::reference::{Reference, api_host, is_loopback};
 use super::retry::{Again, Contact, Failure, passes};
-use super::wire::{Wire, explanation, failure, send};
+use super::wire::{Wire, explanation, failure};
 use crate::util::{Error, Result};
 
 /// Redirects in a row that are followed; more are a loop.
@@ -26,7 +27,7 @@ pub(super) struct Transport {
     pub(super) wire: Wire,
     pub(super) auth: Authenticator,
     insecure: Vec<String>,
-    hosts: Mutex<HashMap<String, Arc<OnceCell<Arc<Host>>>>>,
+    hosts: Mutex<HashMap<String, Arc<Meeting>>>,
 }
 
 /// A repository in a registry, and what is to be done there.
@@ -42,6 +43,11 @@ impl Place {
         self.host.url(&format!("{}/{path}", self.scope.repository))
     }
 
+    /// The same, with leave to read from another repository of the registry.
+    pub(super) fn reading_from(&self, repository: &str) -> Self {
+        Self { host: Arc::clone(&self.host), scope: Scope { from: Some(repository.to_owned()), ..self.scope.clone() } }
+    }
+
     /// How messages call the registry.
     pub(super) fn called(&self) -> String {
         self.host.called()
@@ -55,11 +61,13 @@ pub(super) struct Call {
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// How long the answer may take, when that is not the usual patience.
+    pub(super) patience: Option<Duration>,
 }
 
 impl Call {
     pub(super) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: Bytes::new() }
+        Self { method, url, headers: HeaderMap::new(), body: Bytes::new(), patience: None }
     }
 }
 
@@ -80,12 +88,12 @@ impl Transport {
         if push {
             self.auth.credentials.use_pair_for(&registry);
         }
-        let cell = {
+        let meeting = {
             let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(hosts.entry(registry.clone()).or_default())
         };
-        let host = Arc::clone(cell.get_or_try_init(|| self.meet(&registry)).await?);
-        Ok(Place { host, scope: Scope { registry, repository: reference.repository().to_owned(), push } })
+        let host = meeting.host(|| self.meet(&registry)).await?;
+        Ok(Place { host, scope: Scope { registry, repository: reference.repository().to_owned(), push, from: None } })
     }
 
     /// Makes a request, logs in when that is demanded, and follows redirects of what is read. Gives the answer
@@ -151,7 +159,8 @@ impl Transport {
         for _ in 0..=MAX_REDIRECTS {
             let used = self.authorization(place, &url).await?;
             let request = self.wire.request(call.method.clone(), &url)?.headers(call.headers.clone());
-            let answer = send(&whom, used.apply(request.body(call.body.clone()))).await?;
+            let patience = call.patience.unwrap_or(self.wire.patience.idle);
+            let answer = self.wire.send_within(patience, &whom, used.apply(request.body(call.body.clone()))).await?;
             let reading = matches!(call.method, Method::GET | Method::HEAD);
             if reading && answer.status().is_redirection() && answer.headers().contains_key(LOCATION) {
                 url = self.location(place, &url, answer.headers())?;
@@ -223,7 +232,7 @@ impl Transport {
 
     async fn greet(&self, host: Host) -> Result<Arc<Host>, Failure> {
         let url = host.url("")?;
-        let answer = send(&host.called(), self.wire.request(Method::GET, &url)?).await?;
+        let answer = self.wire.send(&host.called(), self.wire.request(Method::GET, &url)?).await?;
         match answer.status() {
             StatusCode::UNAUTHORIZED => {
                 if let Some(challenge) = challenge::from_headers(answer.headers()) {
@@ -235,7 +244,7 @@ impl Transport {
                 let said = String::from_utf8_lossy(&explanation(answer).await).to_ascii_lowercase();
                 if said.contains("https") {
                     let error = Error::user(format!("{} wants https", host.called()));
-                    return Err(Failure { error, again: Again::Never, contact: Contact::WantsTls });
+                    return Err(Failure { error, again: Again::Never, contact: Contact::WantsTls, code: None });
                 }
             }
             // Some registries have nothing at this address; the request that counts will tell.

@@ -12,8 +12,27 @@ use super::retry::{Failure, retry_after};
 use super::tls::Clients;
 use crate::util::{Error, Result};
 
-/// How long to wait for the head of an answer and for each piece of its body.
-pub(super) const IDLE: Duration = Duration::from_secs(60);
+/// How long a request may stand still before it counts as failed. No limit is on its whole length.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How long to wait for the head of an answer, for each piece of its body, and for a piece of an upload to leave.
+    pub idle: Duration,
+    /// How long a registry may take to answer when it has all bytes of a blob: it may have to copy them to their
+    /// place.
+    pub commit: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { idle: IDLE, commit: Duration::from_secs(300) }
+    }
+}
+
+/// The usual patience.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How long to wait for each piece of an error's body: it only explains.
+const EXPLANATION: Duration = Duration::from_secs(5);
 
 /// No more of an error's body is read.
 const MAX_ERROR: usize = 64 * 1024;
@@ -22,11 +41,12 @@ const MAX_ERROR: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Wire {
     clients: Clients,
+    pub(super) patience: Patience,
 }
 
 impl Wire {
-    pub(super) fn new(clients: Clients) -> Self {
-        Self { clients }
+    pub(super) fn new(clients: Clients, patience: Patience) -> Self {
+        Self { clients, patience }
     }
 
     /// Begins a request.
@@ -38,28 +58,38 @@ impl Wire {
     pub(super) fn expect_self_signed(&self, url: &Url, expected: bool) -> bool {
         self.clients.expect_self_signed(url, expected)
     }
-}
 
-/// Sends a request whose body is short; gives the answer, whatever its status.
-pub(super) async fn send(whom: &str, request: RequestBuilder) -> Result<Response, Failure> {
-    match timeout(IDLE, request.send()).await {
-        Ok(answer) => answer.map_err(|error| unanswered(whom, error)),
-        Err(_) => Err(silent(whom, IDLE.as_secs())),
+    /// Sends a request whose body is short; gives the answer, whatever its status.
+    pub(super) async fn send(&self, whom: &str, request: RequestBuilder) -> Result<Response, Failure> {
+        self.send_within(self.patience.idle, whom, request).await
+    }
+
+    /// The same, with a patience of its own.
+    pub(super) async fn send_within(
+        &self,
+        patience: Duration,
+        whom: &str,
+        request: RequestBuilder,
+    ) -> Result<Response, Failure> {
+        match timeout(patience, request.send()).await {
+            Ok(answer) => answer.map_err(|error| unanswered(whom, error)),
+            Err(_) => Err(silent(whom, patience)),
+        }
     }
 }
 
 /// The next piece of an answer's body.
-pub(super) async fn chunk(whom: &str, answer: &mut Response) -> Result<Option<Bytes>, Failure> {
-    match timeout(IDLE, answer.chunk()).await {
+pub(super) async fn chunk(whom: &str, answer: &mut Response, patience: Duration) -> Result<Option<Bytes>, Failure> {
+    match timeout(patience, answer.chunk()).await {
         Ok(chunk) => chunk.map_err(|error| unanswered(whom, error)),
-        Err(_) => Err(silent(whom, IDLE.as_secs())),
+        Err(_) => Err(silent(whom, patience)),
     }
 }
 
 /// The whole body of an answer of at most `limit` bytes.
 pub(super) async fn body(whom: &str, mut answer: Response, limit: usize) -> Result<Bytes, Failure> {
     let mut bytes = BytesMut::new();
-    while let Some(chunk) = chunk(whom, &mut answer).await? {
+    while let Some(chunk) = chunk(whom, &mut answer, IDLE).await? {
         if bytes.len() + chunk.len() > limit {
             return Err(Error::user(format!("{whom} sent more than {limit} bytes where a short answer belongs")).into());
         }
@@ -72,7 +102,7 @@ pub(super) async fn body(whom: &str, mut answer: Response, limit: usize) -> Resu
 pub(super) async fn explanation(mut answer: Response) -> Vec<u8> {
     let mut bytes = Vec::new();
     while bytes.len() < MAX_ERROR
-        && let Ok(Some(chunk)) = chunk("", &mut answer).await
+        && let Ok(Some(chunk)) = chunk("", &mut answer, EXPLANATION).await
     {
         bytes.extend_from_slice(&chunk);
     }

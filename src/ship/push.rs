@@ -180,13 +180,17 @@ impl Upload {
         }
         let blob = self.nearest(blob);
         for repository in self.repositories.iter() {
-            let _sources = places.beside(repository);
-            let sent = self.registry.push_blob(repository, &blob, self.progress.as_ref()).await?;
+            let sources = places.beside(repository);
+            let sent = self.registry.push_blob(repository, &blob, &sources, self.progress.as_ref()).await?;
             match sent {
                 Sent::Uploaded(bytes) => {
                     self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
                 }
                 Sent::Existed => self.progress.advance(blob.size),
+                Sent::Mounted => {
+                    self.counts.mounted.fetch_add(1, Ordering::Relaxed);
+                    self.progress.advance(blob.size);
+                }
             }
             places.add(repository.clone());
         }

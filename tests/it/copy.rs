@@ -166,7 +166,7 @@ fn attach(registry: &LocalRegistry, image: &str, text: &str) -> String {
         let artifact =
             artifact(&subject, "application/vnd.example.note", &[file], &BTreeMap::new()).expect("an artifact");
         for blob in artifact.layers.iter().chain([&artifact.config]) {
-            client.push_blob(&pinned, blob, &Silent).await.expect("pushes");
+            client.push_blob(&pinned, blob, &[], &Silent).await.expect("pushes");
         }
         let BlobSource::Bytes(bytes) = &artifact.manifest.source else { panic!("in memory") };
         client.push_referrer(&pinned, bytes, &artifact.manifest.media_type).await.expect("pushes");

@@ -23,7 +23,7 @@ const KIND: &str = "application/vnd.example.note.v1";
 /// Pushes an image into `repository`; gives its reference by digest and its descriptor.
 async fn subject(registry: &Registry, repository: &Reference) -> (Reference, Descriptor) {
     let config = Blob::from_bytes(CONFIG, b"{}".to_vec());
-    registry.push_blob(repository, &config, &Silent).await.expect("pushes");
+    registry.push_blob(repository, &config, &[], &Silent).await.expect("pushes");
     let descriptor = json!({"mediaType": CONFIG, "digest": config.digest.to_string(), "size": 2});
     let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor, "layers": []}).to_string();
     registry.push_manifest(repository, MANIFEST, manifest.as_bytes()).await.expect("pushes");
@@ -46,7 +46,7 @@ fn note(subject: &Descriptor, text: &str) -> Artifact {
 /// Pushes an artifact with its blobs.
 async fn attach(registry: &Registry, repository: &Reference, note: &Artifact) -> condaimg::util::Result<Sent> {
     for blob in note.layers.iter().chain([&note.config]) {
-        registry.push_blob(repository, blob, &Silent).await.expect("pushes");
+        registry.push_blob(repository, blob, &[], &Silent).await.expect("pushes");
     }
     registry.push_referrer(repository, &bytes(&note.manifest), MANIFEST).await
 }

@@ -168,7 +168,7 @@ impl<'a> Keeper<'a> {
         match failure.again {
             _ if failures >= FAILURES => Err(failure.error),
             Again::Never if !overtaken => Err(failure.error),
-            Again::Later(Some(asked)) => Ok(asked.min(self.registry.policy().cap)),
+            Again::Later(Some(asked)) => Ok(asked.min(self.registry.policy().asked_cap())),
             _ => Ok(self.cycle.saturating_mul(failures).min(LONGEST).mul_f64(chance())),
         }
     }
