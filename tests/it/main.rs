@@ -7,6 +7,7 @@ mod bad_input;
 mod build;
 mod common;
 mod copy;
+mod credentials;
 mod image;
 mod killed;
 mod oracle;

@@ -1,10 +1,12 @@
 //! What the tests share.
 
+pub mod certificates;
 pub mod engine;
 pub mod file_server;
 pub mod images;
 pub mod packages;
 pub mod registry;
+pub mod token_server;
 pub mod tree;
 
 use std::path::{Path, PathBuf};

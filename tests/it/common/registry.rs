@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use tempfile::TempDir;
+
+use super::certificates;
+use super::token_server::{ISSUER, SERVICE, TokenServer};
 
 /// The only user of a registry that wants one.
 pub const USER: &str = "ci";
@@ -29,13 +32,27 @@ pub enum Mode {
     Tls,
     /// TLS with a certificate that an authority of its own signed; with a user and password.
     TlsAuth,
+    /// TLS with such a certificate, for clients that have one of the same authority; no password.
+    MutualTls,
+    /// Plain http with tokens, which the user gets from a token server.
+    Token,
+    /// The same behind TLS with a certificate of an authority of its own.
+    TlsToken,
+}
+
+impl Mode {
+    fn has_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::TlsAuth | Self::MutualTls | Self::TlsToken)
+    }
 }
 
 /// A running registry; killed when dropped.
 pub struct LocalRegistry {
     child: Child,
     folder: TempDir,
+    data: PathBuf,
     mode: Mode,
+    tokens: Option<TokenServer>,
     /// Its port on 127.0.0.1.
     pub port: u16,
 }
@@ -43,12 +60,50 @@ pub struct LocalRegistry {
 impl LocalRegistry {
     /// Starts one on a free port with an empty folder.
     pub fn start(mode: Mode) -> Self {
+        Self::start_at(mode, None)
+    }
+
+    /// Starts one that keeps what is pushed in this folder (on a small disk, say).
+    pub fn start_at(mode: Mode, data: Option<&Path>) -> Self {
         let folder = TempDir::new().expect("a folder");
+        let root = folder.path();
+        match mode {
+            Mode::Plain | Mode::Token => {}
+            Mode::Auth => passwords(root),
+            Mode::Tls => certificates::self_signed(root),
+            Mode::TlsToken => certificates::signed(root),
+            Mode::TlsAuth => {
+                certificates::signed(root);
+                passwords(root);
+            }
+            Mode::MutualTls => {
+                certificates::signed(root);
+                certificates::client(root);
+            }
+        }
+        let tokens = matches!(mode, Mode::Token | Mode::TlsToken).then(|| TokenServer::start(root));
+        let data = data.map_or_else(|| root.join("data"), Path::to_owned);
         let port = free_port();
-        fs::write(folder.path().join("config.yml"), configuration(&folder, mode, port)).expect("writes");
-        let mut registry = Self { child: serve(&folder), folder, mode, port };
+        let text = configuration(root, &data, mode, tokens.as_ref(), port);
+        fs::write(root.join("config.yml"), text).expect("writes");
+        let mut registry = Self { child: serve(&folder), folder, data, mode, tokens, port };
         registry.wait();
         registry
+    }
+
+    /// Makes it refuse (or take again) whatever writes, and starts it again.
+    pub fn set_read_only(&mut self, read_only: bool) {
+        let mut text = configuration(self.folder.path(), &self.data, self.mode, self.tokens.as_ref(), self.port);
+        if read_only {
+            text = text.replace("storage: {", "storage: {maintenance: {readonly: {enabled: true}}, ");
+        }
+        fs::write(self.folder.path().join("config.yml"), text).expect("writes");
+        self.restart();
+    }
+
+    /// The token server of a registry that has one.
+    pub fn tokens(&self) -> &TokenServer {
+        self.tokens.as_ref().expect("a mode with tokens")
     }
 
     /// `127.0.0.1:PORT`.
@@ -61,9 +116,14 @@ impl LocalRegistry {
         self.folder.path().join("ca.crt")
     }
 
+    /// A certificate and its key for a client of [`Mode::MutualTls`].
+    pub fn client_certificate(&self) -> (PathBuf, PathBuf) {
+        (self.folder.path().join("client.crt"), self.folder.path().join("client.key"))
+    }
+
     /// Where it keeps what was pushed.
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     /// A credential file as `docker login` writes it, with this password.
@@ -89,6 +149,24 @@ impl LocalRegistry {
         put.filter_map(|line| line.split("digest=").nth(1))
             .map(|rest| rest.split([' ', '&']).next().unwrap_or_default().replace("%3A", ":"))
             .collect()
+    }
+
+    /// How many requests the registry answered with 401.
+    pub fn refusals(&self) -> usize {
+        let log = fs::read_to_string(self.folder.path().join("log")).expect("reads");
+        log.lines().filter(|line| line.contains(" HTTP/1.1\" 401 ")).count()
+    }
+
+    /// The blobs that were asked for and sent whole (digest and bytes), in the order in which they were.
+    pub fn blob_downloads(&self) -> Vec<(String, u64)> {
+        let log = fs::read_to_string(self.folder.path().join("log")).expect("reads");
+        // `"GET /v2/team/env/blobs/sha256:... HTTP/1.1" 200 4711 ...`
+        let gets = log.lines().filter_map(|line| line.split_once("\"GET /v2/")?.1.split_once("/blobs/"));
+        gets.filter_map(|(_, rest)| {
+            let (digest, rest) = rest.split_once(" HTTP/1.1\" 200 ")?;
+            Some((digest.to_owned(), rest.split(' ').next()?.parse().ok()?))
+        })
+        .collect()
     }
 
     /// Ends it at once, as a crash does.
@@ -135,47 +213,29 @@ fn serve(folder: &TempDir) -> Child {
         .expect("docker-registry is needed for this test: `apt-get install docker-registry`")
 }
 
-fn configuration(folder: &TempDir, mode: Mode, port: u16) -> String {
-    let root = folder.path().display();
+fn configuration(root: &Path, data: &Path, mode: Mode, tokens: Option<&TokenServer>, port: u16) -> String {
+    let (root, data) = (root.display(), data.display());
     let mut text = format!(
         "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\n\
-         storage: {{filesystem: {{rootdirectory: {root}/data}}, delete: {{enabled: true}}}}\n\
+         storage: {{filesystem: {{rootdirectory: {data}}}, delete: {{enabled: true}}}}\n\
          http:\n  addr: 127.0.0.1:{port}\n  secret: test\n"
     );
-    if matches!(mode, Mode::Tls | Mode::TlsAuth) {
-        certify(folder, mode);
-        writeln!(text, "  tls: {{certificate: {root}/server.crt, key: {root}/server.key}}").expect("writes");
+    if mode.has_tls() {
+        let clients = if mode == Mode::MutualTls { format!(", clientcas: [{root}/ca.crt]") } else { String::new() };
+        writeln!(text, "  tls: {{certificate: {root}/server.crt, key: {root}/server.key{clients}}}").expect("writes");
     }
     if matches!(mode, Mode::Auth | Mode::TlsAuth) {
-        run(folder, "htpasswd", "apache2-utils", &["-Bbc", "htpasswd", USER, PASSWORD]);
         writeln!(text, "auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}").expect("writes");
+    }
+    if let Some(tokens) = tokens {
+        let server = format!("realm: '{}', rootcertbundle: {root}/tokens.crt", tokens.realm());
+        writeln!(text, "auth: {{token: {{service: {SERVICE}, issuer: {ISSUER}, {server}}}}}").expect("writes");
     }
     text
 }
 
-fn certify(folder: &TempDir, mode: Mode) {
-    let openssl = |arguments: &str| {
-        run(folder, "openssl", "openssl", &arguments.split(' ').collect::<Vec<_>>());
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
-    let names = "subjectAltName=DNS:localhost,IP:127.0.0.1";
-    if mode == Mode::Tls {
-        openssl(&format!("req -x509 {key} -subj /CN=localhost -addext {names} -keyout server.key -out server.crt"));
-        fs::copy(folder.path().join("server.crt"), folder.path().join("ca.crt")).expect("copies");
-        return;
-    }
-    openssl(&format!("req -x509 {key} -subj /CN=authority -keyout ca.key -out ca.crt"));
-    openssl(
-        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
-    );
-    fs::write(folder.path().join("names"), names).expect("writes");
-    openssl("x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt");
-}
-
-fn run(folder: &TempDir, program: &str, package: &str, arguments: &[&str]) {
-    let output = Command::new(program).args(arguments).current_dir(folder.path()).output();
-    let output = output.unwrap_or_else(|error| panic!("`{program}` (`apt-get install {package}`): {error}"));
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+fn passwords(root: &Path) {
+    certificates::run(root, "htpasswd", "apache2-utils", &["-Bbc", "htpasswd", USER, PASSWORD]);
 }
 
 /// A port on which nothing listens.
