@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::doctor::DoctorArgs;
 use crate::registry::{Reference, RegistryOptions};
 
 /// Builds layered, reproducible OCI images from conda environments, without Docker, root or a daemon.
@@ -24,6 +25,8 @@ pub enum Command {
     Push(PushArgs),
     /// Copy an image, with what refers to it, between registries, layouts and archives
     Copy(CopyArgs),
+    /// Try out a registry, channels and this machine, and say what does not work
+    Doctor(Box<DoctorArgs>),
     /// Print a completion script
     Completions {
         /// The shell to complete for

@@ -3,6 +3,7 @@
 
 mod args;
 mod build;
+mod doctor;
 mod progress;
 mod summary;
 mod transfer;
@@ -94,6 +95,7 @@ async fn dispatch(command: Command, global: Global, reporter: &SharedReporter) -
         Command::Build(args) => build::run(*args, global, Arc::clone(reporter)).await,
         Command::Push(args) => transfer::push(args, global, Arc::clone(reporter)).await,
         Command::Copy(args) => transfer::copy(args, global, Arc::clone(reporter)).await,
+        Command::Doctor(args) => doctor::run(*args, global).await,
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
             // Into memory first: the generator panics when its output fails.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::reference::{Reference, digest_of, manifest_name};
 use super::refusals::{Answered, Refused};
-use super::retry::{Again, Contact, Failure};
+use super::retry::{Contact, Failure};
 use super::transport::{Call, Place};
 use super::wire::{body, explanation};
 use super::{Registry, Sent};
@@ -252,7 +252,7 @@ impl Registry {
         };
         let status = answer.status();
         match refused.explain(&Answered { status, body: &body }) {
-            Some(error) => Failure { error, again: Again::Never, contact: Contact::Answered(status), code: None },
+            Some(error) => Failure { contact: Contact::Answered(status), ..error.into() },
             None => self.transport().failure(place, answer).await,
         }
     }

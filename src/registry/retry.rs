@@ -164,11 +164,6 @@ impl Retrier {
         Self { policy, spent: AtomicU32::new(0) }
     }
 
-    /// No wait that a registry asks for is longer.
-    pub(super) fn asked_cap(&self) -> Duration {
-        self.policy.asked_cap
-    }
-
     /// Runs `attempt` until it succeeds, fails for good, or has failed too often.
     pub(super) async fn run<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
     where

@@ -64,6 +64,18 @@ impl Channels {
         Ok(channels)
     }
 
+    /// These channels (relative to the working folder), without an environment.
+    ///
+    /// # Errors
+    /// When something is no channel.
+    pub fn named(texts: &[String], alias: &Url) -> Result<Self> {
+        let mut channels = Self::default();
+        for text in texts {
+            channels.add(text, &Lookup { alias, folder: Path::new(".") })?;
+        }
+        Ok(channels)
+    }
+
     /// The canonical URLs, without credentials, most important first.
     pub fn urls(&self) -> Vec<Url> {
         self.members().map(|channel| Url::clone(channel.base_url.url())).collect()

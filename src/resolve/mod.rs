@@ -7,6 +7,7 @@ mod download;
 mod index;
 mod near;
 mod part;
+mod reach;
 mod solve;
 mod virtual_packages;
 
@@ -19,6 +20,7 @@ use url::Url;
 pub use channels::{CHANNEL_ALIAS, Channels};
 pub use client::{Credentials, http_client};
 pub use download::{Archive, download};
+pub use reach::reach;
 pub use virtual_packages::{VirtualPackageOptions, virtual_packages};
 
 use crate::model::Platform;

@@ -35,12 +35,14 @@ use crate::util::{Digest, Error, Result};
 
 /// Reads at most; who is not done by then has no chance.
 const ROUNDS: u32 = 100;
-/// Writes in a row that fail before we give up.
+/// Failures in a row before we give up; with the waits in between this takes about 25 s.
 const FAILURES: u32 = 20;
 /// What reading and writing are taken to last at least, for others may be slower than we are.
 const SHORTEST: Duration = Duration::from_millis(50);
 /// And at most: nobody waits for minutes.
 const LONGEST: Duration = Duration::from_secs(3);
+/// No wait that the registry asks for is longer.
+const LONGEST_ASKED: Duration = Duration::from_secs(60);
 /// After how many looks at a whole list we leave: when nobody was met, and when somebody was.
 const LOOKS: (u32, u32) = (1, 3);
 
@@ -74,7 +76,15 @@ impl<'a> Keeper<'a> {
         let (mut looks, mut failures) = (0, 0);
         for _ in 0..ROUNDS {
             let began = Instant::now();
-            let found = self.read().await?;
+            let found = match self.read().await {
+                Ok(found) => found,
+                Err(failure) => {
+                    // Among others: CNCF distribution answers 500 to who reads a tag while it is being written.
+                    failures += 1;
+                    sleep(self.pause(failure, failures)?).await;
+                    continue;
+                }
+            };
             if self.lacking(&found).next().is_none() {
                 if self.writes == 0 || looks >= if self.met { LOOKS.1 } else { LOOKS.0 } {
                     return Ok(self.written);
@@ -103,17 +113,15 @@ impl<'a> Keeper<'a> {
             .hint("too many write to it at the same time: try again later")
     }
 
-    async fn read(&mut self) -> Result<Index> {
-        let policy = self.registry.policy();
-        let found = match policy.run(|| self.registry.fallback_index(self.place, self.subject)).await? {
+    async fn read(&mut self) -> Result<Index, Failure> {
+        let found = match self.registry.fallback_index(self.place, self.subject).await? {
             Under::Index(index) => index,
             Under::Nothing => Index::default(),
             Under::SomethingElse => {
                 let (tag, repository) = (fallback_tag(self.subject), &self.place.scope.repository);
                 let error = Error::user(format!("the tag `{tag}` of `{repository}` holds no index of referrers"));
-                return Err(
-                    error.hint("this tag is kept for them (distribution-spec, referrers tag schema): delete it")
-                );
+                let hint = "this tag is kept for them (distribution-spec, referrers tag schema): delete it";
+                return Err(error.hint(hint).into());
             }
         };
         for entry in found.entries() {
@@ -160,7 +168,7 @@ impl<'a> Keeper<'a> {
         self.cycle.mul_f64(2.0 * f64::from(looks) * (1.0 + chance()))
     }
 
-    /// How long to wait after a failed write; the failure itself when it will not pass. A condition that was not met
+    /// How long to wait after a failure; the failure itself when it will not pass. A condition that was not met
     /// means that somebody else wrote.
     fn pause(&self, failure: Failure, failures: u32) -> Result<Duration> {
         let overtaken =
@@ -168,8 +176,9 @@ impl<'a> Keeper<'a> {
         match failure.again {
             _ if failures >= FAILURES => Err(failure.error),
             Again::Never if !overtaken => Err(failure.error),
-            Again::Later(Some(asked)) => Ok(asked.min(self.registry.policy().asked_cap())),
-            _ => Ok(self.cycle.saturating_mul(failures).min(LONGEST).mul_f64(chance())),
+            Again::Later(Some(asked)) => Ok(asked.min(LONGEST_ASKED)),
+            Again::AtOnce => Ok(Duration::ZERO),
+            _ => Ok(self.cycle.saturating_mul(1 << failures.min(8)).min(LONGEST).mul_f64(chance())),
         }
     }
 

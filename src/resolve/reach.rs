@@ -1,0 +1,63 @@
+//! Whether channels can be reached, without reading their indexes.
+
+use reqwest::StatusCode;
+use url::Url;
+
+use super::client::{certificate_hint, chain};
+use super::{Channels, http_client};
+use crate::util::{Error, Result};
+
+/// What every channel has, in the forms that it may have it in.
+const INDEXES: [&str; 2] = ["noarch/repodata.json.zst", "noarch/repodata.json"];
+
+/// Asks each channel whether it has an index for all platforms. Gives the channels' URLs, without credentials, each
+/// with the form of the index that was found or why there is none.
+///
+/// # Errors
+/// When no client can be made.
+pub async fn reach(channels: &Channels) -> Result<Vec<(Url, Result<&'static str>)>> {
+    let client = http_client(false, &channels.credentials)?;
+    let mut found = Vec::new();
+    for url in channels.urls() {
+        let result = match url.to_file_path() {
+            Ok(folder) if url.scheme() == "file" => INDEXES
+                .into_iter()
+                .find(|index| folder.join(index).is_file())
+                .ok_or_else(|| Error::user(format!("the folder has no `{}`", INDEXES[1]))),
+            _ => ask(&client, channels, &url).await,
+        };
+        found.push((url, result));
+    }
+    Ok(found)
+}
+
+async fn ask(
+    client: &reqwest_middleware::ClientWithMiddleware,
+    channels: &Channels,
+    channel: &Url,
+) -> Result<&'static str> {
+    let mut status = StatusCode::NOT_FOUND;
+    for index in INDEXES {
+        let url = format!("{}/{index}", channel.as_str().trim_end_matches('/'));
+        let answer = client.head(url).send().await.map_err(|error| {
+            let reason = channels.credentials.scrub(&chain(&error));
+            let hint = certificate_hint(&reason).unwrap_or("check the URL, the network and the proxy");
+            Error::user(reason).hint(hint)
+        })?;
+        status = answer.status();
+        if status.is_success() {
+            return Ok(index);
+        }
+        if status != StatusCode::NOT_FOUND {
+            break;
+        }
+    }
+    let error = Error::user(format!("it answered {status}"));
+    Err(match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            error.hint("it wants a login: `pixi auth login`, `.netrc`, or credentials in the URL")
+        }
+        StatusCode::NOT_FOUND => error.hint("check the name: there is no index of a channel"),
+        _ => error,
+    })
+}
