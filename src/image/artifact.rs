@@ -113,7 +113,7 @@ mod tests {
             title: "condaimg.lock".into(),
         };
         let annotations = BTreeMap::from([("z".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())]);
-        let make = || artifact(&subject, "application/vnd.condaimg.lock.v1", &[lock.clone()], &annotations);
+        let make = || artifact(&subject, "application/vnd.condaimg.lock.v1", std::slice::from_ref(&lock), &annotations);
         let made = make().expect("makes");
         let text = String::from_utf8(bytes(&made.manifest)).expect("text");
         let expected = format!(

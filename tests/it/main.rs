@@ -4,10 +4,12 @@
 
 mod accepted;
 mod bad_input;
+mod bases;
 mod build;
 mod common;
 mod copy;
 mod credentials;
+mod doctor;
 mod image;
 mod killed;
 mod oracle;

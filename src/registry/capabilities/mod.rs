@@ -153,7 +153,8 @@ impl Bench<'_> {
         let found = found.map_err(Trouble::of_error)?;
         match (&found.login, anonymous) {
             (Some(_), false) => Ok(found.tried()),
-            (_, true) => Ok(format!("not asked for ({})", found.tried())),
+            (Some(_), true) => Ok(format!("not asked for; there are some: {}", found.tried())),
+            (None, true) => Ok("not asked for, and none found".into()),
             (None, false) => {
                 let hint = Some(credentials::login_hint(&scope.registry));
                 Err(Trouble { state: State::Unknown, detail: found.tried(), hint })

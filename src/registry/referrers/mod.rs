@@ -26,12 +26,15 @@ use listing::Source;
 /// With this header a registry says that it lists the manifest by itself.
 const OCI_SUBJECT: &str = "oci-subject";
 
+/// Whose turn it is.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// Writers of this process take turns at the referrers of a subject; the key is the repository and the subject.
 #[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<HashMap<(String, Digest), Arc<tokio::sync::Mutex<()>>>>);
+pub(super) struct Turns(Mutex<HashMap<(String, Digest), Turn>>);
 
 impl Turns {
-    fn of(&self, place: &Place, subject: Digest) -> Arc<tokio::sync::Mutex<()>> {
+    fn of(&self, place: &Place, subject: Digest) -> Turn {
         let repository = format!("{}/{}", place.scope.registry, place.scope.repository);
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(turns.entry((repository, subject)).or_default())

@@ -32,6 +32,8 @@ pub enum Mode {
     Tls,
     /// TLS with a certificate that an authority of its own signed; with a user and password.
     TlsAuth,
+    /// Plain http, open to all; nothing is deleted.
+    Keeping,
     /// TLS with such a certificate, for clients that have one of the same authority; no password.
     MutualTls,
     /// Plain http with tokens, which the user gets from a token server.
@@ -215,9 +217,10 @@ fn serve(folder: &TempDir) -> Child {
 
 fn configuration(root: &Path, data: &Path, mode: Mode, tokens: Option<&TokenServer>, port: u16) -> String {
     let (root, data) = (root.display(), data.display());
+    let deletes = mode != Mode::Keeping;
     let mut text = format!(
         "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\n\
-         storage: {{filesystem: {{rootdirectory: {data}}}, delete: {{enabled: true}}}}\n\
+         storage: {{filesystem: {{rootdirectory: {data}}}, delete: {{enabled: {deletes}}}}}\n\
          http:\n  addr: 127.0.0.1:{port}\n  secret: test\n"
     );
     if mode.has_tls() {
