@@ -70,7 +70,7 @@ impl LocalRegistry {
         let folder = TempDir::new().expect("a folder");
         let root = folder.path();
         match mode {
-            Mode::Plain | Mode::Token => {}
+            Mode::Plain | Mode::Keeping | Mode::Token => {}
             Mode::Auth => passwords(root),
             Mode::Tls => certificates::self_signed(root),
             Mode::TlsToken => certificates::signed(root),
