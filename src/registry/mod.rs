@@ -19,6 +19,7 @@ mod chunks;
 mod credentials;
 mod location;
 mod logins;
+mod manifest_writes;
 mod manifests;
 mod meeting;
 mod reader;

@@ -395,7 +395,7 @@ async fn an_entry_that_somebody_takes_out_is_added_again() {
     let (registry, note) = (client(options()), note(&descriptor, "note"));
     registry.push_referrer(&image, &bytes(&note.manifest), MANIFEST).await.expect("pushes");
     let mut listed = digests(&registry.referrers(&image, None).await.expect("lists"));
-    let mut expected = vec![Digest::of("other"), Digest::of("third"), note.manifest.digest];
+    let mut expected = [Digest::of("other"), Digest::of("third"), note.manifest.digest];
     expected.sort();
     listed.sort();
     assert_eq!(listed, expected.iter().map(Digest::to_string).collect::<Vec<_>>());

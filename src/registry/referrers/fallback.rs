@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 use super::listing::{INDEX, Index, Under, has};
 use super::{Referrer, fallback_tag};
 use crate::registry::Registry;
-use crate::registry::manifests::{Name, Sending};
+use crate::registry::manifest_writes::{Name, Sending};
 use crate::registry::reference::Reference;
 use crate::registry::refusals::LACKS;
 use crate::registry::retry::{Again, Contact, Failure, chance};

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use oci_spec::image::Descriptor;
 use serde_json::{Value, json};
 
-use super::manifests::{Name, Sending};
+use super::manifest_writes::{Name, Sending};
 use super::reference::{Reference, digest_of};
 use super::retry::Failure;
 use super::transport::Place;
@@ -26,7 +26,7 @@ use listing::Source;
 /// With this header a registry says that it lists the manifest by itself.
 const OCI_SUBJECT: &str = "oci-subject";
 
-/// Whose turn it is.
+/// Held by whoever is writing.
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// Writers of this process take turns at the referrers of a subject; the key is the repository and the subject.
