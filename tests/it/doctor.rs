@@ -332,3 +332,30 @@ fn what_a_registry_does_wrong_is_seen() {
     assert!(told.finding("zstd-layers")["advice"].as_str().expect("advice").contains("gzip"));
     assert!(!told.report["registry"]["left"].as_array().expect("a list").is_empty());
 }
+
+#[test]
+fn tokens_are_told_by_their_server_and_never_shown() {
+    let odd = Odd::default();
+    let fake = Fake::start(move |host, request| {
+        if request.line.starts_with("GET /token?") {
+            return (200, Vec::new(), br#"{"token":"t0p-secret"}"#.to_vec());
+        }
+        if request.headers.get("authorization").is_none_or(|it| it != "Bearer t0p-secret") {
+            let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"test\"");
+            return (401, vec![("www-authenticate", challenge)], Vec::new());
+        }
+        odd.answer(request)
+    });
+    let workspace = Workspace::new();
+    let mut command = doctor(&workspace, &[&fake.host]);
+    let told = run(command.env("CONDAIMG_REGISTRY_USERNAME", USER).env("CONDAIMG_REGISTRY_PASSWORD", PASSWORD));
+    assert_eq!((told.status, told.state("push")), (Some(0), "ok"), "{}", told.text);
+    assert_eq!(told.finding("authentication")["detail"], format!("a token of `{}` (bearer)", fake.host));
+    let origin = told.finding("credentials")["detail"].as_str().expect("text");
+    assert!(origin.contains("`ci` from CONDAIMG_REGISTRY_USERNAME"), "{origin}");
+    assert!(!told.text.contains("t0p-secret"), "{}", told.text);
+    // For reading only, too: the registry was named.
+    let mut command = doctor(&workspace, &[&fake.host, "--read-only"]);
+    let told = run(command.env("CONDAIMG_REGISTRY_USERNAME", USER).env("CONDAIMG_REGISTRY_PASSWORD", PASSWORD));
+    assert_eq!((told.status, told.state("pull")), (Some(0), "ok"), "{}", told.text);
+}
