@@ -61,6 +61,10 @@ impl Refused<'_> {
         if words.contains("blob_unknown") {
             return Some(self.lacks_a_part(answer.body, &told));
         }
+        // That the media type is not supported has other statuses.
+        if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+            return Some(self.read_only(&told));
+        }
         let code = words.contains("manifest_invalid") || words.contains("unsupported");
         (code || answer.status == StatusCode::UNSUPPORTED_MEDIA_TYPE).then(|| self.refused(&told))
     }
@@ -81,6 +85,12 @@ impl Refused<'_> {
         };
         Error::user(format!("{whom} {LACKS} {what}, in `{repository}` ({told})"))
             .hint("push again: a clean-up of the registry (garbage collection) may have taken it away in the meantime")
+    }
+
+    fn read_only(&self, told: &str) -> Error {
+        let Self { whom, repository, .. } = self;
+        Error::user(format!("{whom} lets nothing be pushed to `{repository}` ({told})"))
+            .hint("it may be in maintenance, or only a cache of another registry: push to that one")
     }
 
     fn refused(&self, told: &str) -> Error {
@@ -215,6 +225,9 @@ mod tests {
         }
         assert!(explain(None, "{}", 415, "").expect("415").contains("415"));
         assert_eq!(explain(None, "{}", 404, r#"{"errors":[{"code":"NAME_UNKNOWN"}]}"#), None);
+        // The media type has nothing to do with this one.
+        let read_only = explain(Some("1"), zstd, 405, r#"{"errors":[{"code":"UNSUPPORTED"}]}"#).expect("known");
+        assert!(read_only.contains("maintenance") && !read_only.contains("zstd"), "{read_only}");
     }
 
     #[test]

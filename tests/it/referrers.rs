@@ -431,6 +431,25 @@ async fn refused_manifests_are_explained() {
 }
 
 #[tokio::test]
+async fn what_a_real_registry_refuses_is_explained() {
+    let (server, registry) = (LocalRegistry::start(Mode::Plain), client(options()));
+    let target = reference(&server.host(), "env:1");
+    let missing = Digest::of("missing");
+    let config = json!({"mediaType": CONFIG, "digest": missing.to_string(), "size": 2});
+    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": []}).to_string();
+    let text = told(&registry.push_manifest(&target, MANIFEST, manifest.as_bytes()).await.expect_err("refused"));
+    assert!(text.contains(&format!("does not have {missing}")) && text.contains("push again"), "{text}");
+    let odd = "application/vnd.example.unknown+json";
+    let text = told(&registry.push_manifest(&target, odd, manifest.as_bytes()).await.expect_err("refused"));
+    assert!(text.contains(odd) && text.contains("condaimg doctor"), "{text}");
+
+    let server = LocalRegistry::start(Mode::ReadOnly);
+    let target = reference(&server.host(), "env:1");
+    let text = told(&registry.push_manifest(&target, MANIFEST, manifest.as_bytes()).await.expect_err("refused"));
+    assert!(text.contains("maintenance") && text.contains("405"), "{text}");
+}
+
+#[tokio::test]
 async fn manifests_and_blobs_are_deleted() {
     let server = LocalRegistry::start(Mode::Plain);
     let (registry, repository) = (client(options()), reference(&server.host(), "team/env:1"));
