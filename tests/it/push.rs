@@ -89,6 +89,8 @@ fn all_tags_are_pushed_and_each_blob_once_a_repository() {
         let sent = registry.requests(&format!("POST /v2/{repository}/env/blobs/uploads/"));
         assert_eq!(sent, small().layers().len() + 1);
     }
+    // The second repository took everything from the first.
+    assert_eq!(registry.uploads().len(), small().layers().len() + 1);
 }
 
 /// The digests of a pushed image's layers by their names.

@@ -443,7 +443,8 @@ async fn what_a_real_registry_refuses_is_explained() {
     let text = told(&registry.push_manifest(&target, odd, manifest.as_bytes()).await.expect_err("refused"));
     assert!(text.contains(odd) && text.contains("condaimg doctor"), "{text}");
 
-    let server = LocalRegistry::start(Mode::ReadOnly);
+    let mut server = LocalRegistry::start(Mode::Plain);
+    server.set_read_only(true);
     let target = reference(&server.host(), "env:1");
     let text = told(&registry.push_manifest(&target, MANIFEST, manifest.as_bytes()).await.expect_err("refused"));
     assert!(text.contains("maintenance") && text.contains("405"), "{text}");

@@ -96,7 +96,9 @@ impl Bench<'_> {
     /// Mounts a blob of the repository into its sibling.
     pub(super) async fn mounted(&self, piece: &Piece) -> Result<String, Trouble> {
         let digest = piece.digest();
-        let place = self.sibling().await?;
+        let mut place = self.sibling().await?;
+        // A token for the mount is one to read the source with, too.
+        place.scope.from = Some(self.place.scope.repository.clone());
         let path = format!("blobs/uploads/?mount={digest}&from={}", self.place.scope.repository);
         let answer = self.ask(&place, Method::POST, &path, length(0), Vec::new()).await?;
         let into = &place.scope.repository;
