@@ -151,6 +151,27 @@ pub struct RegistryArgs {
     /// Trust the certificate authorities in this PEM file when talking to registries
     #[arg(long, value_name = "FILE", env = "CONDAIMG_REGISTRY_CA", help_heading = "Registries")]
     pub registry_ca: Vec<PathBuf>,
+    /// Send blobs that are larger in chunks of this size, as 64M, through a proxy that limits requests without saying so
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "CONDAIMG_UPLOAD_CHUNK_SIZE",
+        value_parser = size,
+        help_heading = "Registries"
+    )]
+    pub upload_chunk_size: Option<u64>,
+}
+
+/// A number of bytes: `67108864`, `65536K`, `64M`, `1G`.
+fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.trim_end_matches(['b', 'B', 'i']) {
+        text if text.ends_with(['k', 'K']) => (&text[..text.len() - 1], 1 << 10),
+        text if text.ends_with(['m', 'M']) => (&text[..text.len() - 1], 1 << 20),
+        text if text.ends_with(['g', 'G']) => (&text[..text.len() - 1], 1 << 30),
+        text => (text, 1),
+    };
+    let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|size| *size > 0);
+    size.ok_or_else(|| "write a number of bytes, or one with K, M or G behind it".to_owned())
 }
 
 impl RegistryArgs {
@@ -161,6 +182,7 @@ impl RegistryArgs {
             login_hosts: targets.into_iter().map(|target| target.registry().to_owned()).collect(),
             insecure: self.insecure_registry.clone(),
             ca_files: self.registry_ca.clone(),
+            chunk_size: self.upload_chunk_size,
             ..RegistryOptions::default()
         }
     }
@@ -318,4 +340,19 @@ pub struct BuildArgs {
     /// Parallelism [default: all cores]
     #[arg(short, long, value_name = "N", env = "CONDAIMG_JOBS", help_heading = "Layers")]
     pub jobs: Option<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, expected) in [("7", 7), ("64M", 64 << 20), ("2GiB", 2 << 30), ("16kb", 16 << 10)] {
+            assert_eq!(size(text), Ok(expected), "{text}");
+        }
+        for wrong in ["", "M", "0", "-1", "1.5M", "99999999999G", "64X"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
 }
