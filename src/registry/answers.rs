@@ -77,6 +77,7 @@ fn advice(status: StatusCode, said: &str) -> Option<&'static str> {
         StatusCode::TOO_MANY_REQUESTS => {
             Some("the registry limits how much may be asked; logging in often raises the limit")
         }
+        StatusCode::INTERNAL_SERVER_ERROR => Some("the registry's own log says why; often its disk is full"),
         StatusCode::INSUFFICIENT_STORAGE => Some("the registry's disk or quota is full"),
         _ => None,
     }

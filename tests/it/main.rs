@@ -10,6 +10,7 @@ mod common;
 mod copy;
 mod credentials;
 mod doctor;
+mod faults;
 mod image;
 mod killed;
 mod oracle;

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::proxy::{Deed, Gate, answer};
 use crate::common::registry::{Fake, LocalRegistry, Mode, PASSWORD, Reply, USER, free_port};
 use condaimg::model::{Blob, BlobSource};
 use condaimg::registry::{Reference, Registry, RegistryOptions, RetryPolicy, Sent};
@@ -116,6 +117,60 @@ async fn what_is_pushed_comes_back_and_is_not_sent_twice() {
         assert_eq!(Digest::of(fs_err::read(path).expect("reads")), layer.digest);
     }
     assert_eq!(server.requests("GET /v2/team/env/blobs/"), 1);
+}
+
+#[tokio::test]
+async fn blobs_are_mounted_from_other_repositories() {
+    let server = LocalRegistry::start(Mode::Plain);
+    let folder = TempDir::new().expect("a folder");
+    let blob = layer(&folder, 3_000_000);
+    let base = reference(&server.host(), "team/base:1");
+    client(options()).push_blob(&base, &blob, &[], &Silent).await.expect("pushes");
+    let requests = || ["GET ", "HEAD ", "P", "DELETE "].map(|method| server.requests(method)).iter().sum::<usize>();
+    let began = requests();
+
+    let (registry, count) = (client(options()), Count::default());
+    let target = reference(&server.host(), "team/env:1");
+    // The target itself and other registries are no sources.
+    let sources = [target.clone(), reference("registry.example", "team/base:1"), base.clone()];
+    assert_eq!(registry.push_blob(&target, &blob, &sources, &count).await.expect("mounts"), Sent::Mounted);
+    let mounted = requests();
+    assert_eq!(mounted - began, 3, "GET /v2/, HEAD, POST");
+    assert_eq!(registry.push_blob(&target, &blob, &sources, &count).await.expect("asks"), Sent::Existed);
+    assert_eq!(requests() - mounted, 1);
+    assert_eq!((server.uploads().len(), count.0.load(Ordering::Relaxed)), (1, 0));
+    let store = Store::open(folder.path()).expect("opens");
+    registry.fetch_blob(&target, &blob.digest, blob.size, &store).await.expect("fetches");
+}
+
+#[tokio::test]
+async fn mounts_ask_for_leave_to_read_the_source() {
+    let server = LocalRegistry::start(Mode::Plain);
+    let folder = TempDir::new().expect("a folder");
+    let blob = layer(&folder, 3_000_000);
+    client(options()).push_blob(&reference(&server.host(), "base"), &blob, &[], &Silent).await.expect("pushes");
+    // What a token is good for is its name.
+    let gate = Gate::start(&server.host(), |host, head| {
+        if let Some(query) = head.path.strip_prefix("/token?") {
+            let body = format!(r#"{{"token":"{query}"}}"#).into_bytes();
+            return Deed::Answer { after: 0, status: 200, headers: Vec::new(), body };
+        }
+        let token = head.headers.get("authorization").cloned().unwrap_or_default();
+        let needed = if head.path.contains("from=base") { "base%3Apull" } else { "env%3Apull%2Cpush" };
+        if token.contains(needed) {
+            return Deed::Pass;
+        }
+        let demand = format!(r#"Bearer realm="http://{host}/token",service="s""#);
+        answer(head, 401, vec![("www-authenticate", demand)])
+    });
+    let registry = client(options());
+    let (target, base) = (reference(&gate.host, "env"), reference(&gate.host, "base"));
+    let sent = registry.push_blob(&target, &blob, &[base], &Silent).await.expect("mounts");
+    assert_eq!(sent, Sent::Mounted);
+    let tokens: Vec<_> = gate.requests().into_iter().filter(|head| head.path.starts_with("/token")).collect();
+    let scopes = tokens.iter().map(|head| head.path.trim_start_matches("/token?service=s&")).collect::<Vec<_>>();
+    let own = "scope=repository%3Aenv%3Apull%2Cpush";
+    assert_eq!(scopes, [own, &format!("{own}&scope=repository%3Abase%3Apull")]);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ pub mod engine;
 pub mod file_server;
 pub mod images;
 pub mod packages;
+pub mod proxy;
 pub mod registry;
 pub mod token_server;
 pub mod tree;
