@@ -130,8 +130,11 @@ impl Push<'_> {
         };
         let upload = Upload { registry: self.registry, place: &place, blob: self.blob, meter: &self.meter };
         upload.run(session).await?;
-        if matches!(found, Found::Damaged) {
-            self.look_closely(&place).await?;
+        if matches!(found, Found::Damaged)
+            && let Some(kept) = self.kept(&place).await?.filter(|kept| *kept != self.blob.size)
+        {
+            // A registry that believes to have a blob may drop what it is sent (CNCF distribution does).
+            return Err(self.stays_damaged(&place, kept).into());
         }
         Ok(Sent::Uploaded(self.blob.size))
     }
@@ -146,8 +149,9 @@ impl Push<'_> {
         match answer.status() {
             status if status.is_success() => match number(answer.headers(), &CONTENT_LENGTH) {
                 Some(length) if length != self.blob.size => {
-                    tracing::debug!(digest = %self.blob.digest, length, "the registry's copy is damaged");
-                    Ok(Found::Damaged)
+                    let kept = self.kept(place).await?;
+                    tracing::debug!(digest = %self.blob.digest, length, kept, "the registry names another size");
+                    Ok(if kept == Some(self.blob.size) { Found::Whole } else { Found::Damaged })
                 }
                 _ => Ok(Found::Whole),
             },
@@ -160,19 +164,18 @@ impl Push<'_> {
         }
     }
 
-    /// Looks whether the upload healed a damaged copy: a registry that believes to have a blob may drop what it is
-    /// sent (CNCF distribution does). Proxies that answer HEAD with any length are no damage: a byte is read.
-    async fn look_closely(&self, place: &Place) -> Result<(), Failure> {
+    /// How many bytes the registry has, when it says so with a byte of them: some proxies answer HEAD with any
+    /// length.
+    async fn kept(&self, place: &Place) -> Result<Option<u64>, Failure> {
         let mut call = Call::new(Method::GET, self.url(place)?);
         call.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
-        let answer = self.registry.transport().send(place, &call).await?;
-        let kept = match total(&answer) {
-            Some(length) if length != self.blob.size => length,
-            _ => return Ok(()),
-        };
+        Ok(total(&self.registry.transport().send(place, &call).await?))
+    }
+
+    fn stays_damaged(&self, place: &Place, kept: u64) -> Error {
         let message = format!("{} keeps a damaged copy of it ({kept} of {} bytes)", place.called(), self.blob.size);
-        let hint = "remove the blob from the registry's storage, then push again: it does not replace it by itself";
-        Err(Error::user(message).hint(hint).into())
+        Error::user(message)
+            .hint("remove the blob from the registry's storage, then push again: it does not replace it by itself")
     }
 
     /// Asks the registry to take the blob from another of its repositories. What becomes of it is the upload's

@@ -144,6 +144,21 @@ async fn blobs_are_mounted_from_other_repositories() {
 }
 
 #[tokio::test]
+async fn a_length_that_only_head_tells_is_not_believed() {
+    let server = LocalRegistry::start(Mode::Plain);
+    let folder = TempDir::new().expect("a folder");
+    let blob = layer(&folder, 3_000_000);
+    let gate = Gate::start(&server.host(), |_, head| match head.is("HEAD", "/blobs/") {
+        true => Deed::Change(Box::new(|answer| answer.set("content-length", Some("0".into())))),
+        false => Deed::Pass,
+    });
+    let (registry, target) = (client(options()), reference(&gate.host, "team/env:1"));
+    for expected in [Sent::Uploaded(blob.size), Sent::Existed] {
+        assert_eq!(registry.push_blob(&target, &blob, &[], &Silent).await.expect("pushes"), expected);
+    }
+}
+
+#[tokio::test]
 async fn mounts_ask_for_leave_to_read_the_source() {
     let server = LocalRegistry::start(Mode::Plain);
     let folder = TempDir::new().expect("a folder");

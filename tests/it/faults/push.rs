@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{Image, Row, attempts, client, deletes, left_behind, options, pushed, reference, times};
-use crate::common::SmallDisk;
 use crate::common::proxy::{Answer, Cut, Cutter, Deed, Gate, Head, Sender, answer};
 use crate::common::registry::{LocalRegistry, Mode, PASSWORD, USER};
+use crate::common::{SmallDisk, program, succeed};
 use condaimg::registry::{Patience, RegistryOptions, RetryPolicy, Sent};
 use condaimg::util::report::{Progress, Silent};
 use tempfile::TempDir;
@@ -40,7 +40,7 @@ pub async fn rows() -> Vec<Row> {
         },
         Row {
             fault: "stall in mid-upload",
-            produced: "a TCP proxy passes on nothing more after 1 MiB; patience is 1 s here, 60 s by default",
+            produced: "a TCP proxy passes on nothing more after 1 MiB; patience is 3 s here, 60 s by default",
             outcome: cut(Cut::Stall).await,
         },
         Row {
@@ -167,7 +167,7 @@ async fn early() -> String {
 async fn cut(how: Cut) -> String {
     let (server, image) = (LocalRegistry::start(Mode::Plain), Image::new(64 << 20));
     let cutter = Cutter::start(&server.host(), Sender::Client, 1 << 20, how, 1);
-    let patience = Patience { idle: Duration::from_secs(1), ..options().patience };
+    let patience = Patience { idle: Duration::from_secs(3), ..options().patience };
     image.push(&client(RegistryOptions { patience, ..options() }), &cutter.host, &[]).await.expect("pushes");
     assert_eq!(cutter.cuts(), 1);
     format!("{}, {}, {}", pushed(attempts(&server)), image.verify(&server), deletes(&server).await)
@@ -198,7 +198,7 @@ impl Progress for Killer {
 async fn killed() -> String {
     let server = LocalRegistry::start(Mode::Plain);
     let host = server.host();
-    let image = sparse(400 << 20);
+    let image = sparse(200 << 20);
     let killer = Killer { server: Arc::new(Mutex::new(server)), sent: AtomicU64::new(0) };
     let retry = RetryPolicy { attempts: 100, ..options().retry };
     let registry = client(RegistryOptions { retry, ..options() });
@@ -221,11 +221,14 @@ fn sparse(size: u64) -> Image {
 }
 
 async fn full_disk() -> String {
-    let (server, disk, image) = (LocalRegistry::start(Mode::Plain), SmallDisk::mount("4m"), Image::new(SIZE));
+    let (server, disk, image) = (LocalRegistry::start(Mode::Plain), SmallDisk::mount("4m"), Image::new(64 << 20));
     let _ = fs_err::remove_dir_all(server.data());
     std::os::unix::fs::symlink(disk.path(), server.data()).expect("links");
     let error = image.push(&client(options()), &server.host(), &[]).await.expect_err("is full");
-    format!("{}; {}", image.told(&error, &[&server.host()]), deletes(&server).await)
+    let told = format!("{}; {}", image.told(&error, &[&server.host()]), deletes(&server).await);
+    succeed(program("mount", "mount").args(["-o", "remount,size=256m"]).arg(disk.path()));
+    image.push(&client(options()), &server.host(), &[]).await.expect("pushes");
+    format!("{told}; pushed once there is room, {}", image.verify(&server))
 }
 
 /// A token server and a registry in one: tokens are numbered, and `good` says which the registry takes.
@@ -261,15 +264,17 @@ async fn short_lived() -> String {
     let login = Some((USER.to_owned(), PASSWORD.to_owned()));
     let (given, births) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let rule = move |host: &str, head: &Head| {
-        if head.method == "PATCH" {
-            std::thread::sleep(Duration::from_millis(300));
-        }
         let mut births = births.lock().expect("locks");
         if head.path.starts_with("/token") {
             births.push(Instant::now());
         }
         let good = |number: usize| births.get(number - 1).is_some_and(|birth| birth.elapsed() < Duration::from_secs(1));
-        with_tokens(host, head, &given, 1, good)
+        let deed = with_tokens(host, head, &given, 1, good);
+        drop(births);
+        if head.method == "PATCH" {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        deed
     };
     let options = RegistryOptions { login, chunk_size: Some(1 << 20), ..options() };
     let (_server, gate, outcome) = through(&Image::new(SIZE), options, rule).await;
