@@ -1,6 +1,7 @@
 //! Shipping: images, and whatever else layouts and registries hold, to where they are wanted. It knows nothing of
 //! conda.
 
+mod attach;
 mod content;
 mod copy;
 mod merge;
@@ -8,5 +9,6 @@ mod places;
 mod push;
 mod source;
 
+pub use attach::attach;
 pub use copy::{Copied, CopyOptions, Destination, copy};
 pub use push::{Delivered, Pusher};

@@ -147,7 +147,7 @@ fn done(upload: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
 }
 
 /// The repositories of references, each once.
-fn repositories(targets: &[Reference]) -> Vec<Reference> {
+pub(super) fn repositories(targets: &[Reference]) -> Vec<Reference> {
     let mut repositories: Vec<Reference> = Vec::new();
     for target in targets {
         if !repositories.iter().any(|known| same_repository(known, target)) {
