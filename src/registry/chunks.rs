@@ -54,8 +54,12 @@ impl Chunking {
         self.demands.lock().unwrap_or_else(PoisonError::into_inner).get(registry).copied()
     }
 
-    fn learn(&self, registry: &str, demand: Demand) {
-        self.demands.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned(), demand);
+    /// Notes a demand; of several that uploads meet at the same time, the smallest chunk counts.
+    fn learn(&self, registry: &str, demand: Demand) -> Demand {
+        let mut demands = self.demands.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = demands.entry(registry.to_owned()).or_insert(demand);
+        *known = Demand { size: known.size.min(demand.size), always: known.always || demand.always };
+        *known
     }
 }
 
@@ -95,20 +99,17 @@ impl Upload<'_> {
         if !(chunks_only || too_large && self.blob.size > SMALLEST.max(min_chunk.unwrap_or(0))) {
             return None;
         }
-        let mut size = LARGEST;
+        let mut size = self.registry.chunking().wanted.unwrap_or(LARGEST).max(1);
         while too_large && size >= self.blob.size && size > SMALLEST {
             size /= 2;
         }
-        let size = size.max(min_chunk.unwrap_or(0));
-        self.learn(size, chunks_only);
+        let size = self.learn(size.max(min_chunk.unwrap_or(0)), chunks_only);
         tracing::debug!(registry = self.place.scope.registry, size, "the registry wants chunks");
         Some(size)
     }
 
-    fn learn(&self, size: u64, always: bool) {
-        let (registry, chunking) = (&self.place.scope.registry, self.registry.chunking());
-        let always = always || chunking.demand(registry).is_some_and(|demand| demand.always);
-        chunking.learn(registry, Demand { size, always });
+    fn learn(&self, size: u64, always: bool) -> u64 {
+        self.registry.chunking().learn(&self.place.scope.registry, Demand { size, always }).size
     }
 
     /// Sends the blob in chunks of `size` bytes.
@@ -203,6 +204,7 @@ impl Upload<'_> {
         }
         chunked.size = (chunked.size / 2).max(smallest);
         self.learn(chunked.size, false);
+        tracing::debug!(registry = self.place.scope.registry, size = chunked.size, "smaller chunks");
         Ok(())
     }
 

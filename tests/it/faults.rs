@@ -60,6 +60,7 @@ async fn the_documented_outcomes_are_what_happens() {
     let mut rows = push::rows().await;
     rows.extend(chunks::rows().await);
     rows.extend(pull::rows().await);
+    rows.extend(cancel::rows().await);
     let mut table = INTRODUCTION.to_owned();
     for Row { fault, produced, outcome } in rows {
         assert!(!outcome.contains(['|', '\n']), "{outcome}");

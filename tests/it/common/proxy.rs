@@ -164,6 +164,8 @@ pub enum Deed {
     Pass,
     /// Lets it pass without its `Range`.
     Whole,
+    /// Lets it pass with the first half of its body.
+    Half,
     /// Lets it pass and changes the head of the answer.
     Change(Box<dyn FnOnce(&mut Answer)>),
     /// Answers itself, once it has read so many bytes of the body.
@@ -199,6 +201,11 @@ impl Gate {
                     let mut whole = head.clone();
                     whole.headers.remove("range");
                     pass(&upstream, &whole, &mut reader, &client, |_| ())
+                }
+                Deed::Half => {
+                    let mut half = head.clone();
+                    half.headers.insert("content-length".to_owned(), (head.length() / 2).to_string());
+                    pass(&upstream, &half, &mut reader, &client, |_| ())
                 }
                 Deed::Change(change) => pass(&upstream, &head, &mut reader, &client, change),
                 Deed::Answer { after, status, headers, body } => {

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Image, Row, client, left_behind, options, pushed, times};
-use crate::common::proxy::{Deed, Gate, Head, answer};
+use super::{Image, Row, attempts, client, deletes, left_behind, options, pushed, times};
+use crate::common::proxy::{Cut, Cutter, Deed, Gate, Head, Sender, answer};
 use crate::common::registry::{LocalRegistry, Mode};
 use condaimg::registry::RegistryOptions;
 
@@ -39,6 +39,16 @@ pub async fn rows() -> Vec<Row> {
                 body: vec![],
             })
             .await,
+        },
+        Row {
+            fault: "connection closed in mid-upload, in chunks",
+            produced: "a TCP proxy ends it (FIN) in the fourth chunk",
+            outcome: cut().await,
+        },
+        Row {
+            fault: "registry keeps half a chunk and says so",
+            produced: "a proxy drops the second half of the third chunk",
+            outcome: third(|_| Deed::Half).await,
         },
         Row {
             fault: "registry drops a chunk and says so",
@@ -123,7 +133,16 @@ async fn third(deed: impl Fn(&Head) -> Deed + Send + Sync + 'static) -> String {
         })
         .await;
     let (chunks, asked) = (gate.count("PATCH", ""), times(gate.count("GET", "/blobs/uploads/")));
-    format!("{outcome}; {chunks} chunks sent, asked {asked} for what is there")
+    format!("{outcome}; {chunks} chunks sent, status of the upload asked {asked}")
+}
+
+async fn cut() -> String {
+    let (server, image) = (LocalRegistry::start(Mode::Plain), Image::new(SIZE));
+    let cutter = Cutter::start(&server.host(), Sender::Client, 3 * MIB + MIB / 2, Cut::Fin, 1);
+    let registry = client(RegistryOptions { chunk_size: Some(MIB), ..options() });
+    image.push(&registry, &cutter.host, &[]).await.expect("pushes");
+    assert_eq!(cutter.cuts(), 1);
+    format!("{}, {}, {}", pushed(attempts(&server)), image.verify(&server), deletes(&server).await)
 }
 
 async fn dropped() -> String {
