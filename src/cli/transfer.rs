@@ -9,7 +9,7 @@ use super::summary::delivery;
 use super::world::{World, cache_dir};
 use crate::model::BaseRef;
 use crate::registry::{Reference, Registry};
-use crate::ship::{self, Copied, CopyOptions, Destination};
+use crate::ship::{Carrier, Copied, CopyOptions, Destination};
 use crate::store::Store;
 use crate::util::report::{SharedReporter, Step};
 use crate::util::{Error, Result, files};
@@ -57,7 +57,8 @@ async fn transfer(source: &BaseRef, to: &Destination, args: &TransferArgs, world
     };
     let step = if matches!(to, Destination::Registry(_)) { Step::Push } else { Step::Write };
     let progress = Arc::from(world.reporter.begin(step, 0));
-    let copied = ship::copy(source, to, &options, &world.registry, &world.store, &progress).await?;
+    let carrier = Carrier { registry: &world.registry, store: &world.store, progress: Arc::clone(&progress) };
+    let copied = carrier.copy(source, to, &options).await?;
     progress.finish(&summary(&copied, to));
     let digest = copied.digest.ok_or_else(|| Error::bug("nothing was copied"))?;
     if let Some(file) = &args.digest_file {

@@ -54,49 +54,66 @@ pub struct Copied {
     pub referrers: usize,
 }
 
-/// Copies an image. No manifest changes on the way, so no digest does; blobs that are there are not sent again, and a
-/// registry takes from its other repositories what it can.
-///
-/// # Errors
-/// When the source cannot be read, or the destination cannot be written or refuses; nothing incomplete has a name
-/// then.
-pub async fn copy(
-    from: &BaseRef,
-    to: &Destination,
-    options: &CopyOptions,
-    registry: &Registry,
-    store: &Store,
-    progress: &Arc<dyn Progress>,
-) -> Result<Copied> {
-    let source = Source::open(from, registry, store)?;
-    let content = gather(&source, options.platform.as_ref(), options.referrers).await?;
-    let referrers = content.referrers.len();
-    let copied = match to {
-        Destination::Registry(target) if options.merge_index => {
-            super::merge::merge(&source, &content, target, registry, store, progress).await?
-        }
-        Destination::Registry(target) => push(&content, target, registry, store, progress).await?,
-        Destination::Layout(..) | Destination::OciArchive(_) if options.merge_index => {
-            return Err(Error::usage("only an index in a registry can be added to").hint("leave out `--merge-index`"));
-        }
-        files => write(content, files, registry, store, progress).await?,
-    };
-    Ok(Copied { referrers, ..copied })
+/// Takes images from place to place.
+pub struct Carrier<'a> {
+    /// The client for all registries.
+    pub registry: &'a Registry,
+    /// What a registry's blobs pass through on their way to a file; it also knows what lies where.
+    pub store: &'a Store,
+    /// Is told of every byte.
+    pub progress: Arc<dyn Progress>,
 }
 
-async fn push(
-    content: &Content,
-    target: &Reference,
-    registry: &Registry,
-    store: &Store,
-    progress: &Arc<dyn Progress>,
-) -> Result<Copied> {
-    check_digest(content, target)?;
-    let mut pusher = Pusher::new(registry, store, std::slice::from_ref(target), Arc::clone(progress));
-    content.blobs.iter().for_each(|blob| pusher.begin(blob.clone()));
-    let mut delivered = pusher.finish(&content.documents).await?;
-    delivered.moved |= push_referrers(content, target, registry).await?;
-    Ok(Copied { digest: content.documents.last().map(|root| root.digest), delivered, ..Copied::default() })
+impl Carrier<'_> {
+    /// Copies an image. No manifest changes on the way, so no digest does; blobs that are there are not sent again, and
+    /// a registry takes from its other repositories what it can.
+    ///
+    /// # Errors
+    /// When the source cannot be read, or the destination cannot be written or refuses; nothing incomplete has a name
+    /// then.
+    pub async fn copy(&self, from: &BaseRef, to: &Destination, options: &CopyOptions) -> Result<Copied> {
+        let source = Source::open(from, self.registry, self.store)?;
+        let content = gather(&source, options.platform.as_ref(), options.referrers).await?;
+        let referrers = content.referrers.len();
+        let copied = match to {
+            Destination::Registry(target) if options.merge_index => self.merge(&source, &content, target).await?,
+            Destination::Registry(target) => self.push(&content, target).await?,
+            Destination::Layout(..) | Destination::OciArchive(_) if options.merge_index => {
+                return Err(
+                    Error::usage("only an index in a registry can be added to").hint("leave out `--merge-index`")
+                );
+            }
+            files => self.write(content, files).await?,
+        };
+        Ok(Copied { referrers, ..copied })
+    }
+
+    /// Sends blobs, documents and referrers; the last document gets the target's name.
+    pub(super) async fn push(&self, content: &Content, target: &Reference) -> Result<Copied> {
+        check_digest(content, target)?;
+        let progress = Arc::clone(&self.progress);
+        let mut pusher = Pusher::new(self.registry, self.store, std::slice::from_ref(target), progress);
+        content.blobs.iter().for_each(|blob| pusher.begin(blob.clone()));
+        let mut delivered = pusher.finish(&content.documents).await?;
+        delivered.moved |= push_referrers(content, target, self.registry).await?;
+        Ok(Copied { digest: content.documents.last().map(|root| root.digest), delivered, ..Copied::default() })
+    }
+
+    async fn write(&self, mut content: Content, to: &Destination) -> Result<Copied> {
+        fetch(&mut content.blobs, self.registry, self.store).await?;
+        let mut contents = Contents::verbatim(&content.blobs, &content.documents)?;
+        for referrer in &content.referrers {
+            contents.add_referrer(&referrer.documents, referrer.artifact_type.as_deref())?;
+        }
+        let (to, progress) = (to.clone(), Arc::clone(&self.progress));
+        let writing = tokio::task::spawn_blocking(move || match &to {
+            Destination::Layout(folder, tag) => write_layout_of(&contents, folder, tag.as_deref(), progress.as_ref()),
+            Destination::OciArchive(file) => write_oci_archive_of(&contents, file, None, progress.as_ref()),
+            Destination::Registry(_) => Err(Error::bug("a registry is not a file")),
+        });
+        let written = writing.await.map_err(|error| Error::bug("writing ended early").caused_by(error))??;
+        Ok(Copied { digest: Some(written.digest), written: written.bytes_written, ..Copied::default() })
+    }
 }
 
 /// A target with a digest is only for what has it.
@@ -113,7 +130,7 @@ fn check_digest(content: &Content, target: &Reference) -> Result<()> {
 }
 
 /// Sends what refers to the image, after it; true when something was new.
-pub(super) async fn push_referrers(content: &Content, target: &Reference, registry: &Registry) -> Result<bool> {
+async fn push_referrers(content: &Content, target: &Reference, registry: &Registry) -> Result<bool> {
     let mut moved = false;
     for referrer in &content.referrers {
         let Some((root, children)) = referrer.documents.split_last() else { continue };
@@ -134,28 +151,6 @@ pub(super) fn bytes_of(document: &Blob) -> Result<&[u8]> {
         BlobSource::Bytes(bytes) => Ok(bytes),
         _ => Err(Error::bug("a manifest that is not in memory")),
     }
-}
-
-async fn write(
-    mut content: Content,
-    to: &Destination,
-    registry: &Registry,
-    store: &Store,
-    progress: &Arc<dyn Progress>,
-) -> Result<Copied> {
-    fetch(&mut content.blobs, registry, store).await?;
-    let mut contents = Contents::verbatim(&content.blobs, &content.documents)?;
-    for referrer in &content.referrers {
-        contents.add_referrer(&referrer.documents, referrer.artifact_type.as_deref())?;
-    }
-    let (to, progress) = (to.clone(), Arc::clone(progress));
-    let writing = tokio::task::spawn_blocking(move || match &to {
-        Destination::Layout(folder, tag) => write_layout_of(&contents, folder, tag.as_deref(), progress.as_ref()),
-        Destination::OciArchive(file) => write_oci_archive_of(&contents, file, None, progress.as_ref()),
-        Destination::Registry(_) => Err(Error::bug("a registry is not a file")),
-    });
-    let written = writing.await.map_err(|error| Error::bug("writing ended early").caused_by(error))??;
-    Ok(Copied { digest: Some(written.digest), written: written.bytes_written, ..Copied::default() })
 }
 
 /// Brings blobs that are in a registry into the store.

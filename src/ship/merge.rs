@@ -1,55 +1,45 @@
 //! Adding platforms to an index in a registry, so that jobs that build one platform each can share a tag.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use super::content::Content;
-use super::copy::{Copied, bytes_of, push_referrers};
-use super::push::{Pusher, by_digest};
+use super::copy::{Carrier, Copied, bytes_of};
+use super::push::by_digest;
 use super::source::{Document, Source};
 use crate::image::{INDEX, is_index, platform_entry};
 use crate::model::{BaseRef, Blob};
 use crate::registry::{FetchedManifest, Reference, Registry, Sent};
 use crate::store::Store;
 use crate::util::json::canonical;
-use crate::util::report::Progress;
 use crate::util::{Error, Result};
 
-/// Pushes the content and puts its platforms into the index at the target's tag: each in the place of the image of the
-/// same platform, all others stay. A plain image that has the tag becomes one of the index's.
-pub(super) async fn merge(
-    source: &Source,
-    content: &Content,
-    target: &Reference,
-    registry: &Registry,
-    store: &Store,
-    progress: &Arc<dyn Progress>,
-) -> Result<Copied> {
-    if target.digest().is_some() {
-        return Err(Error::usage(format!("`{target}` names an index by its digest, which no change leaves the same"))
+impl Carrier<'_> {
+    /// Pushes the content and puts its platforms into the index at the target's tag: each in the place of the image of
+    /// the same platform, all others stay. A plain image that has the tag becomes one of the index's.
+    pub(super) async fn merge(&self, source: &Source, content: &Content, target: &Reference) -> Result<Copied> {
+        if target.digest().is_some() {
+            return Err(Error::usage(format!(
+                "`{target}` names an index by its digest, which no change leaves the same"
+            ))
             .hint("name it by a tag"));
+        }
+        let root = content.documents.last().ok_or_else(|| Error::bug("there is no manifest to push"))?;
+        let entries = entries(source, root).await?;
+        // Under its digest: the tag is moved to the index only.
+        let mut copied = self.push(content, &by_digest(target, root.digest)).await?;
+        let (digest, sent) = self
+            .registry
+            .amend(target, INDEX, async |current| {
+                let old = match current {
+                    Some(current) => as_index(current, target, self.registry, self.store).await?,
+                    None => json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}),
+                };
+                canonical(&with(old, &entries)?)
+            })
+            .await?;
+        copied.delivered.moved |= matches!(sent, Sent::Uploaded(_));
+        Ok(Copied { digest: Some(digest), ..copied })
     }
-    let root = content.documents.last().ok_or_else(|| Error::bug("there is no manifest to push"))?;
-    let entries = entries(source, root).await?;
-    // Under its digest: the tag is moved to the index only.
-    let place = by_digest(target, root.digest);
-    let mut pusher = Pusher::new(registry, store, std::slice::from_ref(&place), Arc::clone(progress));
-    content.blobs.iter().for_each(|blob| pusher.begin(blob.clone()));
-    let mut delivered = pusher.finish(&content.documents).await?;
-    delivered.moved |= push_referrers(content, target, registry).await?;
-
-    let (digest, sent) = registry
-        .amend(target, INDEX, async |current| {
-            let old = match current {
-                Some(current) => as_index(current, target, registry, store).await?,
-                None => json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}),
-            };
-            canonical(&with(old, &entries)?)
-        })
-        .await?;
-    delivered.moved |= matches!(sent, Sent::Uploaded(_));
-    Ok(Copied { digest: Some(digest), delivered, ..Copied::default() })
 }
 
 /// What an index lists for a document: a manifest with its platform, or what the document, an index itself, lists.

@@ -10,5 +10,5 @@ mod push;
 mod source;
 
 pub use attach::attach;
-pub use copy::{Copied, CopyOptions, Destination, copy};
+pub use copy::{Carrier, Copied, CopyOptions, Destination};
 pub use push::{Delivered, Pusher};
