@@ -175,6 +175,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn refusals_come_with_a_way_out() {
+        let hints = |status: u16, code: &str| {
+            let body = format!(r#"{{"errors":[{{"code":"{code}","message":"no"}}]}}"#);
+            let failure = unwelcome("it", StatusCode::from_u16(status).expect("a status"), None, body.as_bytes());
+            assert_eq!(failure.code.as_deref(), Some(code));
+            failure.error.hints().join("; ")
+        };
+        for (status, code, hint) in [
+            (404, "NAME_UNKNOWN", "to be created before the first push"),
+            (404, "BLOB_UNKNOWN", ""),
+            (413, "SIZE_INVALID", "raise the limit"),
+            (429, "TOOMANYREQUESTS", "limits how much"),
+            (500, "UNKNOWN", "disk is full"),
+        ] {
+            assert!(hints(status, code).contains(hint), "{status} {code}");
+        }
+    }
+
+    #[test]
     fn registries_are_quoted() {
         for (body, expected) in [
             (r#"{"errors":[{"code":"DENIED","message":"no\u001b[0m","detail":{}}]}"#, Some("DENIED: no [0m")),

@@ -202,6 +202,12 @@ async fn blobs_are_copied_between_registries() {
     assert_eq!(registry.push_blob(&target, &blob, &[], &Silent).await.expect("copies"), Sent::Uploaded(3_000_000));
     assert_eq!(registry.push_blob(&target, &blob, &[], &Silent).await.expect("asks"), Sent::Existed);
 
+    // In chunks, each of which is read for itself.
+    let in_chunks = client(RegistryOptions { chunk_size: Some(1 << 20), ..options() });
+    let other = reference(&to.host(), "chunks:1");
+    assert_eq!(in_chunks.push_blob(&other, &blob, &[], &Silent).await.expect("copies"), Sent::Uploaded(3_000_000));
+    assert_eq!((to.requests("PATCH "), from.requests("GET /v2/base/blobs/")), (3, 4));
+
     let lost = Blob { digest: Digest::of("lost"), ..blob };
     let text = told(&registry.push_blob(&target, &lost, &[], &Silent).await.expect_err("not there"));
     for part in [&from.host(), &to.host(), &lost.digest.to_string(), "BLOB_UNKNOWN"] {

@@ -37,6 +37,11 @@ pub async fn rows() -> Vec<Row> {
             .await,
         },
         Row { fault: "wrong bytes", produced: "a proxy sends others, as many", outcome: wrong(2).await },
+        Row {
+            fault: "hostile redirect",
+            produced: "a proxy sends downloads to the address of a cloud's metadata service",
+            outcome: redirected().await,
+        },
         Row { fault: "wrong bytes once", produced: "the same, for the first download", outcome: wrong(1).await },
     ]
 }
@@ -57,6 +62,19 @@ async fn download(how: Cut, rule: impl Fn(&str, &Head) -> Deed + Send + Sync + '
     let rest = gets.iter().filter_map(|head| head.headers.get("range")).filter(|range| !range.starts_with("bytes=0-"));
     let (requests, rests) = (gets.len(), rest.count());
     format!("fetched by {requests} requests, {rests} of them for the rest; digest right")
+}
+
+async fn redirected() -> String {
+    let (server, image) = (LocalRegistry::start(Mode::Plain), Image::new(1000));
+    image.push(&client(options()), &server.host(), &[]).await.expect("pushes");
+    let gate = Gate::start(&server.host(), |_, head| match head.is("GET", "/blobs/") {
+        true => answer(head, 307, vec![("location", "https://169.254.169.254/latest".into())]),
+        false => Deed::Pass,
+    });
+    let folder = TempDir::new().expect("a folder");
+    let (store, target) = (Store::open(folder.path()).expect("opens"), reference(&gate.host, "team/env:1"));
+    let fetched = client(options()).fetch_blob(&target, &image.layer.digest, 1000, &store).await;
+    image.told(&fetched.expect_err("is refused"), &[&gate.host])
 }
 
 async fn wrong(times: usize) -> String {
