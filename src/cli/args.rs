@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::doctor::DoctorArgs;
-use crate::registry::{Reference, RegistryOptions};
+use crate::registry::{Reference, RegistryOptions, RetryPolicy};
 
 /// Builds layered, reproducible OCI images from conda environments, without Docker, root or a daemon.
 #[derive(Debug, Parser)]
@@ -160,6 +160,9 @@ pub struct RegistryArgs {
         help_heading = "Registries"
     )]
     pub upload_chunk_size: Option<u64>,
+    /// How often a request that fails for a passing reason is repeated [default: 11, which outlives a restart]
+    #[arg(long, value_name = "N", env = "CONDAIMG_REGISTRY_RETRIES", help_heading = "Registries")]
+    pub registry_retries: Option<u32>,
 }
 
 /// A number of bytes: `67108864`, `65536K`, `64M`, `1G`.
@@ -183,6 +186,10 @@ impl RegistryArgs {
             insecure: self.insecure_registry.clone(),
             ca_files: self.registry_ca.clone(),
             chunk_size: self.upload_chunk_size,
+            retry: self.registry_retries.map_or_else(RetryPolicy::default, |retries| RetryPolicy {
+                attempts: retries.saturating_add(1),
+                ..RetryPolicy::default()
+            }),
             ..RegistryOptions::default()
         }
     }

@@ -68,6 +68,7 @@ fn a_registry_that_dies_in_mid_push_leaves_no_tag_and_takes_the_image_when_it_is
     let push = || {
         let mut command = bench.build_here();
         command.args(["--push", "--tag", &format!("{host}/team/env:1"), "--progress", "json"]);
+        command.args(["--registry-retries", "3"]);
         command
     };
     // Everything is packed before, so that nothing but the push is under way.
