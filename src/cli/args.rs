@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::doctor::DoctorArgs;
-use crate::registry::{Reference, RegistryOptions, RetryPolicy};
+use crate::registry::{ClientCertificate, Reference, RegistryOptions, RetryPolicy};
 
 /// Builds layered, reproducible OCI images from conda environments, without Docker, root or a daemon.
 #[derive(Debug, Parser)]
@@ -163,6 +163,24 @@ pub struct RegistryArgs {
     /// How often a request that fails for a passing reason is repeated [default: 11, which outlives a restart]
     #[arg(long, value_name = "N", env = "CONDAIMG_REGISTRY_RETRIES", help_heading = "Registries")]
     pub registry_retries: Option<u32>,
+    /// Show this certificate (PEM file) to registries that want one
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CONDAIMG_REGISTRY_CERT",
+        requires = "registry_key",
+        help_heading = "Registries"
+    )]
+    pub registry_cert: Option<PathBuf>,
+    /// The key of that certificate (PEM file)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CONDAIMG_REGISTRY_KEY",
+        requires = "registry_cert",
+        help_heading = "Registries"
+    )]
+    pub registry_key: Option<PathBuf>,
 }
 
 /// A number of bytes: `67108864`, `65536K`, `64M`, `1G`.
@@ -181,7 +199,10 @@ impl RegistryArgs {
     /// The client's options. `targets` are the references that are written to: the password of the environment is for
     /// their registries.
     pub fn options<'a>(&self, targets: impl IntoIterator<Item = &'a Reference>) -> RegistryOptions {
+        let pair = self.registry_cert.clone().zip(self.registry_key.clone());
+        let own = pair.map(|(certificate, key)| ClientCertificate { host: None, certificate, key });
         RegistryOptions {
+            client_certificates: own.into_iter().collect(),
             login_hosts: targets.into_iter().map(|target| target.registry().to_owned()).collect(),
             insecure: self.insecure_registry.clone(),
             ca_files: self.registry_ca.clone(),

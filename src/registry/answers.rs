@@ -5,14 +5,18 @@ use std::io;
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use rustls::AlertDescription;
 use serde::Deserialize;
 
 use super::credentials::{Found, login_hint};
+use super::proxy;
 use super::retry::{Again, Contact, Failure, passes};
 use crate::util::Error;
 
 /// No answer, or half of one. `whom` is a noun phrase ("the registry `h`").
 pub(super) fn unanswered(whom: &str, error: reqwest::Error) -> Failure {
+    let url = error.url().cloned();
+    let proxy = url.as_ref().and_then(proxy::of);
     // The URL may carry an upload's state or a signature.
     let error = error.without_url();
     if error.is_builder() {
@@ -22,16 +26,48 @@ pub(super) fn unanswered(whom: &str, error: reqwest::Error) -> Failure {
         true => ("cannot reach", Contact::None),
         false => ("lost the connection to", Contact::Broken),
     };
+    if let Some(alert) = tls_alert(&error) {
+        return unwanted(whom, alert);
+    }
+    if contact == Contact::None && matches!(tls_error(&error), Some(rustls::Error::InvalidMessage(_))) {
+        let error = Error::user(format!("{whom} does not speak TLS"));
+        let hint = "if it is to be spoken to over plain http, name it by `--insecure-registry`";
+        return Failure { error: error.hint(hint), again: Again::Never, contact: Contact::Broken, code: None };
+    }
     // A certificate is not better the second time.
     if let Some((why, hint)) = tls_problem(&error) {
         let error = Error::user(format!("cannot trust {whom}: {why}")).hint(hint);
         return Failure { error, again: Again::Never, contact: Contact::Untrusted, code: None };
     }
-    let mut problem = Error::user(format!("{doing} {whom}: {}", cause(&error)));
-    if contact == Contact::None {
-        problem = problem.hint("check the host and the port, and that it is running");
+    let cause = cause(&error);
+    let mut failure = match &proxy {
+        Some(proxy) => proxy::failure(doing, whom, proxy, &cause, contact),
+        None => {
+            let mut problem = Error::user(format!("{doing} {whom}: {cause}"));
+            if contact == Contact::None {
+                problem = problem.hint("check the host and the port, and that it is running");
+            }
+            Failure { error: problem, again: Again::Later(None), contact, code: None }
+        }
+    };
+    if contact == Contact::None
+        && let Some(variable) = url.as_ref().and_then(proxy::misunderstood)
+    {
+        failure.error = failure
+            .error
+            .hint(format!("`{variable}` is not a proxy's URL; write special characters in its password as `%` codes"));
     }
-    Failure { error: problem, again: Again::Later(None), contact, code: None }
+    failure
+}
+
+/// The server ended the TLS connection since it does not like who we are.
+fn unwanted(whom: &str, alert: AlertDescription) -> Failure {
+    let text =
+        format!("{whom} refuses our TLS connection ({alert:?}): it seems to want a client certificate that it trusts");
+    let error = Error::user(text).hint(
+        "give one by `--registry-cert` and `--registry-key`, or as `client.cert` and `client.key` in `~/.config/containers/certs.d/HOST:PORT/`",
+    );
+    Failure { error, again: Again::Never, contact: Contact::Unwanted, code: None }
 }
 
 /// Nothing came for too long.
@@ -155,11 +191,36 @@ fn unwrap<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 's
     error
 }
 
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    causes(error).find_map(|error| unwrap(error).downcast_ref::<rustls::Error>())
+}
+
+/// The alert by which a server says that it wants a client certificate, or another one.
+fn tls_alert(error: &(dyn StdError + 'static)) -> Option<AlertDescription> {
+    use AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked, CertificateUnknown,
+        HandshakeFailure, UnknownCA, UnsupportedCertificate,
+    };
+    let rustls::Error::AlertReceived(alert) = tls_error(error)? else { return None };
+    let ours = matches!(
+        alert,
+        AccessDenied
+            | BadCertificate
+            | CertificateExpired
+            | CertificateRequired
+            | CertificateRevoked
+            | CertificateUnknown
+            | HandshakeFailure
+            | UnknownCA
+            | UnsupportedCertificate
+    );
+    ours.then_some(*alert)
+}
+
 /// What is wrong with a server's certificate, and what to do.
 fn tls_problem(error: &(dyn StdError + 'static)) -> Option<(String, &'static str)> {
     use rustls::CertificateError::{Other, UnknownIssuer};
-    let problem = causes(error).find_map(|error| unwrap(error).downcast_ref::<rustls::Error>())?;
-    let rustls::Error::InvalidCertificate(problem) = problem else { return None };
+    let rustls::Error::InvalidCertificate(problem) = tls_error(error)? else { return None };
     match problem {
         // `Other` is what webpki has against a certificate that is its own authority.
         UnknownIssuer | Other(_) => Some((

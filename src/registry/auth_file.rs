@@ -4,25 +4,27 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use docker_credential::{CredentialRetrievalError, DockerCredential};
+use base64::Engine as _;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use fs_err as fs;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
+use super::credentials::{Login, Secret};
+use super::helper;
 use super::reference::DOCKER_HUB;
 use crate::util::{Error, Result};
 
 /// Under this name docker's files and helpers keep the login to Docker Hub.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// A credential with what to say of its source beside the file's name.
-pub(super) type Answer = std::result::Result<Option<(DockerCredential, String)>, String>;
+/// A login with what to say of its source beside the file's name.
+pub(super) type Answer = std::result::Result<Option<(Login, String)>, String>;
 
 /// The parts of a file that matter here.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct AuthFile {
-    auths: Option<BTreeMap<String, Option<BTreeMap<String, Value>>>>,
+    auths: Option<BTreeMap<String, Option<Entry>>>,
     cred_helpers: Option<BTreeMap<String, String>>,
     creds_store: Option<String>,
 }
@@ -48,80 +50,87 @@ impl AuthFile {
     }
 
     /// Asks the helper program that the file names for the registry.
-    pub(super) fn login_of_helper(&self, registry: &str, repository: &str) -> Answer {
-        let Some(helpers) = &self.cred_helpers else { return Ok(None) };
-        match best_key(helpers.keys(), registry, repository) {
-            Some(key) => ask_helper(&helpers[key], key, registry),
-            None => Ok(None),
+    pub(super) fn login_of_helper(&self, registry: &str, _repository: &str) -> Answer {
+        let mut helpers = self.cred_helpers.iter().flatten();
+        match helpers.find(|(key, _)| normal(key) == registry) {
+            Some((_, helper)) if !helper.is_empty() => ask_helper(helper, registry),
+            _ => Ok(None),
         }
     }
 
     /// Takes the entry with the longest matching key.
     pub(super) fn login_of_entry(&self, registry: &str, repository: &str) -> Answer {
-        let Some(auths) = &self.auths else { return Ok(None) };
-        let filled: BTreeMap<&String, BTreeMap<&String, &Value>> = auths
-            .iter()
-            .map(|(key, entry)| (key, fields(entry.as_ref())))
-            .filter(|(_, entry)| !entry.is_empty())
-            .collect();
+        let entries = self.auths.iter().flatten();
+        // With a helper, docker leaves empty entries as markers.
+        let filled: BTreeMap<&String, &Entry> =
+            entries.filter_map(|(key, entry)| Some((key, entry.as_ref().filter(|entry| entry.is_filled())?))).collect();
         let Some(key) = best_key(filled.keys().copied(), registry, repository) else { return Ok(None) };
-        read_with_crate(&json!({"auths": {key: filled[key]}}), key)
-            .map(|credential| Some((credential, format!(" (`{key}`)"))))
-            .map_err(|error| format!("the entry `{key}` cannot be used: {}", describe(&error)))
+        let login = filled[key].login().map_err(|problem| format!("the entry `{key}` cannot be used: {problem}"))?;
+        Ok(Some((login, format!(" (`{key}`)"))))
     }
 
     /// Asks the helper program that keeps all logins.
     pub(super) fn login_of_store(&self, registry: &str, _repository: &str) -> Answer {
         match &self.creds_store {
-            Some(helper) if !helper.is_empty() => ask_helper(helper, registry, registry),
+            Some(helper) if !helper.is_empty() => ask_helper(helper, registry),
             _ => Ok(None),
         }
     }
 }
 
-/// The fields of an entry that hold something. With a helper, docker leaves empty entries as markers.
-fn fields(entry: Option<&BTreeMap<String, Value>>) -> BTreeMap<&String, &Value> {
-    entry
-        .into_iter()
-        .flatten()
-        .filter(|(name, value)| {
-            matches!(name.as_str(), "auth" | "username" | "password" | "identitytoken")
-                && value.as_str().is_some_and(|text| !text.is_empty())
-        })
-        .collect()
+/// What a file says of a registry.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    /// Base64 of `user:password`.
+    auth: Option<Secret>,
+    username: Option<Secret>,
+    password: Option<Secret>,
+    identitytoken: Option<Secret>,
 }
 
-fn ask_helper(helper: &str, key: &str, registry: &str) -> Answer {
-    let server = if registry == DOCKER_HUB { DOCKER_HUB_KEY } else { key };
-    match read_with_crate(&json!({"credHelpers": {server: helper}}), server) {
-        Ok(credential) => Ok(Some((credential, format!(" through `docker-credential-{helper}`")))),
-        Err(CredentialRetrievalError::HelperFailure { stdout, stderr, .. })
-            if format!("{stdout}{stderr}").contains("credentials not found") =>
-        {
-            Ok(None)
+impl Entry {
+    fn is_filled(&self) -> bool {
+        [&self.auth, &self.username, &self.password, &self.identitytoken].into_iter().any(|text| given(text).is_some())
+    }
+
+    /// An identity token comes before what it stands beside, and `auth` before the older form.
+    fn login(&self) -> std::result::Result<Login, &'static str> {
+        if let Some(token) = given(&self.identitytoken) {
+            return Ok(Login::Identity(Secret::new(token)));
         }
-        Err(error) => Err(format!("`docker-credential-{helper}` failed: {}", describe(&error))),
+        if let Some(auth) = given(&self.auth) {
+            return decode(auth).ok_or("its `auth` is not base64 of `user:password`");
+        }
+        match (given(&self.username), given(&self.password)) {
+            (Some(username), Some(password)) => {
+                Ok(Login::Password { username: username.to_owned(), password: Secret::new(password) })
+            }
+            _ => Err("it is not complete"),
+        }
     }
 }
 
-/// Lets the crate decode an entry or run a helper: it is given a file that holds nothing else.
-fn read_with_crate(file: &Value, server: &str) -> Result<DockerCredential, CredentialRetrievalError> {
-    docker_credential::get_credential_from_reader(file.to_string().as_bytes(), server)
+fn given(text: &Option<Secret>) -> Option<&str> {
+    text.as_ref().map(Secret::reveal).filter(|text| !text.is_empty())
 }
 
-/// What went wrong, without what the helper wrote to its output: that may hold a secret.
-fn describe(error: &CredentialRetrievalError) -> String {
-    match error {
-        CredentialRetrievalError::HelperCommunicationError => "it cannot be run".into(),
-        CredentialRetrievalError::MalformedHelperResponse => "its answer makes no sense".into(),
-        CredentialRetrievalError::HelperFailure { stderr, .. } => match stderr.trim().lines().next() {
-            Some(line) => line.chars().take(200).collect(),
-            None => "it says no more".into(),
-        },
-        CredentialRetrievalError::CredentialDecodingError => "its `auth` is not base64 of `user:password`".into(),
-        CredentialRetrievalError::CredentialMismatchError => "its `auth` is not its `username` and `password`".into(),
-        _ => "it is not complete".into(),
-    }
+fn decode(auth: &str) -> Option<Login> {
+    let engine = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    let text = String::from_utf8(engine.decode(auth.trim()).ok()?).ok()?;
+    let (username, password) = text.split_once(':')?;
+    // What an old version of docker wrote had zeros at its end; docker itself takes them off.
+    let password = Secret::new(password.trim_end_matches('\0'));
+    Some(Login::Password { username: username.to_owned(), password })
+}
+
+fn ask_helper(helper: &str, registry: &str) -> Answer {
+    let server = if registry == DOCKER_HUB { DOCKER_HUB_KEY } else { registry };
+    let login = helper::login(helper, server)?;
+    Ok(login.map(|login| (login, format!(" through `docker-credential-{helper}`"))))
 }
 
 /// The key that fits `registry/repository` best: the longest path wins.
@@ -149,9 +158,13 @@ fn normal(key: &str) -> String {
     if path.is_empty() || matches!(path, "v1" | "v2") { host.to_owned() } else { format!("{host}/{path}") }
 }
 
-/// The files in the order that podman and docker users expect.
+/// The files in the order that podman and docker users expect. `REGISTRY_AUTH_FILE` stands for all others, as it
+/// does for podman (`containers-auth.json(5)`): who names a file means that one.
 pub(super) fn standard_files() -> Vec<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(file) = variable("REGISTRY_AUTH_FILE") {
+        return vec![file];
+    }
     let home = std::env::home_dir();
     let in_home = |path: &str| home.as_ref().map(|home| home.join(path));
     // Without a session podman falls back to /run/containers/UID.
@@ -160,7 +173,6 @@ pub(super) fn standard_files() -> Vec<PathBuf> {
         Some(PathBuf::from(format!("/run/containers/{uid}/auth.json")))
     };
     [
-        variable("REGISTRY_AUTH_FILE"),
         variable("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")).or_else(runtime),
         variable("XDG_CONFIG_HOME").or_else(|| in_home(".config")).map(|folder| folder.join("containers/auth.json")),
         variable("DOCKER_CONFIG").or_else(|| in_home(".docker")).map(|folder| folder.join("config.json")),
@@ -180,8 +192,8 @@ mod tests {
 
     fn user(answer: Answer) -> Option<String> {
         match answer.expect("no problem")? {
-            (DockerCredential::UsernamePassword(user, _), _) => Some(user),
-            (DockerCredential::IdentityToken(token), _) => Some(format!("token {token}")),
+            (Login::Password { username, .. }, _) => Some(username),
+            (Login::Identity(token), _) => Some(format!("token {}", token.reveal())),
         }
     }
 

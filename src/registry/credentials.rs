@@ -8,8 +8,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use docker_credential::DockerCredential;
-
 use super::auth_file::{AuthFile, standard_files};
 use crate::util::{Error, Result};
 
@@ -19,7 +17,7 @@ const USERNAME: &str = "CONDAIMG_REGISTRY_USERNAME";
 const PASSWORD: &str = "CONDAIMG_REGISTRY_PASSWORD";
 
 /// A text that no message, log or debug output shows.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
 pub(super) struct Secret(String);
 
 impl Secret {
@@ -141,8 +139,10 @@ fn search(pair: Option<Login>, for_pair: bool, files: &[PathBuf], registry: &str
         None => {}
     }
     for path in files {
-        found.looked_in.push(format!("`{}`", path.display()));
-        let file = match AuthFile::read(path) {
+        let place = format!("`{}`", path.display());
+        let read = AuthFile::read(path);
+        found.looked_in.push(if matches!(read, Ok(None)) { format!("{place} (nothing there)") } else { place });
+        let file = match read {
             Ok(Some(file)) => file,
             Ok(None) => continue,
             Err(error) => {
@@ -152,8 +152,8 @@ fn search(pair: Option<Login>, for_pair: bool, files: &[PathBuf], registry: &str
         };
         for ask in [AuthFile::login_of_helper, AuthFile::login_of_entry, AuthFile::login_of_store] {
             match ask(&file, registry, repository) {
-                Ok(Some((credential, source))) => {
-                    found.login = Some(credential.into());
+                Ok(Some((login, source))) => {
+                    found.login = Some(login);
                     found.origin = format!("`{}`{source}", path.display());
                     return found;
                 }
@@ -163,17 +163,6 @@ fn search(pair: Option<Login>, for_pair: bool, files: &[PathBuf], registry: &str
         }
     }
     found
-}
-
-impl From<DockerCredential> for Login {
-    fn from(credential: DockerCredential) -> Self {
-        match credential {
-            DockerCredential::IdentityToken(token) => Self::Identity(Secret::new(token)),
-            DockerCredential::UsernamePassword(username, password) => {
-                Self::Password { username, password: Secret::new(password) }
-            }
-        }
-    }
 }
 
 /// How to get credentials, for people.

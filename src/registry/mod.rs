@@ -14,14 +14,17 @@ mod auth;
 mod auth_file;
 mod blobs;
 mod capabilities;
+mod certs;
 mod challenge;
 mod chunks;
 mod credentials;
+mod helper;
 mod location;
 mod logins;
 mod manifest_writes;
 mod manifests;
 mod meeting;
+mod proxy;
 mod reader;
 mod reference;
 mod referrers;
@@ -41,6 +44,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 pub use capabilities::{DEFAULT_REPOSITORY, Examination, Finding, State};
+pub use certs::ClientCertificate;
 pub use logins::{CredentialFile, Logins, credential_files};
 pub use manifests::FetchedManifest;
 pub use reference::Reference;
@@ -68,6 +72,11 @@ pub struct RegistryOptions {
     /// Files in PEM form with certificate authorities to trust beside the machine's (which are those of
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR` when set).
     pub ca_files: Vec<PathBuf>,
+    /// Certificates to show to servers that want one. Beside them, for each registry, what docker's and podman's
+    /// folders `certs.d/HOST[:PORT]` hold (`*.cert` and `*.key`; authorities in `*.crt`).
+    pub client_certificates: Vec<ClientCertificate>,
+    /// Folders to read instead of those folders `certs.d`.
+    pub certificate_folders: Option<Vec<PathBuf>>,
     /// User and password; by default `CONDAIMG_REGISTRY_USERNAME` and `CONDAIMG_REGISTRY_PASSWORD`.
     pub login: Option<(String, String)>,
     /// The registries (as in references: `HOST[:PORT]`) that the user and password are for. A registry that is
@@ -92,6 +101,8 @@ impl std::fmt::Debug for RegistryOptions {
         f.debug_struct("RegistryOptions")
             .field("insecure", &self.insecure)
             .field("ca_files", &self.ca_files)
+            .field("client_certificates", &self.client_certificates)
+            .field("certificate_folders", &self.certificate_folders)
             .field("login", &self.login.as_ref().map(|(username, _)| username))
             .field("login_hosts", &self.login_hosts)
             .field("auth_files", &self.auth_files)
@@ -133,10 +144,11 @@ impl Registry {
     /// A client; nothing is asked of any registry yet.
     ///
     /// # Errors
-    /// When a certificate file cannot be used.
+    /// When a file with a certificate or a key cannot be used.
     pub fn new(options: RegistryOptions) -> Result<Self> {
         let credentials = Credentials::new(options.login, &options.login_hosts, options.auth_files);
-        let wire = Wire::new(Clients::new(&options.ca_files)?, options.patience);
+        let clients = Clients::new(&options.ca_files, &options.client_certificates, options.certificate_folders)?;
+        let wire = Wire::new(clients, options.patience);
         let transport = Transport::new(wire, Authenticator::new(credentials), options.insecure);
         let inner = Inner {
             transport,

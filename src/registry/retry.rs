@@ -68,6 +68,8 @@ pub(super) enum Contact {
     None,
     /// There was a connection, but the server's certificate was not accepted.
     Untrusted,
+    /// There was a connection, but the server did not accept our certificate, or that we have none.
+    Unwanted,
     /// There was a connection, but no answer that could be understood.
     Broken,
     /// There was an answer: that https is wanted.

@@ -13,6 +13,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
+use super::certs::Identity;
+
 /// Trusts exactly these certificates, as authorities and as servers.
 #[derive(Debug)]
 struct Verifier {
@@ -20,15 +22,20 @@ struct Verifier {
     webpki: Arc<WebPkiServerVerifier>,
 }
 
-/// A TLS configuration that trusts exactly these certificates; none when they cannot be used.
-pub(super) fn configuration(trusted: &[CertificateDer<'static>]) -> Option<ClientConfig> {
+/// A TLS configuration that trusts exactly these certificates, and shows ours to servers that want one; none when
+/// they cannot be used.
+pub(super) fn configuration(trusted: &[CertificateDer<'static>], identity: Option<&Identity>) -> Option<ClientConfig> {
     let mut roots = RootCertStore::empty();
     if roots.add_parsable_certificates(trusted.iter().cloned()).0 == 0 {
         return None;
     }
     let webpki = WebPkiServerVerifier::builder(Arc::new(roots)).build().ok()?;
     let verifier = Verifier { trusted: trusted.to_vec(), webpki };
-    Some(ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+    let builder = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    match identity {
+        Some(identity) => builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key()).ok(),
+        None => Some(builder.with_no_client_auth()),
+    }
 }
 
 impl ServerCertVerifier for Verifier {

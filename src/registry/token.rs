@@ -61,6 +61,11 @@ pub(super) async fn fetch(wire: &Wire, host: &Host, request: &Request<'_>) -> Re
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) => {
             return Err(Trouble::Refused(status, explanation(answer).await));
         }
+        // Servers of the older protocol know no `POST`, and it has no place for an identity token.
+        status @ (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) if is_identity(request.login) => {
+            let error = Error::user(format!("{whom} takes no identity tokens ({status})"));
+            return Err(error.hint("log in again, with a password or an access token").into());
+        }
         _ => return Err(Trouble::Failed(failure(&whom, answer).await)),
     }
     let (value, life) = read(&body(&whom, answer, MAX_ANSWER).await?)
@@ -72,6 +77,10 @@ pub(super) async fn fetch(wire: &Wire, host: &Host, request: &Request<'_>) -> Re
 /// differ: but a short life must not be over before it begins.
 fn usable(life: Duration) -> Duration {
     life - (life / 4).min(MARGIN)
+}
+
+fn is_identity(login: Option<&Login>) -> bool {
+    matches!(login, Some(Login::Identity(_)))
 }
 
 /// The token server's URL: https, or as plain as the registry itself; credentials go there.

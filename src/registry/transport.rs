@@ -203,7 +203,7 @@ impl Transport {
             Contact::WantsTls => self.greet_securely(secure).await,
             // What answers, but not in http, may want TLS.
             Contact::Broken => match self.greet_securely(secure).await {
-                Err(other) if other.contact != Contact::Untrusted => Err(failure),
+                Err(other) if !matches!(other.contact, Contact::Untrusted | Contact::Unwanted) => Err(failure),
                 greeted => greeted,
             },
             _ => Err(failure),
@@ -230,17 +230,33 @@ impl Transport {
         }
     }
 
+    /// Makes the first request. A server that wants a client certificate says so behind the handshake (RFC 8446,
+    /// 4.4.2.4), where HTTP/2 loses it: what broke is tried again without.
     async fn greet(&self, host: Host) -> Result<Arc<Host>, Failure> {
         let url = host.url("")?;
-        let answer = self.wire.send(&host.called(), self.wire.request(Method::GET, &url)?).await?;
+        let broken = match self.hear(host.clone(), self.wire.request(Method::GET, &url)?).await {
+            Err(failure) if failure.contact == Contact::Broken && url.scheme() == "https" => failure,
+            other => return other,
+        };
+        match self.hear(host, self.wire.request_by_http1(Method::GET, &url)?).await {
+            Err(failure) if failure.contact != Contact::Unwanted => Err(broken),
+            other => other,
+        }
+    }
+
+    /// Learns from the answer to the first request what the registry demands.
+    async fn hear(&self, host: Host, request: RequestBuilder) -> Result<Arc<Host>, Failure> {
+        let answer = self.wire.send(&host.called(), request).await?;
         match answer.status() {
             StatusCode::UNAUTHORIZED => {
                 if let Some(challenge) = challenge::from_headers(answer.headers()) {
                     self.auth.learn(&host, challenge);
                 }
             }
-            status if passes(status) => return Err(failure(&host.called(), answer).await),
-            StatusCode::BAD_REQUEST if url.scheme() == "http" => {
+            status if passes(status) || status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                return Err(failure(&host.called(), answer).await);
+            }
+            StatusCode::BAD_REQUEST if host.base.scheme() == "http" => {
                 let said = String::from_utf8_lossy(&explanation(answer).await).to_ascii_lowercase();
                 if said.contains("https") {
                     let error = Error::user(format!("{} wants https", host.called()));

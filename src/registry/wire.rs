@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use tokio::time::timeout;
 use url::Url;
 
 use super::answers::{silent, unanswered, unwelcome};
+use super::proxy;
 use super::retry::{Failure, retry_after};
 use super::tls::Clients;
 use crate::util::{Error, Result};
@@ -51,7 +52,12 @@ impl Wire {
 
     /// Begins a request.
     pub(super) fn request(&self, method: Method, url: &Url) -> Result<RequestBuilder> {
-        Ok(self.clients.of(url)?.request(method, url.clone()))
+        Ok(self.clients.of(url, false)?.request(method, url.clone()))
+    }
+
+    /// Begins a request without HTTP/2.
+    pub(super) fn request_by_http1(&self, method: Method, url: &Url) -> Result<RequestBuilder> {
+        Ok(self.clients.of(url, true)?.request(method, url.clone()))
     }
 
     /// See [`Clients::expect_self_signed`].
@@ -112,6 +118,11 @@ pub(super) async fn explanation(mut answer: Response) -> Vec<u8> {
 
 /// The failure that an answer with an unwelcome status is.
 pub(super) async fn failure(whom: &str, answer: Response) -> Failure {
+    if answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+        && let Some(proxy) = proxy::of(answer.url())
+    {
+        return proxy::refuses(whom, &proxy);
+    }
     let (status, wait) = (answer.status(), retry_after(answer.headers()));
     unwelcome(whom, status, wait, &explanation(answer).await)
 }

@@ -13,14 +13,14 @@ use crate::common::registry::{LocalRegistry, Mode, PASSWORD, free_port};
 use crate::common::{Workspace, environment, fail, succeed};
 
 /// `condaimg build --push` of the environment that is there.
-fn push(workspace: &Workspace, tags: &[&str]) -> Command {
+pub fn push(workspace: &Workspace, tags: &[&str]) -> Command {
     let mut build = workspace.build_here();
     build.env("CONDAIMG_CACHE_DIR", shared_cache()).arg("--push").args(tags.iter().flat_map(|tag| ["--tag", tag]));
     build
 }
 
 /// A folder with the small environment, whose layers are in the shared cache.
-fn workspace() -> Workspace {
+pub fn workspace() -> Workspace {
     small();
     let workspace = Workspace::new();
     workspace.file("environment.yml", environment(&["python=3.11", "click"]));

@@ -19,13 +19,12 @@ pub fn self_signed(folder: &Path) {
 /// `ca.crt`, an authority, with `server.crt` and `server.key` signed by it.
 pub fn signed(folder: &Path) {
     openssl(folder, &format!("req -x509 {KEY} -days 2 -subj /CN=authority -keyout ca.key -out ca.crt"));
-    fs::write(folder.join("names"), NAMES).expect("writes");
-    sign(folder, "server", "localhost", " -extfile names");
+    sign(folder, "server", "localhost", NAMES);
 }
 
 /// `client.crt` and `client.key`, signed by the authority that [`signed`] made.
 pub fn client(folder: &Path) {
-    sign(folder, "client", "client", "");
+    sign(folder, "client", "client", "extendedKeyUsage=clientAuth");
 }
 
 /// `tokens.crt` and `tokens.key`: what a token server signs with (RSA, since RS256 is what all registries know).
@@ -34,10 +33,11 @@ pub fn for_tokens(folder: &Path) {
     openssl(folder, &format!("req -x509 {key} -days 2 -subj /CN=tokens -keyout tokens.key -out tokens.crt"));
 }
 
-fn sign(folder: &Path, name: &str, subject: &str, more: &str) {
+fn sign(folder: &Path, name: &str, subject: &str, extension: &str) {
     openssl(folder, &format!("req -new {KEY} -subj /CN={subject} -keyout {name}.key -out {name}.csr"));
+    fs::write(folder.join("extension"), extension).expect("writes");
     let authority = "-CA ca.crt -CAkey ca.key -CAcreateserial";
-    openssl(folder, &format!("x509 -req -in {name}.csr {authority} -days 2 -out {name}.crt{more}"));
+    openssl(folder, &format!("x509 -req -in {name}.csr {authority} -days 2 -extfile extension -out {name}.crt"));
 }
 
 fn openssl(folder: &Path, arguments: &str) {

@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod engine;
 pub mod file_server;
+pub mod forward_proxy;
 pub mod images;
 pub mod packages;
 pub mod proxy;

@@ -10,6 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use fs_err as fs;
 use tempfile::TempDir;
 
@@ -128,11 +130,13 @@ impl LocalRegistry {
         self.data.clone()
     }
 
-    /// A credential file as `docker login` writes it, with this password.
+    /// A credential file as `docker login` and `podman login` write it, with this password.
     pub fn credential_file(&self, password: &str) -> PathBuf {
-        let path = self.folder.path().join(format!("{password}.json"));
-        let entry = format!(r#"{{"username": "{USER}", "password": "{password}"}}"#);
-        fs::write(&path, format!(r#"{{"auths": {{"{}": {entry}}}}}"#, self.host())).expect("writes");
+        // Not by the password: messages name the file.
+        let name = condaimg::util::Digest::of(password).hex()[..8].to_owned();
+        let path = self.folder.path().join(format!("login-{name}.json"));
+        let auth = BASE64.encode(format!("{USER}:{password}"));
+        fs::write(&path, format!(r#"{{"auths": {{"{}": {{"auth": "{auth}"}}}}}}"#, self.host())).expect("writes");
         path
     }
 

@@ -1,0 +1,158 @@
+//! Certificates: authorities to trust and our own, from flags and from the folders that docker and podman use
+//! (`containers-certs.d(5)`).
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use crate::util::{Error, Result};
+
+/// A certificate to show to servers that want one ("mutual TLS"), and its key. Servers that do not ask never see
+/// it, and the key is never sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// `HOST` or `HOST:PORT`; all servers when there is none.
+    pub host: Option<String>,
+    /// In PEM form; certificates of authorities between it and the server's may follow it.
+    pub certificate: PathBuf,
+    /// In PEM form, not encrypted.
+    pub key: PathBuf,
+}
+
+/// A client certificate that was read, with its key.
+pub(super) struct Identity {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+    /// Both, as reqwest wants them.
+    pub(super) pem: Vec<u8>,
+}
+
+/// Without the key.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("certificates", &self.chain.len()).finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Reads a certificate and its key.
+    ///
+    /// # Errors
+    /// When one of the files cannot be used, or they do not belong together; never quotes them.
+    pub(super) fn read(certificate: &Path, key: &Path) -> Result<Self> {
+        let chain = certificates(certificate)?;
+        let bytes = fs::read(key)?;
+        let private = PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
+            Error::user(format!("`{}` holds no private key in PEM form", key.display()))
+                .hint("a key that is encrypted must be decrypted first: `openssl pkey -in KEY -out NEW`")
+        })?;
+        let provider = rustls::crypto::ring::default_provider();
+        match CertifiedKey::from_der(chain.clone(), private.clone_key(), &provider) {
+            Ok(_) => {}
+            Err(rustls::Error::InconsistentKeys(_)) => {
+                let (key, certificate) = (key.display(), certificate.display());
+                return Err(Error::user(format!("the key `{key}` does not belong to the certificate `{certificate}`")));
+            }
+            Err(rustls::Error::InvalidCertificate(problem)) => {
+                let error = format!("the certificate `{}` cannot be used: {problem}", certificate.display());
+                return Err(Error::user(error).hint(
+                    "it must be of version 3: `openssl x509 -req` makes one when `-extfile` names a file with extensions",
+                ));
+            }
+            Err(_) => return Err(Error::user(format!("the key `{}` is of a kind that cannot be used", key.display()))),
+        }
+        let pem = [&fs::read(certificate)?, b"\n".as_slice(), &bytes].concat();
+        Ok(Self { chain, key: private, pem })
+    }
+}
+
+/// What a folder `certs.d/HOST[:PORT]` holds.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    /// `*.crt`: authorities to trust for this host, beside all others.
+    pub(super) authorities: Vec<CertificateDer<'static>>,
+    /// `*.cert` and `*.key`: the first by name.
+    pub(super) identity: Option<Identity>,
+}
+
+impl Own {
+    /// Reads the first of the folders that has something for the host, as docker and podman do.
+    ///
+    /// # Errors
+    /// When a file there cannot be used, or a certificate or key is without the other.
+    pub(super) fn of(folders: &[PathBuf], host: &str) -> Result<Self> {
+        // Such a host would lead out of the folder.
+        if host.starts_with('.') {
+            return Ok(Self::default());
+        }
+        for folder in folders.iter().map(|folder| folder.join(host)) {
+            match fs::read_dir(&folder) {
+                Ok(entries) => {
+                    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+                    files.sort();
+                    return Self::read(&files);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+                // Other people's, most often.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    tracing::debug!(folder = %folder.display(), "may not be read");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Self::default())
+    }
+
+    fn read(files: &[PathBuf]) -> Result<Self> {
+        let mut own = Self::default();
+        for file in files {
+            let partner = |extension| {
+                let partner = file.with_extension(extension);
+                let missing = || Error::user(format!("`{}` is without `{}`", file.display(), partner.display()));
+                if files.contains(&partner) { Ok(partner.clone()) } else { Err(missing()) }
+            };
+            match file.extension().and_then(|extension| extension.to_str()) {
+                Some("crt") => own.authorities.extend(certificates(file)?),
+                Some("cert") => {
+                    let key = partner("key").map_err(|error| error.hint("authorities have the ending `.crt`"))?;
+                    let identity = Identity::read(file, &key)?;
+                    own.identity.get_or_insert(identity);
+                }
+                Some("key") => drop(partner("cert")?),
+                _ => {}
+            }
+        }
+        Ok(own)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.authorities.is_empty() && self.identity.is_none()
+    }
+}
+
+/// The certificates in a file in PEM form.
+///
+/// # Errors
+/// When it cannot be read or holds none.
+pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let refuse = || Error::user(format!("`{}` holds no certificate in PEM form", file.display()));
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&fs::read(file)?)
+        .collect::<Result<_, _>>()
+        .map_err(|error| refuse().caused_by(error))?;
+    if found.is_empty() { Err(refuse()) } else { Ok(found) }
+}
+
+/// The folders in the order of `containers-certs.d(5)`, then docker's: users' before the machine's.
+pub(super) fn standard_folders() -> Vec<PathBuf> {
+    let set = std::env::var_os("XDG_CONFIG_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let configuration = set.or_else(|| Some(std::env::home_dir()?.join(".config")));
+    let users = ["containers/certs.d", "docker/certs.d"]
+        .into_iter()
+        .filter_map(|folder| configuration.as_ref().map(|configuration| configuration.join(folder)));
+    users.chain(["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from)).collect()
+}
