@@ -11,8 +11,9 @@ use serde::Deserialize;
 
 use super::credentials::{Login, Secret};
 use super::helper;
+use super::logins::Logins;
 use super::reference::DOCKER_HUB;
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, redact};
 
 /// Under this name docker's files and helpers keep the login to Docker Hub.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -58,12 +59,24 @@ impl AuthFile {
         }
     }
 
+    /// Whom it has something for.
+    pub(super) fn logins(&self) -> Logins {
+        Logins {
+            registries: self.filled().into_keys().map(|key| redact::text(key)).collect(),
+            helpers: self.cred_helpers.clone().unwrap_or_default().into_iter().collect(),
+            store: self.creds_store.clone().filter(|helper| !helper.is_empty()),
+        }
+    }
+
+    /// The entries that hold something. With a helper, docker leaves empty ones as markers.
+    fn filled(&self) -> BTreeMap<&String, &Entry> {
+        let entries = self.auths.iter().flatten();
+        entries.filter_map(|(key, entry)| Some((key, entry.as_ref().filter(|entry| entry.is_filled())?))).collect()
+    }
+
     /// Takes the entry with the longest matching key.
     pub(super) fn login_of_entry(&self, registry: &str, repository: &str) -> Answer {
-        let entries = self.auths.iter().flatten();
-        // With a helper, docker leaves empty entries as markers.
-        let filled: BTreeMap<&String, &Entry> =
-            entries.filter_map(|(key, entry)| Some((key, entry.as_ref().filter(|entry| entry.is_filled())?))).collect();
+        let filled = self.filled();
         let Some(key) = best_key(filled.keys().copied(), registry, repository) else { return Ok(None) };
         let login = filled[key].login().map_err(|problem| format!("the entry `{key}` cannot be used: {problem}"))?;
         Ok(Some((login, format!(" (`{key}`)"))))

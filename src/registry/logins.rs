@@ -1,14 +1,8 @@
 //! Which credential files there are and for whom, for people who wonder; never what is in them.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use fs_err as fs;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-
-use super::auth_file::standard_files;
-use crate::util::redact;
+use super::auth_file::{AuthFile, standard_files};
 
 /// A credential file that is searched.
 #[derive(Debug, Clone)]
@@ -32,41 +26,9 @@ pub struct Logins {
 
 /// The standard credential files in the order in which they are searched.
 pub fn credential_files() -> Vec<CredentialFile> {
-    standard_files().into_iter().map(|path| CredentialFile { holds: read(&path), path }).collect()
-}
-
-fn read(path: &std::path::Path) -> Result<Option<Logins>, String> {
-    use std::io::ErrorKind::{NotADirectory, NotFound};
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(None),
-        Err(error) => return Err(error.kind().to_string()),
-    };
-    logins(&bytes).map(Some)
-}
-
-fn logins(bytes: &[u8]) -> Result<Logins, String> {
-    #[derive(Deserialize, Default)]
-    #[serde(rename_all = "camelCase", default)]
-    struct File {
-        auths: Option<BTreeMap<String, Option<BTreeMap<String, IgnoredAny>>>>,
-        cred_helpers: Option<BTreeMap<String, String>>,
-        creds_store: Option<String>,
-    }
-    // Docker leaves an empty file when it is interrupted.
-    if bytes.trim_ascii().is_empty() {
-        return Ok(Logins::default());
-    }
-    // The parser's message may quote the file: not shown.
-    let file: File = serde_json::from_slice(bytes).map_err(|error| format!("not valid (line {})", error.line()))?;
-    // With a helper, docker leaves empty entries as markers.
-    let filled = |entry: &Option<BTreeMap<_, _>>| entry.as_ref().is_some_and(|fields| !fields.is_empty());
-    let auths = file.auths.unwrap_or_default().into_iter().filter(|(_, entry)| filled(entry));
-    Ok(Logins {
-        registries: auths.map(|(key, _)| redact::text(&key)).collect(),
-        helpers: file.cred_helpers.unwrap_or_default().into_iter().collect(),
-        store: file.creds_store.filter(|helper| !helper.is_empty()),
-    })
+    let read = |path: &PathBuf| AuthFile::read(path).map(|file| file.map(|file| file.logins()));
+    let told = |path| CredentialFile { holds: read(&path).map_err(|error| error.chain().join(": ")), path };
+    standard_files().into_iter().map(told).collect()
 }
 
 #[cfg(test)]
@@ -75,14 +37,21 @@ mod tests {
 
     #[test]
     fn keys_are_told_and_values_are_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("auth.json");
+        let logins = |text: &str| {
+            fs_err::write(&path, text).expect("writes");
+            AuthFile::read(&path).map(|file| file.map(|file| file.logins()))
+        };
         let text = r#"{"auths": {"a.example": {"auth": "c2VjcmV0"}, "https://u:secret@b.example/x": {"auth": "x"},
             "marker.example": {}, "null.example": null},
             "credHelpers": {"c.example": "ecr-login"}, "credsStore": "pass", "other": 1}"#;
-        let found = logins(text.as_bytes()).expect("reads");
+        let found = logins(text).expect("reads").expect("is there");
         assert_eq!(found.registries, ["a.example", "https://b.example/x"]);
         assert_eq!(found.helpers, [("c.example".to_owned(), "ecr-login".to_owned())]);
         assert_eq!(found.store.as_deref(), Some("pass"));
-        assert_eq!(logins(b" \n"), Ok(Logins::default()));
-        assert_eq!(logins(b"{\n\"secret"), Err("not valid (line 2)".to_owned()));
+        assert_eq!(logins(" \n").expect("reads"), None);
+        let broken = logins("{\n\"secret").expect_err("is broken").to_string();
+        assert!(broken.contains("not valid (line 2)") && !broken.contains("secret"), "{broken}");
     }
 }
