@@ -68,6 +68,28 @@ apt_download() {
     (cd "$dir" && apt_retry apt-get download -q -o APT::Sandbox::User=root "$@")
 }
 
+# apt_download_for ARCHITECTURE DIR PACKAGE...: the same for a machine of another kind. With package lists of its own: what this
+# machine knows and has installed stays as it is.
+apt_download_for() {
+    local architecture=$1 dir=$2 apt log
+    shift 2
+    apt=$(mktemp -d)
+    log=$apt/log
+    mkdir -p "$dir" "$apt"/lists/partial "$apt"/archives/partial
+    : >"$apt/status"
+    cat >"$apt/apt.conf" <<CONF
+Dir::State "$apt";
+Dir::State::status "$apt/status";
+Dir::Cache "$apt";
+APT::Architecture "$architecture";
+APT::Architectures { "$architecture"; };
+APT::Sandbox::User "root";
+CONF
+    quietly "$log" env "APT_CONFIG=$apt/apt.conf" apt-get update -q || die "apt-get update for $architecture failed"
+    (cd "$dir" && quietly "$log" env "APT_CONFIG=$apt/apt.conf" apt-get download -q "$@") || die "this failed for $architecture: $*"
+    rm -rf "$apt"
+}
+
 # need_venv DIR REQUIREMENTS: a virtual environment with exactly what the (hashed) file lists.
 need_venv() {
     local dir=$1 requirements=$2 key

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # make.sh [--out DIR]: a small base image (libc, a shell, coreutils, CA certificates, time zones) made of Debian's packages, as
-# an OCI layout with the tag `debian`. Default DIR: examples/.cache/base
+# an OCI layout with the tags `debian` (amd64) and `debian-multi` (an index of amd64 and arm64). Default DIR: examples/.cache/base
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=examples/lib.sh
@@ -21,7 +21,8 @@ packages=(base-files ca-certificates libc6 libgcc-s1 tzdata
 make_base() { # OUT SCRATCH
     note "making the example base image"
     need_apt dpkg-deb=dpkg
-    apt_download "$2/debs" "${packages[@]}"
+    apt_download "$2/debs/amd64" "${packages[@]}"
+    apt_download_for arm64 "$2/debs/arm64" "${packages[@]}"
     PYTHONDONTWRITEBYTECODE=1 PYTHONUTF8=1 python3 "$here/make_base.py" "$2/debs" "$1"
 }
 

@@ -1,4 +1,7 @@
-"""make_base.py DEBS OUT: a small Debian image, made of Debian packages that are there already, as an OCI layout in OUT."""
+"""make_base.py DEBS OUT: a small Debian image, made of Debian packages that are there already, as an OCI layout in OUT.
+
+DEBS holds a folder for each architecture. The tag `debian` is the image for amd64, `debian-multi` an index of all.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,9 @@ from pathlib import Path
 from typing import Any, Union
 
 TAG = "debian"
+INDEX_TAG = "debian-multi"
+ARCHITECTURES = ("amd64", "arm64")
+REF_NAME = "org.opencontainers.image.ref.name"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # For all that the image holds; when the packages were made says the config.
 MTIME = 0
@@ -85,7 +91,9 @@ def root_entries(debs: list[Path], work: Path) -> dict[str, Entry]:
         # Where scanners look for the packages of an image that has no package manager.
         entries[f"var/lib/dpkg/status.d/{deb.name.split('_')[0]}"] = (control, False)
     entries["etc/ssl/certs/ca-certificates.crt"] = (certificates(entries), False)
-    entries.update({name: f"usr/{name}" for name in MERGED})
+    # Only amd64 has a lib64.
+    merged = [name for name in MERGED if name != "lib64" or any(entry.startswith("usr/lib64/") for entry in entries)]
+    entries.update({name: f"usr/{name}" for name in merged})
     entries["usr/bin/sh"] = "dash"
     for name, text in {"etc/passwd": PASSWD, "etc/group": GROUP, "etc/nsswitch.conf": NSSWITCH}.items():
         entries[name] = (text.encode(), False)
@@ -141,9 +149,9 @@ class Layout:
         return {"mediaType": f"{MEDIA}.{kind}", "digest": f"sha256:{digest}", "size": len(data)}
 
 
-def config_of(layer: bytes, created: str) -> dict[str, Any]:
+def config_of(layer: bytes, architecture: str, created: str) -> dict[str, Any]:
     return {
-        "architecture": "amd64",
+        "architecture": architecture,
         "os": "linux",
         "created": created,
         "config": {"Env": [f"PATH={PATH}"], "Cmd": ["/bin/sh"]},
@@ -152,20 +160,20 @@ def config_of(layer: bytes, created: str) -> dict[str, Any]:
     }
 
 
-def write_layout(out: Path, layer: bytes, created: str) -> str:
-    layout = Layout(out)
+def write_image(layout: Layout, layer: bytes, architecture: str, created: str) -> dict[str, Any]:
+    """Gives the descriptor of the image's manifest."""
     manifest = {
         "schemaVersion": 2,
         "mediaType": f"{MEDIA}.manifest.v1+json",
-        "config": layout.blob("config.v1+json", canonical(config_of(layer, created))),
+        "config": layout.blob("config.v1+json", canonical(config_of(layer, architecture, created))),
         "layers": [layout.blob("layer.v1.tar+gzip", gzip.compress(layer, mtime=0))],
     }
-    descriptor = layout.blob("manifest.v1+json", canonical(manifest))
-    descriptor["annotations"] = {"org.opencontainers.image.ref.name": TAG}
-    descriptor["platform"] = {"architecture": "amd64", "os": "linux"}
-    index = {"schemaVersion": 2, "mediaType": f"{MEDIA}.index.v1+json", "manifests": [descriptor]}
-    layout.write("index.json", canonical(index))
-    return str(descriptor["digest"])
+    platform = {"architecture": architecture, "os": "linux"}
+    return {**layout.blob("manifest.v1+json", canonical(manifest)), "platform": platform}
+
+
+def index_of(manifests: list[dict[str, Any]]) -> bytes:
+    return canonical({"schemaVersion": 2, "mediaType": f"{MEDIA}.index.v1+json", "manifests": manifests})
 
 
 def newest_file(root: Path) -> str:
@@ -173,12 +181,21 @@ def newest_file(root: Path) -> str:
     return datetime.fromtimestamp(newest, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def make_image(layout: Layout, folder: Path, architecture: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as work:
+        layer = tar_bytes(root_entries(sorted((folder / architecture).glob("*.deb")), Path(work)))
+        descriptor = write_image(layout, layer, architecture, newest_file(Path(work)))
+    print(f"{architecture}: {descriptor['digest']}, {len(layer) >> 20} MiB unpacked", file=sys.stderr)
+    return descriptor
+
+
 def main() -> None:
     folder, out = (Path(argument) for argument in sys.argv[1:])
-    with tempfile.TemporaryDirectory() as work:
-        layer = tar_bytes(root_entries(sorted(folder.glob("*.deb")), Path(work)))
-        digest = write_layout(out, layer, newest_file(Path(work)))
-    print(f"{digest}, {len(layer) >> 20} MiB unpacked", file=sys.stderr)
+    layout = Layout(out)
+    images = [make_image(layout, folder, architecture) for architecture in ARCHITECTURES]
+    tags = {TAG: images[0], INDEX_TAG: layout.blob("index.v1+json", index_of(images))}
+    tagged = [{**descriptor, "annotations": {REF_NAME: tag}} for tag, descriptor in tags.items()]
+    layout.write("index.json", index_of(tagged))
 
 
 if __name__ == "__main__":

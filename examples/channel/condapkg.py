@@ -22,6 +22,7 @@ PLACEHOLDER = ("/opt/condaimg-example/_h_env" + "_placehold" * 30)[:255]
 EPOCH = 1_700_000_000
 ZIP_DATE = (2023, 11, 14, 0, 0, 0)
 ZSTD_LEVEL = 9
+ARCH_OF = {"linux-64": "x86_64", "linux-aarch64": "aarch64"}
 
 
 @dataclass
@@ -117,7 +118,7 @@ def index_record(package: Package, names: list[str]) -> dict[str, Any]:
     if package.noarch:
         record["noarch"] = package.noarch
     else:
-        record.update(arch="x86_64", platform="linux")
+        record.update(arch=ARCH_OF[package.subdir], platform="linux")
     return record
 
 

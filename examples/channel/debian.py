@@ -14,11 +14,27 @@ from pathlib import Path
 from condapkg import PLACEHOLDER, Package, link, put, short_hash
 
 PYTHON = "3.11"
-MULTIARCH = "lib/x86_64-linux-gnu"
 # Debian 12's own; what is linked against it runs on nothing older.
 GLIBC = "__glibc >=2.36,<3.0.a0"
 
-Finish = Callable[[Path, Path], None]
+Finish = Callable[[Path, Path, "Machine"], None]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a kind of machine is called."""
+
+    subdir: str
+    debian: str
+    name: str
+
+    @property
+    def triplet(self) -> str:
+        return f"{self.name}-linux-gnu"
+
+
+# The first is the one that the script runs on.
+MACHINES = (Machine("linux-64", "amd64", "x86_64"), Machine("linux-aarch64", "arm64", "aarch64"))
 
 
 @dataclass(frozen=True)
@@ -35,12 +51,12 @@ class Recipe:
     finish: Finish | None = None
 
 
-def place(path: str) -> str | None:
+def place(path: str, machine: Machine) -> str | None:
     """Where a file of a Debian package goes in the prefix; None when it is left out."""
     path = re.sub(r"^usr/", "", path)
     path = re.sub(r"^lib/terminfo/", "share/terminfo/", path)
-    path = re.sub(rf"^{MULTIARCH}/", "lib/", path)
-    path = re.sub(r"^include/x86_64-linux-gnu/", "include/", path)
+    path = re.sub(rf"^lib/{machine.triplet}/", "lib/", path)
+    path = re.sub(rf"^include/{machine.triplet}/", "include/", path)
     path = re.sub(r"^etc/ssl/openssl.cnf$", "ssl/openssl.cnf", path)
     if path.endswith((".a", ".la")) or path.startswith(("lib/ssl/", "lib/binfmt.d/", "bin/c_rehash")):
         return None
@@ -67,10 +83,10 @@ def set_run_path(path: Path, name: str) -> None:
     subprocess.run([*command, str(path)], check=True)
 
 
-def relocatable_text(text: str) -> str:
+def relocatable_text(text: str, machine: Machine) -> str:
     """Paths below /usr, as they stand in .pc files, *-config scripts, shebangs and sysconfig's data."""
-    text = text.replace(f"/usr/{MULTIARCH}", f"{PLACEHOLDER}/lib")
-    text = text.replace(f"${{prefix}}/{MULTIARCH}", "${prefix}/lib")
+    text = text.replace(f"/usr/lib/{machine.triplet}", f"{PLACEHOLDER}/lib")
+    text = text.replace(f"${{prefix}}/lib/{machine.triplet}", "${prefix}/lib")
     return re.sub(r"""(?<![\w./])/usr(?=[/\s'":]|$)""", PLACEHOLDER, text, flags=re.MULTILINE)
 
 
@@ -78,32 +94,32 @@ def holds_build_paths(name: str) -> bool:
     return name.endswith((".pc", "-config")) or "/_sysconfigdata" in name or name == f"bin/pydoc{PYTHON}"
 
 
-def relocate(root: Path, name: str) -> None:
+def relocate(root: Path, name: str, machine: Machine) -> None:
     path = root / name
     mtime = int(path.stat().st_mtime)
     if is_elf(path):
         set_run_path(path, name)
     elif holds_build_paths(name):
-        path.write_text(relocatable_text(path.read_text()))
+        path.write_text(relocatable_text(path.read_text(), machine))
     os.utime(path, (mtime, mtime))
 
 
-def place_link(raw: Path, name: str, root: Path, new: str) -> None:
+def place_link(raw: Path, name: str, root: Path, new: str, machine: Machine) -> None:
     """Absolute links become relative ones: a prefix can be anywhere."""
     source = raw / name
     target = os.readlink(source)
     old = target.lstrip("/") if os.path.isabs(target) else os.path.normpath(os.path.join(os.path.dirname(name), target))
-    moved = place(old)
+    moved = place(old, machine)
     if moved is not None and not (root / new).is_symlink():
         link(root / new, os.path.relpath(moved, os.path.dirname(new)), int(source.lstat().st_mtime))
 
 
-def place_file(raw: Path, name: str, root: Path, new: str) -> None:
+def place_file(raw: Path, name: str, root: Path, new: str, machine: Machine) -> None:
     (root / new).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(raw / name, root / new)
     executable = (root / new).stat().st_mode & 0o100
     (root / new).chmod(0o755 if executable else 0o644)
-    relocate(root, new)
+    relocate(root, new, machine)
 
 
 def drop_dangling_links(root: Path) -> None:
@@ -112,13 +128,13 @@ def drop_dangling_links(root: Path) -> None:
             path.unlink()
 
 
-def finish_python(raw: Path, root: Path) -> None:
+def finish_python(raw: Path, root: Path, machine: Machine) -> None:
     lib = root / f"lib/python{PYTHON}"
     # Need libraries that the channel does not have.
     for name in ("nis", "_dbm"):
-        (lib / f"lib-dynload/{name}.cpython-311-x86_64-linux-gnu.so").unlink()
+        (lib / f"lib-dynload/{name}.cpython-311-{machine.triplet}.so").unlink()
     # A second name for a file that relocation changes.
-    (lib / "_sysconfigdata__linux_x86_64-linux-gnu.py").unlink()
+    (lib / f"_sysconfigdata__linux_{machine.triplet}.py").unlink()
     # Says that only apt may add packages.
     (lib / "EXTERNALLY-MANAGED").unlink()
     put(lib / "site-packages/README.txt", "This folder is for packages.\n")
@@ -130,20 +146,20 @@ def finish_python(raw: Path, root: Path) -> None:
         link(root / "bin" / name, "pydoc3.11")
 
 
-def finish_certificates(raw: Path, root: Path) -> None:
+def finish_certificates(raw: Path, root: Path, machine: Machine) -> None:
     sources = sorted((raw / "usr/share/ca-certificates").rglob("*.crt"))
     newest = max(int(path.stat().st_mtime) for path in sources)
     put(root / "ssl/cacert.pem", b"".join(path.read_bytes() for path in sources), mtime=newest)
     link(root / "ssl/cert.pem", "cacert.pem", newest)
 
 
-def finish_openssl(raw: Path, root: Path) -> None:
+def finish_openssl(raw: Path, root: Path, machine: Machine) -> None:
     # The compiled-in folder is /usr/lib/ssl: too short for a prefix.
     put(root / "etc/conda/activate.d/openssl.sh", 'export SSL_CERT_FILE="${CONDA_PREFIX}/ssl/cacert.pem"\n')
     put(root / "etc/conda/deactivate.d/openssl.sh", "unset SSL_CERT_FILE\n")
 
 
-def finish_ncurses(raw: Path, root: Path) -> None:
+def finish_ncurses(raw: Path, root: Path, machine: Machine) -> None:
     put(root / "etc/conda/activate.d/ncurses.sh", "export TERMINFO=$CONDA_PREFIX/share/terminfo\n")
     put(root / "etc/conda/deactivate.d/ncurses.sh", "unset TERMINFO\n")
 
@@ -229,8 +245,8 @@ def unpack(debs: list[Path], raw: Path) -> None:
         subprocess.run(["dpkg-deb", "--extract", str(deb), str(raw)], check=True)
 
 
-def stage(recipe: Recipe, folder: Path, work: Path) -> Package:
-    """The tree of one conda package, from the Debian packages in `folder`."""
+def stage(recipe: Recipe, machine: Machine, folder: Path, work: Path) -> Package:
+    """The tree of one conda package, from the machine's Debian packages in `folder`."""
     debs = [find_deb(folder, name) for name in recipe.debs]
     raw, root = work / "raw", work / "root"
     raw.mkdir(parents=True)
@@ -238,11 +254,11 @@ def stage(recipe: Recipe, folder: Path, work: Path) -> Package:
     unpack(debs, raw)
     for source in sorted(path for path in raw.rglob("*") if path.is_symlink() or path.is_file()):
         name = str(source.relative_to(raw))
-        new = place(name)
+        new = place(name, machine)
         if new is not None:
-            (place_link if source.is_symlink() else place_file)(raw, name, root, new)
+            (place_link if source.is_symlink() else place_file)(raw, name, root, new, machine)
     if recipe.finish:
-        recipe.finish(raw, root)
+        recipe.finish(raw, root, machine)
     drop_dangling_links(root)
     digests = [hashlib.sha256(deb.read_bytes()).hexdigest() for deb in debs]
     return Package(
@@ -254,7 +270,7 @@ def stage(recipe: Recipe, folder: Path, work: Path) -> Package:
         constrains=[f"python_abi {PYTHON}.* *_cp311"] if recipe.name == "python" else [],
         license=recipe.license,
         summary=deb_field(debs[0], "Description").splitlines()[0],
-        subdir="noarch" if recipe.generic else "linux-64",
+        subdir="noarch" if recipe.generic else machine.subdir,
         noarch="generic" if recipe.generic else None,
         extension=recipe.extension,
         licenses=copyrights(raw),

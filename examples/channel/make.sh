@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# make.sh [--out DIR]: a conda channel with a real CPython 3.11, its libraries and some seventy packages, made from what apt
-# and pip reach. Takes a few minutes once, then nothing. Default DIR: examples/.cache/channel
+# make.sh [--out DIR]: a conda channel with a real CPython 3.11, its libraries and some seventy packages for linux-64, and the
+# same CPython with a few of them for linux-aarch64, made from what apt and pip reach. Takes a few minutes once, then nothing.
+# Default DIR: examples/.cache/channel
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=examples/lib.sh
@@ -17,10 +18,10 @@ done
 python() { PYTHONDONTWRITEBYTECODE=1 PYTHONUTF8=1 "$EXAMPLES_CACHE/channel-venv/bin/python" "$@"; }
 
 # Wheels for the Python that goes into the channel, whatever Python runs pip.
-download_wheels() { # DIR REQUIREMENTS
+download_wheels() { # DIR REQUIREMENTS MACHINE
     python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
         --implementation cp --python-version 3.11.2 \
-        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+        --platform "manylinux_2_28_$3" --platform "manylinux_2_17_$3" --platform "manylinux2014_$3" \
         -d "$1" -r "$here/requirements/$2.txt"
 }
 
@@ -29,11 +30,13 @@ make_channel() { # OUT SCRATCH
     note "making the example channel (some minutes, once)"
     need_apt patchelf=patchelf dpkg-deb=dpkg
     need_venv "$EXAMPLES_CACHE/channel-venv" "$here/requirements/tools.txt"
-    # shellcheck disable=SC2046 # one name per line
-    apt_download "$scratch/debs" $(python "$here/make_channel.py" --list-debs)
-    download_wheels "$scratch/wheels" wheels
-    download_wheels "$scratch/older" wheels-older
-    mv "$scratch"/older/* "$scratch/wheels"
+    mapfile -t debs < <(python "$here/make_channel.py" --list-debs)
+    apt_download "$scratch/debs/amd64" "${debs[@]}"
+    apt_download_for arm64 "$scratch/debs/arm64" "${debs[@]}"
+    download_wheels "$scratch/wheels" wheels x86_64
+    download_wheels "$scratch/older" wheels-older x86_64
+    download_wheels "$scratch/aarch64" wheels-aarch64 aarch64
+    mv "$scratch"/older/* "$scratch"/aarch64/* "$scratch/wheels"
     python "$here/make_channel.py" "$scratch/debs" "$scratch/wheels" "$1" "$scratch"
 }
 

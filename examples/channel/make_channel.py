@@ -1,4 +1,7 @@
-"""make_channel.py DEBS WHEELS OUT WORK: a conda channel in OUT, made of Debian packages and wheels that are there already."""
+"""make_channel.py DEBS WHEELS OUT WORK: a conda channel in OUT, made of Debian packages and wheels that are there already.
+
+DEBS holds a folder for each architecture, named as Debian names it.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,31 @@ import wheels
 from condapkg import Package, index_subdir, put, write_package
 
 
-def make_debian(recipe: debian.Recipe, debs: Path, staged: Path) -> Package:
-    return debian.stage(recipe, debs, staged / recipe.name)
+def make_debian(task: tuple[debian.Recipe, debian.Machine], debs: Path, staged: Path) -> Package:
+    recipe, machine = task
+    return debian.stage(recipe, machine, debs / machine.debian, staged / machine.subdir / recipe.name)
 
 
-def make_python(package: Package, staged: Path, channel: Path) -> None:
-    wheels.compile_python(package.root, f"lib/python{debian.PYTHON}", staged)
+def make_python(package: Package, runs: Path, channel: Path) -> None:
+    # The interpreter of this machine makes the byte code of all: it is the same.
+    wheels.compile_python(package.root, f"lib/python{debian.PYTHON}", runs)
     write_package(package, channel)
 
 
-def make_wheel(wheel: Path, work: Path, staged: Path, channel: Path) -> None:
-    write_package(wheels.stage(wheel, work, staged), channel)
+def make_wheel(wheel: Path, work: Path, runs: Path, channel: Path) -> None:
+    write_package(wheels.stage(wheel, work, runs), channel)
+
+
+def debian_tasks() -> list[tuple[debian.Recipe, debian.Machine]]:
+    """Every recipe for every machine; what is for all of them once."""
+    first = debian.MACHINES[0]
+    return [(recipe, machine) for machine in debian.MACHINES for recipe in debian.RECIPES if machine is first or not recipe.generic]
 
 
 def record_sources(debs: Path, wheel_files: list[Path], channel: Path) -> None:
     """What the channel was made of: Debian's packages are those that the mirror had that day."""
     lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in [*sorted(debs.glob("*.deb")), *wheel_files]
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in [*sorted(debs.glob("*/*.deb")), *wheel_files]
     ]
     put(channel / "sources.txt", "".join(lines))
 
@@ -39,22 +50,27 @@ def make(debs: Path, wheel_folder: Path, channel: Path, work: Path) -> int:
     # Large ones first, so that no core waits for the last one.
     wheel_files = sorted(wheel_folder.rglob("*.whl"), key=lambda path: (-path.stat().st_size, path.name))
     staged = work / "debian"
+    runs = staged / debian.MACHINES[0].subdir
+    tasks = debian_tasks()
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        packages = list(pool.map(make_debian, debian.RECIPES, *zip(*[(debs, staged)] * len(debian.RECIPES))))
+        packages = list(pool.map(make_debian, tasks, *zip(*[(debs, staged)] * len(tasks))))
+        pythons = [package for package in packages if package.name == "python"]
         # Byte code needs the interpreter as staged; it is packed once everybody is done with compiling.
         jobs: list[Future[None]] = []
         for number, path in enumerate(wheel_files):
-            jobs.append(pool.submit(make_wheel, path, work / f"wheel-{number}", staged, channel))
+            jobs.append(pool.submit(make_wheel, path, work / f"wheel-{number}", runs, channel))
         for package in packages:
-            if package.name != "python":
+            if package not in pythons:
                 jobs.append(pool.submit(write_package, package, channel))
         for number, feature in enumerate(features.ALL):
             jobs.append(pool.submit(write_package, feature(work / f"feature-{number}"), channel))
         for job in jobs:
             job.result()
-    make_python(next(package for package in packages if package.name == "python"), staged, channel)
+    for python in reversed(pythons):
+        make_python(python, runs, channel)
     record_sources(debs, sorted(wheel_files, key=lambda path: path.name), channel)
-    return sum(index_subdir(channel / subdir) for subdir in ("linux-64", "noarch"))
+    subdirs = [machine.subdir for machine in debian.MACHINES] + ["noarch"]
+    return sum(index_subdir(channel / subdir) for subdir in subdirs)
 
 
 def main() -> None:

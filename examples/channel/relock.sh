@@ -11,18 +11,20 @@ for item in sorted(json.load(sys.stdin)["install"], key=lambda item: item["metad
     print("{name}=={version} --hash=sha256:".format(**item["metadata"]) + digest)'
 }
 
-report() { # what pip would fetch for CPython VERSION on linux-64
-    local python=$1
-    shift
+report() { # what pip would fetch for CPython VERSION on MACHINE
+    local python=$1 machine=$2
+    shift 2
     ${PYTHON:-python3} -m pip install --quiet --dry-run --ignore-installed --no-cache-dir --target unused --report - \
         --only-binary=:all: --implementation cp --python-version "$python" \
-        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 "$@"
+        --platform "manylinux_2_28_$machine" --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine" "$@"
 }
 
 debian_python=3.11.2
-report "$debian_python" -r wheels.in | pins >wheels.txt
-report "$debian_python" --no-deps -r wheels-older.in | pins >wheels-older.txt
+report "$debian_python" x86_64 -r wheels.in | pins >wheels.txt
+report "$debian_python" x86_64 --no-deps -r wheels-older.in | pins >wheels-older.txt
+# In the versions that linux-64 has.
+report "$debian_python" aarch64 --no-deps -c <(sed 's/ --hash.*//' wheels.txt) -r wheels-aarch64.in | pins >wheels-aarch64.txt
 # The tools run under whatever Python starts the script: a wheel of every release that is about.
 for python in 3.9 3.10 3.11 3.12 3.13 3.14; do
-    report "$python" -r tools.in | pins
+    report "$python" x86_64 -r tools.in | pins
 done | sort -u | awk '$1 != name { if (name) print line; name = $1; line = $0; next } { line = line " " $2 } END { print line }' >tools.txt

@@ -1,4 +1,4 @@
-"""Packages from PyPI: wheels as noarch Python or, when compiled, as linux-64 conda packages."""
+"""Packages from PyPI: wheels as noarch Python or, when compiled, as conda packages of their subdir."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from condapkg import EPOCH, PLACEHOLDER, Package, put, short_hash
-from debian import PYTHON, is_elf
+from debian import MACHINES, PYTHON, Machine, is_elf
 
 SITE = f"lib/python{PYTHON}/site-packages"
 # Names that differ from PyPI's; `tzdata` is the time zone files for everybody, not the Python module.
@@ -30,7 +30,7 @@ LIBRARIES = {
     "libz.so.1": "libzlib",
     "libgomp.so.1": "libgomp",
 }
-# What a marker sees: CPython 3.11 on linux-64, whatever runs this script.
+# What a marker sees: CPython 3.11 on Linux, whatever runs this script.
 MARKERS = {
     "python_version": PYTHON,
     "python_full_version": "3.11.2",
@@ -40,7 +40,6 @@ MARKERS = {
     "os_name": "posix",
     "sys_platform": "linux",
     "platform_system": "Linux",
-    "platform_machine": "x86_64",
     "platform_release": "",
     "platform_version": "",
     "extra": "",
@@ -52,12 +51,12 @@ def conda_name(name: str) -> str:
     return CONDA_NAMES.get(normal, normal)
 
 
-def conda_depends(metadata: RawMetadata) -> list[str]:
+def conda_depends(metadata: RawMetadata, machine: Machine) -> list[str]:
     """Requires-Dist without extras, as match specs."""
     depends = []
     for line in metadata.get("requires_dist", []):
         requirement = Requirement(line)
-        if requirement.marker is None or requirement.marker.evaluate(dict(MARKERS)):
+        if requirement.marker is None or requirement.marker.evaluate({**MARKERS, "platform_machine": machine.name}):
             specifiers = ",".join(sorted(str(specifier) for specifier in requirement.specifier))
             depends.append(f"{conda_name(requirement.name)} {specifiers}".strip())
     return depends
@@ -127,6 +126,11 @@ def needed_libraries(root: Path) -> Iterator[str]:
             yield from (LIBRARIES[name] for name in printed.stdout.split() if name in LIBRARIES)
 
 
+def machine_of(platforms: set[str]) -> Machine:
+    """The machine that a wheel is for; those for all are of the first."""
+    return next((machine for machine in MACHINES if any(name.endswith(machine.name) for name in platforms)), MACHINES[0])
+
+
 def glibc_of(filename: str) -> str:
     """manylinux tags name the oldest glibc that will do."""
     minors = [int(minor) for minor in re.findall(r"manylinux_2_(\d+)_", filename)]
@@ -157,6 +161,7 @@ def stage(wheel: Path, work: Path, python: Path) -> Package:
     root = work / "root"
     _, version, _, tags = parse_wheel_filename(wheel.name)
     pure = all(tag.platform == "any" for tag in tags)
+    machine = machine_of({tag.platform for tag in tags})
     with zipfile.ZipFile(wheel) as archive:
         unpack(archive, root, pure)
         (info,) = {name.split("/")[0] for name in archive.namelist() if name.split("/")[0].endswith(".dist-info")}
@@ -165,7 +170,7 @@ def stage(wheel: Path, work: Path, python: Path) -> Package:
         entries = entry_points(archive.read(points).decode()) if points in archive.namelist() else []
     put(root / str(place(f"{info}/INSTALLER", pure)), "conda\n")
     name = conda_name(metadata["name"])
-    depends = python_depends(metadata, pure) + conda_depends(metadata)
+    depends = python_depends(metadata, pure) + conda_depends(metadata, machine)
     if not pure:
         for entry in entries:
             put(root / "bin" / entry.split("=")[0].strip(), script_for(entry), 0o755)
@@ -180,7 +185,7 @@ def stage(wheel: Path, work: Path, python: Path) -> Package:
         depends=depends,
         license=license_of(metadata),
         summary=metadata.get("summary", ""),
-        subdir="noarch" if pure else "linux-64",
+        subdir="noarch" if pure else machine.subdir,
         noarch="python" if pure else None,
         entry_points=entries if pure else [],
         extension=".tar.bz2" if name in AS_TAR_BZ2 else ".conda",

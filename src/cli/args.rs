@@ -262,15 +262,16 @@ pub struct BuildArgs {
         help_heading = "Image"
     )]
     pub base: String,
-    /// The image's platform, whatever this machine is
+    /// The image's platforms, whatever this machine is; several make an image index
     #[arg(
-        long,
+        long = "platform",
         value_name = "OS/ARCH[/VARIANT]",
         env = "CONDAIMG_PLATFORM",
+        value_delimiter = ',',
         default_value = "linux/amd64",
         help_heading = "Image"
     )]
-    pub platform: String,
+    pub platforms: Vec<String>,
     /// Where the environment lies in the image
     #[arg(long, value_name = "DIR", env = "CONDAIMG_PREFIX", default_value = crate::model::DEFAULT_PREFIX, help_heading = "Image")]
     pub prefix: String,

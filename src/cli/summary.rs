@@ -1,5 +1,7 @@
 //! What a build tells at its end: a table of the layers, and the same as JSON for pipelines.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::progress::human;
@@ -24,30 +26,86 @@ pub struct LayerRow {
     pub new: bool,
 }
 
-/// What `--metadata-file` holds.
+/// The image of one platform.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Metadata {
+pub struct PlatformMetadata {
+    /// The platform (`linux/amd64`).
+    pub platform: String,
     /// Digest of the manifest.
     pub digest: Digest,
     /// Digest of the image config.
     pub config_digest: Digest,
-    /// The platform (`linux/amd64`).
-    pub platform: String,
+    /// Digest of the normalised lock.
+    pub lock: Digest,
+    /// Sum of the layers' sizes in bytes, the base included.
+    pub size: u64,
+    /// The layers, lowest first.
+    pub layers: Vec<LayerRow>,
+}
+
+/// What `--metadata-file` holds.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Metadata {
+    /// Digest of the manifest; of the index, when there are several platforms.
+    pub digest: Digest,
+    /// What is said of the only platform, once more: most images have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_digest: Option<Digest>,
+    /// The only platform.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
     /// The references that were pushed, or would have been.
     pub tags: Vec<String>,
     /// Whether they were pushed.
     pub pushed: bool,
     /// Where it was written to.
     pub outputs: Vec<String>,
-    /// Sum of the layers' sizes in bytes, the base included.
+    /// Sum of the layers' sizes in bytes, the base included; a layer of several platforms counts once.
     pub size: u64,
-    /// Bytes of layers and config that went to registries.
+    /// Bytes of layers and configs that went to registries.
     pub uploaded_bytes: u64,
-    /// Digest of the normalised lock.
-    pub lock: Digest,
-    /// The layers, lowest first.
-    pub layers: Vec<LayerRow>,
+    /// Digest of the only platform's lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock: Option<Digest>,
+    /// The only platform's layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<LayerRow>>,
+    /// Every platform, in the order of the index.
+    pub platforms: Vec<PlatformMetadata>,
+}
+
+impl Metadata {
+    /// Puts together what is said of the whole and of the platforms.
+    pub fn new(
+        digest: Digest,
+        platforms: Vec<PlatformMetadata>,
+        tags: Vec<String>,
+        pushed: bool,
+        outputs: Vec<String>,
+        uploaded_bytes: u64,
+    ) -> Self {
+        let only = match platforms.as_slice() {
+            [only] => Some(only.clone()),
+            _ => None,
+        };
+        let sizes: BTreeMap<Digest, u64> =
+            platforms.iter().flat_map(|platform| &platform.layers).map(|layer| (layer.digest, layer.size)).collect();
+        Self {
+            digest,
+            config_digest: only.as_ref().map(|only| only.config_digest),
+            platform: only.as_ref().map(|only| only.platform.clone()),
+            tags,
+            pushed,
+            outputs,
+            size: only.as_ref().map_or_else(|| sizes.values().sum(), |only| only.size),
+            uploaded_bytes,
+            lock: only.as_ref().map(|only| only.lock),
+            layers: only.map(|only| only.layers),
+            platforms,
+        }
+    }
 }
 
 /// The table for people.

@@ -1,7 +1,7 @@
 //! `condaimg.lock`: a valid pixi.lock (written and read by `rattler_lock`) with one more top-level key,
 //! `condaimg:`, for what that format lacks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use fs_err as fs;
@@ -9,8 +9,8 @@ use rattler_conda_types::{GenericVirtualPackage, Subdir, Version};
 use rattler_lock::{CondaPackageData, LockFile, PlatformData};
 use serde::{Deserialize, Serialize};
 
-use super::{Lock, LockedBase, LockedPackage, PackageFacts};
-use crate::model::{LAYOUT_VERSION, Parameters};
+use super::{Lock, LockedBase, LockedPackage, Locks, PackageFacts, interpreter};
+use crate::model::{LAYOUT_VERSION, Parameters, Platform};
 use crate::util::error::ResultExt as _;
 use crate::util::{Digest, Error, Result, files};
 
@@ -18,16 +18,19 @@ use crate::util::{Digest, Error, Result, files};
 const VERSION: u32 = 1;
 const ENVIRONMENT: &str = "default";
 
+/// What is said here, and as the channels of the environment, holds for the platforms that say nothing else.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Extension {
     version: u32,
     layout_version: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Where locks of one platform once had it.
+    #[serde(default, skip_serializing)]
     inputs: Option<Digest>,
     specs: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     variables: BTreeMap<String, String>,
+    /// By [`Platform::lock_name`].
     platforms: BTreeMap<String, PlatformExtension>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parameters: Option<Parameters>,
@@ -36,11 +39,22 @@ struct Extension {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct PlatformExtension {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inputs: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    channels: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    specs: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    variables: Option<BTreeMap<String, String>>,
     base: LockedBase,
     virtual_packages: Vec<String>,
     /// By package name; packages without facts worth a line are left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     facts: BTreeMap<String, PackageFacts>,
+    /// By the builder's subdir.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    interpreters: BTreeMap<Subdir, Vec<interpreter::Entry>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -48,29 +62,33 @@ struct ExtensionDocument {
     condaimg: Extension,
 }
 
-/// The text of a lock.
+/// The text of a file of locks.
 ///
 /// # Errors
-/// When `rattler_lock` cannot render it.
-pub fn render(lock: &Lock) -> Result<String> {
-    render_with(lock, Some(lock.inputs), None)
+/// When there is no lock, or `rattler_lock` cannot render it.
+pub fn render(locks: &Locks) -> Result<String> {
+    render_all(&locks.iter().collect::<Vec<_>>(), None)
 }
 
-pub(super) fn render_with(lock: &Lock, inputs: Option<Digest>, parameters: Option<&Parameters>) -> Result<String> {
-    let mut text = render_pixi(lock)?;
-    let facts = lock.packages.iter().filter(|package| package.facts != PackageFacts::default());
-    let platform = PlatformExtension {
-        base: lock.base.clone(),
-        virtual_packages: lock.virtual_packages.iter().map(virtual_package_text).collect(),
-        facts: facts.map(|package| (package.name().to_owned(), package.facts.clone())).collect(),
-    };
+/// The text of one lock as it goes with an image: it says with which parameters, and not from which inputs.
+pub(super) fn render_for_image(lock: &Lock, parameters: &Parameters) -> Result<String> {
+    render_all(&[lock], Some(parameters))
+}
+
+fn render_all(locks: &[&Lock], parameters: Option<&Parameters>) -> Result<String> {
+    let Some(first) = locks.first() else { return Err(Error::bug("a file of no locks")) };
+    let mut text = render_pixi(locks)?;
+    let platforms = locks.iter().map(|lock| {
+        let extension = platform_extension(lock, first, parameters.is_none())?;
+        Ok((lock.platform.lock_name(), extension))
+    });
     let extension = Extension {
         version: VERSION,
         layout_version: LAYOUT_VERSION,
-        inputs,
-        specs: lock.specs.clone(),
-        variables: lock.variables.clone(),
-        platforms: [(lock.subdir.to_string(), platform)].into(),
+        inputs: None,
+        specs: first.specs.clone(),
+        variables: first.variables.clone(),
+        platforms: platforms.collect::<Result<_>>()?,
         parameters: parameters.cloned(),
     };
     let document = ExtensionDocument { condaimg: extension };
@@ -83,28 +101,51 @@ pub(super) fn render_with(lock: &Lock, inputs: Option<Digest>, parameters: Optio
     Ok(text)
 }
 
+/// What a lock says beyond its packages, as far as the first lock of the file does not say it for all.
+fn platform_extension(lock: &Lock, first: &Lock, with_inputs: bool) -> Result<PlatformExtension> {
+    let facts = lock.packages.iter().filter(|package| package.facts != PackageFacts::default());
+    let interpreters = lock.interpreters.iter().map(|(builder, packages)| {
+        let entries = packages.iter().map(interpreter::Entry::new).collect::<Result<_>>()?;
+        Ok((*builder, entries))
+    });
+    Ok(PlatformExtension {
+        inputs: with_inputs.then_some(lock.inputs),
+        channels: (lock.channels != first.channels).then(|| lock.channels.clone()),
+        specs: (lock.specs != first.specs).then(|| lock.specs.clone()),
+        variables: (lock.variables != first.variables).then(|| lock.variables.clone()),
+        base: lock.base.clone(),
+        virtual_packages: lock.virtual_packages.iter().map(virtual_package_text).collect(),
+        facts: facts.map(|package| (package.name().to_owned(), package.facts.clone())).collect(),
+        interpreters: interpreters.collect::<Result<_>>()?,
+    })
+}
+
 fn virtual_package_text(package: &GenericVirtualPackage) -> String {
     format!("{}={}={}", package.name.as_normalized(), package.version, package.build_string)
 }
 
-fn render_pixi(lock: &Lock) -> Result<String> {
-    let name = lock.subdir.to_string();
+fn render_pixi(locks: &[&Lock]) -> Result<String> {
     let bug = |what: &str| Error::bug(format!("the lock cannot be written: {what}"));
-    let platform = PlatformData {
-        name: name.as_str().try_into().map_err(|_| bug("a platform's name"))?,
-        subdir: lock.subdir,
-        virtual_packages: lock.virtual_packages.iter().map(virtual_package_text).collect(),
-    };
+    let platforms = locks.iter().map(|lock| {
+        Ok(PlatformData {
+            name: lock.platform.lock_name().try_into().map_err(|_| bug("a platform's name"))?,
+            subdir: lock.platform.subdir,
+            virtual_packages: lock.virtual_packages.iter().map(virtual_package_text).collect(),
+        })
+    });
+    let channels = locks.iter().take(1).flat_map(|lock| &lock.channels);
     let mut builder = LockFile::builder()
-        .with_platforms(vec![platform])
-        .map_err(|error| bug("its platform").caused_by(error))?
-        .with_channels(ENVIRONMENT, lock.channels.iter().map(String::as_str));
-    for package in &lock.packages {
-        let mut record = package.record.clone();
-        record.url = crate::util::redact::canonical(&record.url);
-        builder
-            .add_conda_package(ENVIRONMENT, &name, CondaPackageData::from(record))
-            .map_err(|error| bug("a package").caused_by(error))?;
+        .with_platforms(platforms.collect::<Result<_>>()?)
+        .map_err(|error| bug("its platforms").caused_by(error))?
+        .with_channels(ENVIRONMENT, channels.map(String::as_str));
+    for lock in locks {
+        for package in &lock.packages {
+            let mut record = package.record.clone();
+            record.url = crate::util::redact::canonical(&record.url);
+            builder
+                .add_conda_package(ENVIRONMENT, &lock.platform.lock_name(), CondaPackageData::from(record))
+                .map_err(|error| bug("a package").caused_by(error))?;
+        }
     }
     builder.finish().render_to_string().map_err(|error| bug("its text").caused_by(error))
 }
@@ -117,11 +158,11 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
     files::write_atomic(path, text.as_bytes())
 }
 
-/// Reads a lock; nothing when there is no such file.
+/// Reads the locks of a file; nothing when there is no such file.
 ///
 /// # Errors
 /// A file that is no lock of condaimg, or of a newer version.
-pub fn read(path: &Path, subdir: Subdir) -> Result<Option<Lock>> {
+pub fn read(path: &Path) -> Result<Option<Locks>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -133,40 +174,66 @@ pub fn read(path: &Path, subdir: Subdir) -> Result<Option<Lock>> {
     };
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = std::path::absolute(folder)?;
-    parse(&text, &folder, subdir)
+    parse(&text, &folder)
         .context(|| format!("the lock `{}` cannot be used", path.display()))
         .map_err(|error| error.hint("remove it, and a new one is made"))
         .map(Some)
 }
 
-/// Reads the text of a lock. `folder` is what its relative paths are relative to.
+/// Reads the text of a file of locks. `folder` is what its relative paths are relative to.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn parse(text: &str, folder: &Path, subdir: Subdir) -> Result<Lock> {
+pub fn parse(text: &str, folder: &Path) -> Result<Locks> {
     let document: ExtensionDocument =
         serde_yaml::from_str(text).map_err(|error| Error::user(error.to_string()).hint("it is no lock of condaimg"))?;
-    let extension = document.condaimg;
+    let mut extension = document.condaimg;
     if extension.version != VERSION || extension.layout_version != LAYOUT_VERSION {
         return Err(Error::user(format!(
             "it is of version {}, layout {}; this condaimg reads version {VERSION}, layout {LAYOUT_VERSION}",
             extension.version, extension.layout_version
         )));
     }
-    let name = subdir.to_string();
-    let missing = || Error::user(format!("it is not for {name}"));
-    let platform = extension.platforms.into_iter().find(|(known, _)| *known == name).ok_or_else(missing)?.1;
     let pixi = LockFile::from_str_with_base_directory(text, Some(folder))
         .map_err(|error| Error::user("its packages cannot be read").caused_by(error))?;
-    let environment = pixi.environment(ENVIRONMENT).ok_or_else(missing)?;
+    let platforms = std::mem::take(&mut extension.platforms);
+    platforms.into_iter().map(|(name, platform)| lock_of(&name, platform, &extension, &pixi)).collect()
+}
+
+/// The lock of one platform.
+fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockFile) -> Result<Lock> {
+    let platform = Platform::from_lock_name(name)
+        .ok_or_else(|| Error::user(format!("its platform `{name}` is none that images can be for")))?;
+    let inputs = said.inputs.or(common.inputs);
+    let environment = pixi.environment(ENVIRONMENT);
+    let channels = || environment.iter().flat_map(|environment| environment.channels());
+    let interpreters = said.interpreters.into_iter().map(|(builder, entries)| {
+        let packages = entries.into_iter().map(|entry| entry.into_package(builder));
+        Ok((builder, packages.collect::<Result<_>>()?))
+    });
+    Ok(Lock {
+        inputs: inputs.ok_or_else(|| Error::user(format!("it does not say what {name} was made from")))?,
+        platform,
+        channels: said.channels.unwrap_or_else(|| channels().map(|channel| channel.url.clone()).collect()),
+        virtual_packages: said.virtual_packages.iter().map(|text| virtual_package(text)).collect::<Result<_>>()?,
+        specs: said.specs.unwrap_or_else(|| common.specs.clone()),
+        variables: said.variables.unwrap_or_else(|| common.variables.clone()),
+        base: said.base,
+        packages: packages_of(name, said.facts, pixi)?,
+        interpreters: interpreters.collect::<Result<_>>()?,
+    })
+}
+
+/// The packages of one platform, sorted, with their facts.
+fn packages_of(name: &str, mut facts: BTreeMap<String, PackageFacts>, pixi: &LockFile) -> Result<Vec<LockedPackage>> {
     let records = pixi
-        .platform(&name)
-        .map(|platform| environment.conda_repodata_records(platform))
+        .environment(ENVIRONMENT)
+        .zip(pixi.platform(name))
+        .map(|(environment, platform)| environment.conda_repodata_records(platform))
         .transpose()
         .map_err(|error| Error::user("its packages cannot be read").caused_by(error))?
         .flatten()
-        .ok_or_else(missing)?;
-    let mut facts = platform.facts;
+        .ok_or_else(|| Error::user(format!("it has no packages for {name}")))?;
     let mut packages: Vec<LockedPackage> = records
         .into_iter()
         .map(|record| {
@@ -175,22 +242,14 @@ pub fn parse(text: &str, folder: &Path, subdir: Subdir) -> Result<Lock> {
         })
         .collect();
     packages.sort_by(|a, b| a.name().cmp(b.name()));
-    if let Some(twice) = packages.windows(2).find(|pair| pair[0].name() == pair[1].name()) {
-        return Err(Error::user(format!("it has the package `{}` twice", twice[0].name())));
-    }
+    let mut seen = BTreeSet::new();
     for package in &packages {
+        if !seen.insert(package.name()) {
+            return Err(Error::user(format!("it has the package `{}` twice", package.name())));
+        }
         package.sha256()?;
     }
-    Ok(Lock {
-        inputs: extension.inputs.ok_or_else(|| Error::user("it does not say what it was made from"))?,
-        subdir,
-        channels: environment.channels().iter().map(|channel| channel.url.clone()).collect(),
-        virtual_packages: platform.virtual_packages.iter().map(|text| virtual_package(text)).collect::<Result<_>>()?,
-        specs: extension.specs,
-        variables: extension.variables,
-        base: platform.base,
-        packages,
-    })
+    Ok(packages)
 }
 
 fn virtual_package(text: &str) -> Result<GenericVirtualPackage> {
@@ -211,35 +270,104 @@ mod tests {
     use super::*;
     use crate::model::BaseFacts;
 
-    fn package(version: &str) -> LockedPackage {
-        let file = format!("twice-{version}-0.conda");
+    fn package(name: &str, version: &str, subdir: &str) -> LockedPackage {
+        let file = format!("{name}-{version}-0.conda");
         let record = serde_json::json!({
-            "name": "twice", "version": version, "build": "0", "build_number": 0, "subdir": "linux-64",
-            "depends": [], "sha256": Digest::of(version).hex(), "fn": file,
-            "url": format!("https://channel.example/c/linux-64/{file}"), "channel": "https://channel.example/c",
+            "name": name, "version": version, "build": "0", "build_number": 0, "subdir": subdir,
+            "depends": [], "sha256": Digest::of(format!("{subdir}/{file}")).hex(), "fn": file, "size": 7,
+            "url": format!("https://channel.example/c/{subdir}/{file}"), "channel": "https://channel.example/c",
         });
-        LockedPackage { record: serde_json::from_value(record).expect("a record"), facts: PackageFacts::default() }
+        let facts = PackageFacts { bytecode: subdir == "noarch", ..PackageFacts::default() };
+        LockedPackage { record: serde_json::from_value(record).expect("a record"), facts }
     }
 
-    fn parsed(packages: Vec<LockedPackage>) -> Result<Lock> {
-        let digest = Digest::of("");
-        let lock = Lock {
+    fn lock(platform: &str, packages: Vec<LockedPackage>) -> Lock {
+        let digest = Digest::of(platform);
+        Lock {
             inputs: digest,
-            subdir: Subdir::Linux64,
+            platform: platform.parse().expect("a platform"),
             channels: vec!["https://channel.example/c".to_owned()],
             virtual_packages: Vec::new(),
-            specs: Vec::new(),
-            variables: BTreeMap::new(),
+            specs: vec!["a".to_owned()],
+            variables: [("A".to_owned(), "1".to_owned())].into(),
             base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default() },
             packages,
-        };
-        parse(&render(&lock)?, Path::new("/"), Subdir::Linux64)
+            interpreters: BTreeMap::new(),
+        }
+    }
+
+    fn x86() -> Lock {
+        lock("linux/amd64", vec![package("a", "1", "linux-64"), package("pure", "1", "noarch")])
+    }
+
+    fn arm() -> Lock {
+        let mut arm = lock("linux/arm64", vec![package("a", "1", "linux-aarch64"), package("pure", "1", "noarch")]);
+        let mut python = package("python", "3.11.2", "linux-64");
+        python.facts.clobbered = [("bin/python".to_owned(), "other".to_owned())].into();
+        arm.interpreters = [(Subdir::Linux64, vec![python])].into();
+        arm
+    }
+
+    fn rendered(locks: &[Lock]) -> String {
+        render(&locks.iter().cloned().collect()).expect("renders")
+    }
+
+    fn parsed(text: &str) -> Result<Locks> {
+        parse(text, Path::new("/"))
     }
 
     #[test]
     fn a_name_stands_for_one_package() {
-        assert_eq!(parsed(vec![package("1")]).expect("parses").packages.len(), 1);
-        let error = parsed(vec![package("1"), package("2")]).expect_err("is ambiguous");
+        let of = |packages| parsed(&rendered(&[lock("linux/amd64", packages)]));
+        assert_eq!(of(vec![package("twice", "1", "linux-64")]).expect("parses").iter().len(), 1);
+        let error =
+            of(vec![package("twice", "1", "linux-64"), package("twice", "2", "linux-64")]).expect_err("is ambiguous");
         assert_eq!(error.to_string(), "it has the package `twice` twice");
+    }
+
+    #[test]
+    fn what_was_read_is_written_again() {
+        let text = rendered(&[x86(), arm(), lock("linux/amd64/v3", vec![package("a", "1", "linux-64")])]);
+        let locks = parsed(&text).expect("parses");
+        assert_eq!(render(&locks).expect("renders"), text);
+        assert_eq!(locks.platforms(), ["linux/amd64", "linux/amd64/v3", "linux/arm64"]);
+        let arm = locks.get(&"linux/arm64/v8".parse().expect("a platform")).expect("is there");
+        assert_eq!(arm.inputs, Digest::of("linux/arm64"));
+        let python = &arm.interpreters[&Subdir::Linux64][0];
+        assert_eq!((python.full_name().as_str(), python.size()), ("python-3.11.2-0", 7));
+        assert!(python.facts.leaves_out("bin/python"));
+    }
+
+    #[test]
+    fn a_platform_is_added_without_a_change_to_the_others() {
+        let (alone, both) = (rendered(&[x86()]), rendered(&[x86(), arm()]));
+        let mut rest = both.lines();
+        for line in alone.lines() {
+            assert!(rest.any(|other| other == line), "`{line}` is gone or elsewhere");
+        }
+    }
+
+    #[test]
+    fn platforms_may_have_been_made_from_other_things() {
+        let mut older = arm();
+        older.specs = vec!["a=0".to_owned()];
+        older.variables.clear();
+        older.channels = vec!["https://channel.example/old".to_owned()];
+        let locks = parsed(&rendered(&[x86(), older.clone()])).expect("parses");
+        for lock in [&older, &x86()] {
+            let read = locks.get(&lock.platform).expect("is there");
+            assert_eq!((&read.specs, &read.channels), (&lock.specs, &lock.channels));
+            assert_eq!((&read.variables, read.inputs), (&lock.variables, lock.inputs));
+        }
+    }
+
+    #[test]
+    fn the_older_place_of_the_inputs_is_read() {
+        let inputs = format!("      inputs: {}\n", Digest::of("linux/amd64"));
+        let text = rendered(&[x86()]);
+        assert!(text.contains(&inputs), "{text}");
+        let older = text.replace(&inputs, "").replace("  specs:\n", &format!("{}  specs:\n", &inputs[4..]));
+        let locks = parsed(&older).expect("parses");
+        assert_eq!(render(&locks).expect("renders"), text);
     }
 }

@@ -2,6 +2,8 @@
 //! [`crate::model::Parameters`]. It knows nothing of solving.
 
 mod file;
+mod interpreter;
+mod locks;
 mod normalise;
 mod warnings;
 
@@ -10,20 +12,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use rattler_conda_types::{GenericVirtualPackage, RepoDataRecord, Subdir};
 use serde::{Deserialize, Serialize};
 
-use crate::model::BaseFacts;
+use crate::model::{BaseFacts, Platform};
 use crate::util::{Digest, Error, Result};
 
 pub use file::{parse, read, render, write};
+pub use locks::Locks;
 pub use normalise::{Inputs, canonical_channel, canonical_url, inputs_digest, normalised};
 pub use warnings::warnings;
 
-/// A complete, solved environment on a base.
+/// What the builds of `python` packages hold that are no CPython.
+pub const NO_CPYTHON: [&str; 2] = ["pypy", "graalpy"];
+
+/// A complete, solved environment on a base, for one platform.
 #[derive(Debug, Clone)]
 pub struct Lock {
     /// Digest of what the lock was made from (specs, channels, target, base).
     pub inputs: Digest,
-    /// The conda subdir of the target.
-    pub subdir: Subdir,
+    /// The target.
+    pub platform: Platform,
     /// The channels that were searched, in order, without credentials.
     pub channels: Vec<String>,
     /// The virtual packages of the target, declared and never detected.
@@ -36,6 +42,9 @@ pub struct Lock {
     pub base: LockedBase,
     /// The packages, sorted by name.
     pub packages: Vec<LockedPackage>,
+    /// Where the target's Python does not run: the CPython that makes the byte code and what it needs, by the subdir
+    /// of the builder. No byte of the image depends on which of them it is.
+    pub interpreters: BTreeMap<Subdir, Vec<LockedPackage>>,
 }
 
 /// The base image, pinned.
@@ -143,6 +152,12 @@ impl LockedPackage {
         format!("{}-{}-{}", record.name.as_normalized(), record.version, record.build)
     }
 
+    /// Whether a `python` package is CPython, which alone makes byte code that CPython loads.
+    pub fn is_cpython(&self) -> bool {
+        let build = self.record.package_record.build.to_string();
+        !NO_CPYTHON.iter().any(|other| build.contains(other))
+    }
+
     /// Digest of the archive.
     ///
     /// # Errors
@@ -193,6 +208,15 @@ impl Lock {
             }
         }
         found
+    }
+
+    /// The CPython, and what it needs, that makes byte code of this environment on a builder of another subdir.
+    /// Nothing when the lock has none, or one of another version, which would make other bytes.
+    pub fn interpreter(&self, builder: Subdir) -> Option<&[LockedPackage]> {
+        let packages = self.interpreters.get(&builder)?;
+        let version = |package: &LockedPackage| package.record.package_record.version.clone();
+        let found = packages.iter().find(|package| package.name() == "python")?;
+        (version(found) == version(self.package("python")?)).then_some(packages)
     }
 
     /// Seconds since 1970 at which the newest package was built; 0 when no channel says.

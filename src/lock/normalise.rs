@@ -68,6 +68,8 @@ pub fn inputs_digest(inputs: &Inputs<'_>) -> Result<Digest> {
 /// When the lock cannot be rendered.
 pub fn normalised(lock: &Lock, parameters: &Parameters) -> Result<String> {
     let mut lock = lock.clone();
+    // They make the same byte code.
+    lock.interpreters.clear();
     lock.channels = lock.channels.iter().map(|channel| canonical_channel(channel)).collect();
     for package in &mut lock.packages {
         package.record.url = canonical_url(&package.record.url);
@@ -76,7 +78,7 @@ pub fn normalised(lock: &Lock, parameters: &Parameters) -> Result<String> {
     if lock.base.is_local() {
         lock.base.reference = lock.base.digest.to_string();
     }
-    file::render_with(&lock, None, Some(parameters))
+    file::render_for_image(&lock, parameters)
 }
 
 #[cfg(test)]

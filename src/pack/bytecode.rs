@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use fs_err as fs;
 use rattler::install::PythonInfo;
+use rattler_conda_types::Subdir;
 use rattler_conda_types::package::PathType;
 
 use super::archive::Archive;
@@ -95,6 +96,25 @@ pub fn stale(layout: &PackageLayout) -> BTreeSet<String> {
         .collect()
 }
 
+/// Refuses a Python that makes no byte code, or none that is the same every time.
+///
+/// # Errors
+/// For what is no CPython, or too old a one; they name the flag.
+pub fn check_python(python: &LockedPackage, version: (u64, u64)) -> Result<()> {
+    let refuse = |reason: &str| {
+        let name = python.full_name();
+        let error = Error::user(format!("byte code cannot be made with `{name}`: it is {reason}"));
+        Err(error.hint("`--bytecode off` makes the image without it"))
+    };
+    if !python.is_cpython() {
+        return refuse("no CPython");
+    }
+    if version < OLDEST {
+        return refuse("older than Python 3.7");
+    }
+    Ok(())
+}
+
 /// A CPython in the store that can be run here.
 #[derive(Debug, Clone)]
 pub struct Interpreter {
@@ -102,14 +122,15 @@ pub struct Interpreter {
     isolate: bool,
 }
 
-/// What an interpreter is made of: the environment's Python and what it needs.
+/// What an interpreter is made of: the environment's Python, or one of the same version for this machine, and what
+/// it needs.
 pub struct InterpreterParts<'a> {
     /// The packages, Python first.
-    pub packages: Vec<(&'a LockedPackage, Archive)>,
+    pub packages: Vec<(&'a LockedPackage, &'a Archive)>,
     /// The environment's Python.
     pub python: &'a PythonInfo,
-    /// The platform it is for.
-    pub target: &'a Target,
+    /// The subdir of the packages.
+    pub subdir: Subdir,
 }
 
 impl Interpreter {
@@ -121,7 +142,12 @@ impl Interpreter {
         let Some((python, _)) = parts.packages.first() else {
             return Err(Error::bug("byte code was asked for without a Python"));
         };
-        refuse_unfit(python, parts)?;
+        check_python(python, parts.python.short_version)?;
+        if Platform::of_builder() != Some(parts.subdir) {
+            let (name, subdir) = (python.full_name(), parts.subdir);
+            return Err(Error::user(format!("byte code cannot be made with `{name}` of {subdir} on this machine"))
+                .hint("`--bytecode off` makes the image without it"));
+        }
         let mut contents = Vec::new();
         for (package, _) in &parts.packages {
             // What another package of the environment replaces is not unpacked.
@@ -161,28 +187,13 @@ impl Interpreter {
     }
 }
 
-fn refuse_unfit(python: &LockedPackage, parts: &InterpreterParts<'_>) -> Result<()> {
-    let refuse = |reason: String| Err(Error::user(reason).hint("`--bytecode off` makes the image without it"));
-    let name = python.full_name();
-    if python.record.package_record.build.to_string().contains("pypy") {
-        return refuse(format!("byte code cannot be made with `{name}`: it is no CPython"));
-    }
-    if parts.python.short_version < OLDEST {
-        return refuse(format!("byte code cannot be made with `{name}`: it is older than Python 3.7"));
-    }
-    if Platform::of_builder() != Some(parts.target.subdir) {
-        return refuse(format!("byte code cannot be made with `{name}` of {} on this machine", parts.target.subdir));
-    }
-    Ok(())
-}
-
 /// Unpacks Python and what it needs below `folder`; it appears there when it is whole.
 fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<()> {
     let prefix = folder.to_str().ok_or_else(|| Error::user("the cache folder's path is not UTF-8"))?;
     let target = Target {
         prefix: prefix.to_owned(),
         root: String::new(),
-        subdir: parts.target.subdir,
+        subdir: parts.subdir,
         python: Some(parts.python.clone()),
         modes: ModePolicy { group_write: false },
     };

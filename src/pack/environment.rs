@@ -143,13 +143,14 @@ mod tests {
         let digest = Digest::of("");
         let lock = Lock {
             inputs: digest,
-            subdir: Subdir::Linux64,
+            platform: crate::model::Platform::default(),
             channels: Vec::new(),
             virtual_packages: Vec::new(),
             specs: Vec::new(),
             variables: BTreeMap::new(),
             base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default() },
             packages: Vec::new(),
+            interpreters: BTreeMap::new(),
         };
         let target = Target {
             prefix: "/opt/env".to_owned(),

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use rattler_conda_types::Subdir;
+
 use super::archive::Archive;
 use super::bytecode::{self, Compiled, Interpreter, InterpreterParts};
 use super::compress::{Compressors, LayerDigests, LayerWriter};
@@ -28,8 +30,18 @@ pub struct PackerOptions<'a> {
     pub target: &'a Target,
     /// The store that gets the blobs.
     pub store: &'a Store,
+    /// The CPython that makes byte code, if it is not the environment's own.
+    pub interpreter: Option<ForeignInterpreter>,
     /// Threads for compiling byte code.
     pub jobs: usize,
+}
+
+/// A CPython of the environment's version for this machine, where the environment's own does not run.
+pub struct ForeignInterpreter {
+    /// What it is made of.
+    pub packages: Vec<(LockedPackage, Archive)>,
+    /// The subdir of these packages.
+    pub subdir: Subdir,
 }
 
 /// Packs layers of one environment.
@@ -155,26 +167,31 @@ impl<'a> Packer<'a> {
         Ok(())
     }
 
-    /// The environment's CPython, unpacked once for all layers.
+    /// The CPython that makes the byte code, unpacked once for all layers.
     fn interpreter(&self) -> Result<&Interpreter> {
         let _alone = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(interpreter) = self.interpreter.get() {
             return Ok(interpreter);
         }
-        let lock = self.options.lock;
         let target = self.options.target;
         let python = target.python.as_ref().ok_or_else(|| Error::bug("byte code was planned without a Python"))?;
-        let mut packages = Vec::new();
-        let needed = lock.closure(["python"]);
-        for (index, package) in lock.packages.iter().enumerate() {
-            if needed.contains(package.name()) {
-                let (package, archive) = self.package(index)?;
-                packages.push((package, archive.clone()));
+        let (mut packages, subdir) = match &self.options.interpreter {
+            Some(foreign) => {
+                (foreign.packages.iter().map(|(package, archive)| (package, archive)).collect(), foreign.subdir)
             }
-        }
+            None => (self.own_python()?, target.subdir),
+        };
         packages.sort_by_key(|(package, _)| package.name() != "python");
-        let interpreter = Interpreter::prepare(&InterpreterParts { packages, python, target }, self.options.store)?;
+        let interpreter = Interpreter::prepare(&InterpreterParts { packages, python, subdir }, self.options.store)?;
         Ok(self.interpreter.get_or_init(|| interpreter))
+    }
+
+    /// The environment's Python and what it needs.
+    fn own_python(&self) -> Result<Vec<(&LockedPackage, &Archive)>> {
+        let lock = self.options.lock;
+        let needed = lock.closure(["python"]);
+        let needed = (0..lock.packages.len()).filter(|&index| needed.contains(lock.packages[index].name()));
+        needed.map(|index| self.package(index)).collect()
     }
 }
 

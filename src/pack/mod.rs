@@ -14,6 +14,6 @@ pub mod segment;
 
 pub use archive::{Archive, archive_at};
 pub use compress::{Compressors, LayerDigests, codec_id};
-pub use layer::{Packer, PackerOptions};
+pub use layer::{ForeignInterpreter, Packer, PackerOptions};
 pub use metadata::ModePolicy;
 pub use segment::Target;

@@ -144,7 +144,7 @@ fn digest(value: &impl Serialize) -> Result<Digest> {
 pub fn python_of(lock: &Lock) -> Result<Option<(PythonInfo, Digest)>> {
     let Some(python) = lock.package("python") else { return Ok(None) };
     let record = &python.record.package_record;
-    let info = PythonInfo::from_python_record(record, lock.subdir).map_err(|error| {
+    let info = PythonInfo::from_python_record(record, lock.platform.subdir).map_err(|error| {
         Error::user(format!("`{}` is no Python that can be used", python.full_name())).caused_by(error)
     })?;
     Ok(Some((info, python.sha256()?)))

@@ -250,13 +250,14 @@ mod tests {
         let digest = Digest::of("nothing");
         Lock {
             inputs: digest,
-            subdir: Subdir::Linux64,
+            platform: crate::model::Platform::default(),
             channels: Vec::new(),
             virtual_packages: Vec::new(),
             specs: Vec::new(),
             variables: BTreeMap::new(),
             base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default() },
             packages,
+            interpreters: BTreeMap::new(),
         }
     }
 

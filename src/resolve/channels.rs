@@ -211,7 +211,7 @@ fn without_subdir(text: &str) -> &str {
 }
 
 /// The channel that a dependency names: `channel::package`, `package[channel=...]`.
-fn named_channel(dependency: &str) -> Option<&str> {
+pub(super) fn named_channel(dependency: &str) -> Option<&str> {
     let before_brackets = dependency.split('[').next().unwrap_or_default();
     if let Some((channel, _)) = before_brackets.rsplit_once("::") {
         let channel = channel.trim();

@@ -5,6 +5,7 @@ mod channels;
 mod client;
 mod download;
 mod index;
+mod interpreter;
 mod near;
 mod part;
 mod reach;
@@ -20,6 +21,7 @@ use url::Url;
 pub use channels::{CHANNEL_ALIAS, Channels};
 pub use client::{Credentials, http_client};
 pub use download::{Archive, download};
+pub use interpreter::resolve_interpreter;
 pub use reach::reach;
 pub use virtual_packages::{VirtualPackageOptions, virtual_packages};
 
@@ -45,7 +47,8 @@ pub struct ResolveOptions<'a> {
     pub offline: bool,
     /// Where channel indexes are kept (`Store::index`).
     pub index_cache: PathBuf,
-    /// Records to prefer as long as they fit and their channels still have them: what an older lock holds.
+    /// Records to prefer as long as they fit and their channels still have them: what an older lock holds. Of those
+    /// for another platform, their versions.
     pub locked: Vec<RepoDataRecord>,
     /// How many requests may be under way at once.
     pub jobs: usize,

@@ -1,9 +1,11 @@
 //! The solver, and its explanation when nothing fits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use rattler_conda_types::{GenericVirtualPackage, MatchSpec, Matches as _, PackageRecord, RepoDataRecord};
+use rattler_conda_types::{
+    GenericVirtualPackage, MatchSpec, Matches as _, PackageRecord, RepoDataRecord, Subdir, Version,
+};
 use rattler_repodata_gateway::RepoData;
 use rattler_solve::{CancellationToken, ChannelPriority, ChannelRepoData, SolveError, SolverImpl as _, SolverTask};
 use url::Url;
@@ -166,25 +168,63 @@ fn from_named_channel(task: &Task<'_>, record: &RepoDataRecord) -> Option<bool> 
 }
 
 /// The locked records that the channels still have, in today's form, from where a package of that name may come
-/// today. (The solver would take a locked record as it is, even one that is gone.)
+/// today. (The solver would take a locked record as it is, even one that is gone.) For one of another platform, the
+/// newest build of its version, so that a platform that is added later gets what the others have.
 fn still_valid(task: &Task<'_>, index: &[RepoData]) -> Vec<Arc<RepoDataRecord>> {
     if task.options.locked.is_empty() {
         return Vec::new();
     }
-    let locked: HashSet<&Url> = task.options.locked.iter().map(|record| &record.url).collect();
+    let locked = Locked::new(task);
     let strict = task.options.channel_priority == ChannelPriority::Strict;
     let mut first: HashMap<&str, Tier<'_>> = HashMap::new();
-    let mut valid = Vec::new();
+    let mut valid: BTreeMap<&str, &Arc<RepoDataRecord>> = BTreeMap::new();
     for part in index {
         for record in part.iter_arc().filter(|record| from_named_channel(task, record) != Some(false)) {
+            let name = record.package_record.name.as_normalized();
             let tier = tier(part, record);
-            let first = *first.entry(record.package_record.name.as_normalized()).or_insert(tier);
-            if locked.contains(&record.url) && (!strict || first == tier) {
-                valid.push(Arc::clone(record));
+            let first = *first.entry(name).or_insert(tier);
+            let known = valid.get(name).map(|known| known.as_ref());
+            if locked.prefers(record, known) && (!strict || first == tier) {
+                valid.insert(name, record);
             }
         }
     }
-    valid
+    valid.into_values().cloned().collect()
+}
+
+/// What an older lock holds.
+struct Locked<'a> {
+    urls: HashSet<&'a Url>,
+    /// Of packages for other platforms.
+    versions: HashSet<(&'a str, &'a Version)>,
+}
+
+impl<'a> Locked<'a> {
+    fn new(task: &Task<'a>) -> Self {
+        let own = [task.options.platform.subdir.as_str(), Subdir::NoArch.as_str()];
+        let others = task.options.locked.iter().filter(|record| !own.contains(&record.package_record.subdir.as_str()));
+        Self {
+            urls: task.options.locked.iter().map(|record| &record.url).collect(),
+            versions: others
+                .map(|record| (record.package_record.name.as_normalized(), record.package_record.version.version()))
+                .collect(),
+        }
+    }
+
+    /// Whether a record is locked, and more so than another of its name.
+    fn prefers(&self, record: &RepoDataRecord, known: Option<&RepoDataRecord>) -> bool {
+        if self.urls.contains(&record.url) {
+            return true;
+        }
+        let package = &record.package_record;
+        let locked = self.versions.contains(&(package.name.as_normalized(), package.version.version()));
+        let newer = |known: &RepoDataRecord| {
+            let known_package = &known.package_record;
+            !self.urls.contains(&known.url)
+                && (package.build_number, &package.timestamp) > (known_package.build_number, &known_package.timestamp)
+        };
+        locked && known.is_none_or(newer)
+    }
 }
 
 /// The solver's explanation with what it does not know: what was searched and assumed, and what there is.

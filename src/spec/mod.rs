@@ -49,6 +49,12 @@ impl Spec {
         }
     }
 
+    /// The same file, as if it had this dependency alone.
+    #[must_use]
+    pub fn only(&self, dependency: Dependency) -> Self {
+        Self { dependencies: vec![dependency], notices: Vec::new(), source: String::new(), ..self.clone() }
+    }
+
     /// `FILE:LINE` of a dependency, by its index; only `FILE` when it is not to be found.
     pub fn place_of(&self, dependency: usize) -> String {
         match environment::line_of(&self.source, dependency) {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use condaimg::lock::{self, Lock};
+use condaimg::model::Platform;
 use rattler::install::Installer;
 use rattler::package_cache::PackageCache;
 use rattler_conda_types::prefix_record::PathType;
@@ -360,7 +361,8 @@ fn check_outside(outside: &Tree) {
 }
 
 fn read_lock(workspace: &Workspace) -> Lock {
-    lock::read(&workspace.path("condaimg.lock"), Subdir::Linux64).unwrap().expect("a lock")
+    let locks = lock::read(&workspace.path("condaimg.lock")).unwrap().expect("a lock");
+    locks.get(&Platform::default()).expect("the platform").clone()
 }
 
 fn records(lock: &Lock) -> Vec<RepoDataRecord> {

@@ -6,7 +6,7 @@ use super::options::Options;
 use crate::cli::world::World;
 use crate::image::{self, Assembly, Base, Image};
 use crate::lock::{ActivationStep, Lock};
-use crate::model::{BaseFacts, LAYOUT_VERSION, LayerBlob, User};
+use crate::model::{BaseFacts, LAYOUT_VERSION, LayerBlob, Platform, User};
 use crate::pack::activation::{ACTIVATE_FOLDER, expand};
 use crate::pack::environment::{self, ENTRYPOINT, HOME};
 use crate::util::{Digest, Error, Result};
@@ -67,6 +67,7 @@ pub fn check_entrypoint(options: &Options, lock: &Lock, world: &World) {
 /// Assembles the image.
 pub fn image(
     options: &Options,
+    platform: &Platform,
     lock: &Lock,
     lock_digest: Digest,
     base: &Base,
@@ -78,7 +79,7 @@ pub fn image(
     let labels = with_ours(&wishes.labels, lock_digest);
     let annotations = with_ours(&wishes.annotations, lock_digest);
     image::assemble(Assembly {
-        platform: &options.platform,
+        platform,
         base,
         layers: layers.collect(),
         env: variables(options, lock, base, user)?,

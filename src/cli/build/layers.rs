@@ -9,13 +9,15 @@ use std::sync::PoisonError;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::interpreter;
 use super::locking;
 use super::options::Options;
 use crate::cli::world::World;
 use crate::lock::Lock;
 use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
 use crate::pack::{
-    Archive, Compressors, LayerDigests, ModePolicy, Packer, PackerOptions, Target, codec_id, environment,
+    Archive, Compressors, ForeignInterpreter, LayerDigests, ModePolicy, Packer, PackerOptions, Target, codec_id,
+    environment,
 };
 use crate::plan::{KeyInputs, LayerPlan, PlannedLayer, SegmentKind, plan, python_of};
 use crate::spec::Spec;
@@ -39,7 +41,7 @@ pub fn target(lock: &Lock, parameters: &Parameters) -> Result<Target> {
     Ok(Target {
         prefix: parameters.prefix.clone(),
         root: lock.base.facts.resolve(&parameters.prefix),
-        subdir: lock.subdir,
+        subdir: lock.platform.subdir,
         python: python_of(lock)?.map(|(python, _)| python),
         modes: ModePolicy { group_write: parameters.group_write },
     })
@@ -78,12 +80,12 @@ pub async fn make(
         let packages: Vec<&str> = layer.packages().map(|index| lock.packages[index].name()).collect();
         tracing::debug!(layer = layer.name, tier = layer.tier, key = %layer.key, known = known.is_some(), ?packages, "planned");
     }
-    let archives = archives(lock, &plan, &known, options, spec, world).await?;
+    let materials = materials(lock, &plan, &known, options, spec, world).await?;
     let work = Work {
         lock: Arc::clone(lock),
         plan,
         known,
-        archives,
+        materials,
         target,
         user,
         store: world.store.clone(),
@@ -104,35 +106,46 @@ fn known(store: &Store, key: &Digest, no_cache: bool) -> Option<LayerDigests> {
     store.record::<LayerDigests>(RecordKind::Layer, key).filter(|layer| store.has_blob(&layer.digest, layer.size))
 }
 
-/// The archives that the layers to be packed need, in the lock's order.
-async fn archives(
+/// What the layers to be packed are made of.
+#[derive(Default)]
+struct Materials {
+    /// In the lock's order.
+    archives: Vec<Option<Archive>>,
+    /// What makes byte code, if it is not the environment's own Python.
+    interpreter: Option<ForeignInterpreter>,
+}
+
+async fn materials(
     lock: &Lock,
     plan: &LayerPlan,
     known: &[Option<LayerDigests>],
     options: &Options,
     spec: &Spec,
     world: &World,
-) -> Result<Vec<Option<Archive>>> {
+) -> Result<Materials> {
     let to_pack: Vec<&PlannedLayer> =
         plan.layers.iter().zip(known).filter(|(_, known)| known.is_none()).map(|(layer, _)| layer).collect();
     let segments = || to_pack.iter().flat_map(|layer| &layer.segments);
     let mut needed: BTreeSet<usize> = segments().map(|segment| segment.package).collect();
+    let mut materials = Materials { archives: vec![None; lock.packages.len()], interpreter: None };
     if segments().any(|segment| segment.kind == SegmentKind::Bytecode) {
-        let interpreter = lock.closure(["python"]);
-        needed.extend((0..lock.packages.len()).filter(|&index| interpreter.contains(lock.packages[index].name())));
+        materials.interpreter = interpreter::obtain(options, spec, lock, world).await?;
+        if materials.interpreter.is_none() {
+            let python = lock.closure(["python"]);
+            needed.extend((0..lock.packages.len()).filter(|&index| python.contains(lock.packages[index].name())));
+        }
     }
-    let mut archives = vec![None; lock.packages.len()];
     if needed.is_empty() {
-        return Ok(archives);
+        return Ok(materials);
     }
     let records: Vec<_> = needed.iter().map(|&index| lock.packages[index].record.clone()).collect();
     // With a lock, only the credentials of the channels are needed.
-    let credentials = locking::resolving(options, spec, world)?.channels_of(spec)?.credentials;
+    let credentials = locking::resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
     let (_, fetched) = locking::fetch(&records, &credentials, options, world).await?;
     for (index, archive) in needed.into_iter().zip(fetched) {
-        archives[index] = Some(archive);
+        materials.archives[index] = Some(archive);
     }
-    Ok(archives)
+    Ok(materials)
 }
 
 /// What the packing threads work on.
@@ -140,7 +153,7 @@ struct Work {
     lock: Arc<Lock>,
     plan: LayerPlan,
     known: Vec<Option<LayerDigests>>,
-    archives: Vec<Option<Archive>>,
+    materials: Materials,
     target: Target,
     user: User,
     store: Store,
@@ -150,14 +163,15 @@ struct Work {
 }
 
 impl Work {
-    fn run(self, reporter: &dyn crate::util::report::Reporter) -> Result<Vec<MadeLayer>> {
+    fn run(mut self, reporter: &dyn crate::util::report::Reporter) -> Result<Vec<MadeLayer>> {
         let compressors = Compressors::start(self.compression, self.jobs)?;
         for (planned, digests) in self.plan.layers.iter().zip(&self.known) {
             if let Some(digests) = digests {
                 self.hand_on(&self.layer_blob(planned, digests));
             }
         }
-        let packed = self.pack_unknown(&compressors, reporter)?;
+        let materials = std::mem::take(&mut self.materials);
+        let packed = self.pack_unknown(materials, &compressors, reporter)?;
         let mut made = Vec::with_capacity(self.plan.layers.len() + 1);
         for ((planned, known), packed) in self.plan.layers.iter().zip(&self.known).zip(packed) {
             let digests = known.or(packed).ok_or_else(|| Error::bug("a planned layer was not made"))?;
@@ -174,6 +188,7 @@ impl Work {
     /// Packs what is not known, on all cores; results in the plan's order.
     fn pack_unknown(
         &self,
+        materials: Materials,
         compressors: &Compressors,
         reporter: &dyn crate::util::report::Reporter,
     ) -> Result<Vec<Option<LayerDigests>>> {
@@ -194,7 +209,8 @@ impl Work {
         let count = queue.len();
         let packer = Packer::new(PackerOptions {
             lock: &self.lock,
-            archives: self.archives.clone(),
+            archives: materials.archives,
+            interpreter: materials.interpreter,
             target: &self.target,
             store: &self.store,
             jobs: self.jobs,

@@ -1,17 +1,19 @@
-//! From spec to lock: the current one as it is, else a new one.
+//! From spec to locks: the current ones as they are, else new ones.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rattler::install::PythonInfo;
 use rattler_conda_types::{RepoDataRecord, Subdir};
 
+use super::interpreter;
 use super::options::{Options, default_lock, priority_name};
 use crate::cli::args::PriorityArg;
 use crate::cli::world::World;
 use crate::image::{self, Base};
-use crate::lock::{self, Inputs, Lock, LockedBase};
-use crate::model::BaseRef;
+use crate::lock::{self, Inputs, Lock, LockedBase, Locks};
+use crate::model::{BaseRef, Platform};
 use crate::pack::{Archive, archive_at, facts};
 use crate::resolve::{self, ChannelPriority, Credentials, ResolveOptions, VirtualPackageOptions};
 use crate::spec::Spec;
@@ -21,44 +23,105 @@ use crate::util::{Digest, Error, Result, files};
 /// Archives that are fetched at once: what conda's own clients do, and servers put up with.
 const PARALLEL_DOWNLOADS: usize = 8;
 
-/// The lock of a build and the opened base.
-pub async fn obtain(options: &Options, spec: &Spec, world: &World) -> Result<(Lock, Base)> {
-    let path = options.lock_file.clone().unwrap_or_else(|| default_lock(&spec.file));
+/// A platform of the build: its lock and its opened base.
+pub struct Locked {
+    pub platform: Platform,
+    pub lock: Arc<Lock>,
+    pub base: Base,
+}
+
+/// The locks of a build's platforms and their bases. A lock that is current is used as it is; those that are missing
+/// or stale are made, and written when all of them are.
+pub async fn obtain(options: &Options, spec: &Spec, world: &World) -> Result<Vec<Locked>> {
+    let path = path(options, spec);
     // A build that was killed while it wrote the lock may have left something.
-    files::sweep(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")));
-    let old = lock::read(&path, options.platform.subdir)?;
-    let base = open_base(options, old.as_ref(), world).await?;
-    let inputs = inputs(options, spec, &base)?;
+    files::sweep(folder(&path));
+    let old = lock::read(&path)?.unwrap_or_default();
+    let mut bases = Vec::with_capacity(options.platforms.len());
+    let mut made = Locks::default();
+    for platform in &options.platforms {
+        let (base, new) = options.named(platform, one(options, platform, spec, &old, world).await)?;
+        bases.push(base);
+        if let Some(lock) = new {
+            made.insert(with_interpreter(options, spec, lock, &old, &made, world).await?);
+        }
+    }
+    let locks = match made.is_empty() {
+        true => old,
+        false => {
+            let new = save(options, spec, made.into_iter().collect(), world)?;
+            tell_changes(options, &old, &new, world);
+            new
+        }
+    };
+    let platforms = options.platforms.iter().zip(bases).map(|(platform, base)| {
+        let lock = locks.get(platform).ok_or_else(|| Error::bug(format!("{platform} has no lock")))?;
+        Ok(Locked { platform: platform.clone(), lock: Arc::new(lock.clone()), base })
+    });
+    platforms.collect()
+}
+
+/// Where the lock lies.
+fn path(options: &Options, spec: &Spec) -> PathBuf {
+    options.lock_file.clone().unwrap_or_else(|| default_lock(&spec.file))
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Puts locks in the places of those of their platforms; returns all that the file holds then.
+pub fn save(options: &Options, spec: &Spec, new: Vec<Lock>, world: &World) -> Result<Locks> {
+    let path = path(options, spec);
+    let mut locks = lock::read(&path)?.unwrap_or_default();
+    new.into_iter().for_each(|lock| locks.insert(lock));
+    let text = lock::render(&locks)?;
+    // What was written is what is used: a build from the file has the same bytes.
+    let locks = lock::parse(&text, &std::path::absolute(folder(&path))?)?;
+    write(&path, &text, world)?;
+    Ok(locks)
+}
+
+/// The base of one platform, and its lock if a new one had to be made.
+async fn one(
+    options: &Options,
+    platform: &Platform,
+    spec: &Spec,
+    locks: &Locks,
+    world: &World,
+) -> Result<(Base, Option<Lock>)> {
+    let path = path(options, spec);
+    let old = locks.get(platform);
+    let base = open_base(options, platform, old, world).await?;
+    let inputs = inputs(options, platform, spec, &base)?;
     let current = |lock: &Lock| lock.inputs == inputs && lock.base.digest == base.digest;
     match old {
         Some(lock) if options.args.frozen => {
             check_base(&path, &lock.base, &options.base, base.digest)?;
-            Ok((lock, base))
+            Ok((base, None))
         }
-        Some(lock) if current(&lock) => Ok((lock, base)),
+        Some(lock) if current(lock) => Ok((base, None)),
         Some(_) if options.args.locked => Err(Error::user(format!(
-            "the lock `{}` is stale: specs, channels, target or base have changed since it was made",
+            "the lock `{}` is stale for {platform}: specs, channels, target or base have changed since it was made",
             path.display()
         ))
         .hint("build without `--locked` to renew it, and commit the result")),
-        None if options.args.locked || options.args.frozen => {
-            Err(Error::user(format!("there is no lock `{}`", path.display()))
-                .hint("build once without `--locked` or `--frozen`, and commit the lock"))
-        }
+        None if options.args.locked || options.args.frozen => Err(missing(&path, platform, locks)),
         old => {
-            let new = make(options, spec, &base, inputs, old.as_ref(), world).await?;
-            let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).map(std::path::absolute);
-            let folder = folder.transpose()?.unwrap_or_else(|| PathBuf::from("."));
-            let text = lock::render(&new)?;
-            // What was written is what is used: a build from the file has the same bytes.
-            let new = lock::parse(&text, &folder, options.platform.subdir)?;
-            write(&path, &text, world)?;
-            if let Some(old) = old {
-                tell_changes(&old, &new, world);
-            }
-            Ok((new, base))
+            let new = make(options, platform, spec, &base, inputs, old, locks, world).await?;
+            Ok((base, Some(new)))
         }
     }
+}
+
+fn missing(path: &Path, platform: &Platform, locks: &Locks) -> Error {
+    if locks.is_empty() {
+        return Error::user(format!("there is no lock `{}`", path.display()))
+            .hint("build once without `--locked` or `--frozen`, and commit the lock");
+    }
+    Error::user(format!("the lock `{}` has nothing for {platform}", path.display()))
+        .hint(format!("it is for {}", locks.platforms().join(", ")))
+        .hint("build once without `--locked` or `--frozen` to add the platform, and commit the lock")
 }
 
 /// A frozen lock is used as it is, but never with another base: what it says of its files would be wrong.
@@ -94,13 +157,13 @@ fn write(path: &Path, text: &str, world: &World) -> Result<()> {
 }
 
 /// Opens the base; one in a registry by the digest that the lock pins, if it names the same reference.
-async fn open_base(options: &Options, old: Option<&Lock>, world: &World) -> Result<Base> {
+async fn open_base(options: &Options, platform: &Platform, old: Option<&Lock>, world: &World) -> Result<Base> {
     let pinned = old.filter(|lock| lock.base.reference == options.base.to_string()).map(|lock| lock.base.digest);
     let base = match (&options.base, pinned) {
         (BaseRef::Registry(reference), Some(digest)) => BaseRef::Registry(pin(reference, digest)),
         (base, _) => base.clone(),
     };
-    image::open(&base, &options.platform, &world.store, world)
+    image::open(&base, platform, &world.store, world)
         .await
         .context(|| format!("the base `{}` cannot be used", options.base))
 }
@@ -110,7 +173,7 @@ fn pin(reference: &str, digest: Digest) -> String {
     format!("{name}@{digest}")
 }
 
-fn inputs(options: &Options, spec: &Spec, base: &Base) -> Result<Digest> {
+fn inputs(options: &Options, platform: &Platform, spec: &Spec, base: &Base) -> Result<Digest> {
     let mut channels: Vec<String> = options.channels.clone();
     if !options.args.override_channels {
         channels.extend(spec.channels.iter().cloned());
@@ -125,7 +188,7 @@ fn inputs(options: &Options, spec: &Spec, base: &Base) -> Result<Digest> {
         variables: &spec.variables,
         channels: &channels,
         channel_priority: priority_name(options.args.channel_priority),
-        platform: options.platform.to_string(),
+        platform: platform.baseline().to_string(),
         declared,
         base: match &options.base {
             BaseRef::Registry(reference) => reference.clone(),
@@ -134,12 +197,17 @@ fn inputs(options: &Options, spec: &Spec, base: &Base) -> Result<Digest> {
     })
 }
 
+/// Solves and reads the archives. What the old lock holds is preferred; for a platform that is new to the file, the
+/// versions that its other platforms have.
+#[expect(clippy::too_many_arguments, reason = "all that a lock is made of")]
 async fn make(
     options: &Options,
+    platform: &Platform,
     spec: &Spec,
     base: &Base,
     inputs: Digest,
     old: Option<&Lock>,
+    file: &Locks,
     world: &World,
 ) -> Result<Lock> {
     let base_facts = image::probe(base, &world.store, world)
@@ -149,17 +217,17 @@ async fn make(
         Error::user(format!("the base `{}` has no GNU C library", options.base))
             .hint("conda packages need one: choose another `--base`, or promise one with `--glibc VERSION`")
     })?;
-    let mut resolving = resolving(options, spec, world)?;
+    let mut resolving = resolving(options, platform, spec, world)?;
     resolving.virtual_packages = VirtualPackageOptions {
         glibc: Some(glibc),
         cuda: options.cuda.clone(),
         extra: options.virtual_packages.clone(),
     };
-    resolving.locked =
-        old.map(|lock| lock.packages.iter().map(|package| package.record.clone()).collect()).unwrap_or_default();
+    let preferred: Vec<&Lock> = old.map_or_else(|| file.iter().collect(), |old| vec![old]);
+    resolving.locked = preferred.iter().flat_map(|lock| &lock.packages).map(|package| package.record.clone()).collect();
     let resolution = resolve::resolve(spec, &resolving).await?;
     let (records, archives) = fetch(&resolution.records, &resolution.credentials, options, world).await?;
-    let python = python_info(&records, options.platform.subdir)?;
+    let python = python_info(&records, platform.subdir)?;
     let (jobs, reporter) = (options.jobs, world.reporter.clone());
     let packages =
         tokio::task::spawn_blocking(move || facts::read(records, &archives, python.as_ref(), jobs, reporter.as_ref()))
@@ -167,19 +235,48 @@ async fn make(
             .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))??;
     Ok(Lock {
         inputs,
-        subdir: options.platform.subdir,
+        platform: platform.clone(),
         channels: resolution.channels.iter().map(|url| url.as_str().trim_end_matches('/').to_owned()).collect(),
         virtual_packages: resolution.virtual_packages,
         specs: texts(spec),
         variables: spec.variables.clone(),
         base: LockedBase { reference: options.base.to_string(), digest: base.digest, facts: base_facts },
         packages,
+        interpreters: BTreeMap::new(),
     })
 }
 
-/// How this build resolves, but for what only a new lock needs.
-pub fn resolving<'a>(options: &'a Options, spec: &Spec, world: &'a World) -> Result<ResolveOptions<'a>> {
-    let mut resolving = ResolveOptions::new(spec, &options.platform, world.store.index(), &world.reporter)?;
+/// Adds the CPython that makes byte code, where the lock's own does not run here. Those of the old lock stay as long
+/// as they make the same.
+async fn with_interpreter(
+    options: &Options,
+    spec: &Spec,
+    mut lock: Lock,
+    old: &Locks,
+    made: &Locks,
+    world: &World,
+) -> Result<Lock> {
+    if let Some(old) = old.get(&lock.platform).filter(|old| old.channels == lock.channels) {
+        lock.interpreters = old.interpreters.clone();
+        let useless = |builder: &Subdir| lock.interpreter(*builder).is_none();
+        let useless: Vec<Subdir> = lock.interpreters.keys().copied().filter(useless).collect();
+        lock.interpreters.retain(|builder, _| !useless.contains(builder));
+    }
+    if let Some(builder) = interpreter::needed_for(&lock, options).filter(|it| lock.interpreter(*it).is_none()) {
+        let packages = interpreter::solve(options, spec, &lock, made, builder, world).await;
+        lock.interpreters.insert(builder, options.named(&lock.platform, packages)?);
+    }
+    Ok(lock)
+}
+
+/// How this build resolves for a platform, but for what only a new lock needs.
+pub fn resolving<'a>(
+    options: &Options,
+    platform: &'a Platform,
+    spec: &Spec,
+    world: &'a World,
+) -> Result<ResolveOptions<'a>> {
+    let mut resolving = ResolveOptions::new(spec, platform, world.store.index(), &world.reporter)?;
     resolving.channels = options.channels.clone();
     resolving.override_channels = options.args.override_channels;
     resolving.channel_priority = match options.args.channel_priority {
@@ -223,7 +320,26 @@ fn python_info(records: &[RepoDataRecord], subdir: Subdir) -> Result<Option<Pyth
         .transpose()
 }
 
-fn tell_changes(old: &Lock, new: &Lock, world: &World) {
+/// Says what became different in a lock that was there before.
+fn tell_changes(options: &Options, old: &Locks, new: &Locks, world: &World) {
+    if old.is_empty() {
+        return;
+    }
+    for lock in options.platforms.iter().filter_map(|platform| new.get(platform)) {
+        let name = lock.platform.lock_name();
+        match old.get(&lock.platform) {
+            None => world.reporter.notice(&format!("lock: + {name}, {} packages", lock.packages.len())),
+            Some(old) => {
+                let what = if new.iter().len() > 1 { format!("lock ({name})") } else { "lock".to_owned() };
+                for line in changes(old, lock) {
+                    world.reporter.notice(&format!("{what}: {line}"));
+                }
+            }
+        }
+    }
+}
+
+fn changes(old: &Lock, new: &Lock) -> Vec<String> {
     fn versions(lock: &Lock) -> BTreeMap<&str, String> {
         let full = |package: &lock::LockedPackage| {
             format!("{} {}", package.record.package_record.version, package.record.package_record.build)
@@ -231,18 +347,13 @@ fn tell_changes(old: &Lock, new: &Lock, world: &World) {
         lock.packages.iter().map(|package| (package.name(), full(package))).collect()
     }
     let (before, after) = (versions(old), versions(new));
-    for (name, version) in &after {
-        match before.get(name) {
-            None => world.reporter.notice(&format!("lock: + {name} {version}")),
-            Some(previous) if previous != version => {
-                world.reporter.notice(&format!("lock: {name} {previous} -> {version}"));
-            }
-            Some(_) => {}
-        }
-    }
-    for (name, version) in before.iter().filter(|(name, _)| !after.contains_key(*name)) {
-        world.reporter.notice(&format!("lock: - {name} {version}"));
-    }
+    let now = after.iter().filter_map(|(name, version)| match before.get(name) {
+        None => Some(format!("+ {name} {version}")),
+        Some(previous) if previous != version => Some(format!("{name} {previous} -> {version}")),
+        Some(_) => None,
+    });
+    let gone = before.iter().filter(|(name, _)| !after.contains_key(*name));
+    now.chain(gone.map(|(name, version)| format!("- {name} {version}"))).collect()
 }
 
 #[cfg(test)]

@@ -1,26 +1,32 @@
-//! `condaimg build`: environment → image; written to files and pushed to registries.
+//! `condaimg build`: environment → image, for one platform or several; written to files and pushed to registries.
 
 mod config;
 mod deliver;
+mod interpreter;
 mod layers;
 mod locking;
+mod once;
 mod options;
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc::UnboundedSender;
+
 use super::args::{BuildArgs, Global};
-use super::summary::{LayerRow, Metadata, delivery, table};
+use super::summary::{LayerRow, Metadata, PlatformMetadata, delivery, table};
 use super::world::World;
 use crate::image::{self, Base, Image};
 use crate::lock;
-use crate::model::LayerBlob;
+use crate::model::{Blob, LayerBlob};
 use crate::registry::Registry;
 use crate::ship::{Delivered, Pusher};
-use crate::spec;
+use crate::spec::{self, Spec};
 use crate::store::Store;
 use crate::util::report::{SharedReporter, Step};
 use crate::util::{Digest, Error, Result, files};
 use layers::MadeLayer;
+use locking::Locked;
+use once::Once;
 use options::Options;
 
 /// Runs the command.
@@ -36,25 +42,12 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     let world = World {
         store: Store::open(&options.cache_dir)?,
         registry: Registry::new(options.args.registry.options(&options.tags))?,
-        reporter,
+        reporter: Arc::new(Once::new(reporter)),
         offline: options.args.offline,
     };
-    let (lock, base) = locking::obtain(&options, &spec, &world).await?;
-    for warning in lock::warnings(&lock) {
-        world.reporter.warn(&warning);
-    }
-    let lock = Arc::new(lock);
-    let lock_digest = Digest::of(lock::normalised(&lock, &options.parameters)?);
-
-    let target = layers::target(&lock, &options.parameters)?;
-    let user = config::user(&options, &lock, &base, &world);
-    config::check_entrypoint(&options, &lock, &world);
+    let platforms = locking::obtain(&options, &spec, &world).await?;
     let (ready, packed) = tokio::sync::mpsc::unbounded_channel();
-    for layer in &base.layers {
-        // The receiver lives as long as this function.
-        let _ = ready.send(layer.blob.clone());
-    }
-    let making = layers::make(&lock, &options, &spec, target, user, &world, ready);
+    let making = make_all(&options, &spec, platforms, &world, ready);
     let (made, pusher) = if options.args.push {
         let progress = Arc::from(world.reporter.begin(Step::Push, 0));
         let pushing = Pusher::new(&world.registry, &world.store, &options.tags, Arc::clone(&progress)).receive(packed);
@@ -65,16 +58,71 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
         (making.await?, None)
     };
 
-    let mut image =
-        config::image(&options, &lock, lock_digest, &base, made.iter().map(|layer| layer.layer.clone()), user)?;
+    let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) = made.into_iter().unzip();
+    let documents = image::documents(&images)?;
+    let digest = documents.last().ok_or_else(|| Error::bug("a build of no platform"))?.digest;
     let mut delivered = Delivered::default();
-    if let Some((mut pusher, progress)) = pusher {
-        pusher.begin(image.config.clone());
-        delivered = pusher.finish(&image::documents(std::slice::from_ref(&image))?).await?;
+    if let Some((pusher, progress)) = pusher {
+        delivered = pusher.finish(&documents).await?;
         progress.finish(&delivery(&delivered));
     }
-    deliver::write(&options, std::slice::from_mut(&mut image), &world).await?;
-    conclude(&options, &image, &base, made, &delivered, lock_digest, &world)
+    deliver::write(&options, &mut images, &world).await?;
+    conclude(&options, digest, summaries, &delivered, &world)
+}
+
+/// Makes the images of all platforms, one after the other, so that they need no more memory than one. Each blob goes
+/// to `ready` as soon as it is whole.
+async fn make_all(
+    options: &Options,
+    spec: &Spec,
+    platforms: Vec<Locked>,
+    world: &World,
+    ready: UnboundedSender<Blob>,
+) -> Result<Vec<(Image, PlatformMetadata)>> {
+    let mut made = Vec::with_capacity(platforms.len());
+    for locked in &platforms {
+        if platforms.len() > 1 {
+            world.reporter.notice(&locked.platform.to_string());
+        }
+        made.push(options.named(&locked.platform, make(options, spec, locked, world, &ready).await)?);
+    }
+    Ok(made)
+}
+
+/// Makes the image of one platform.
+async fn make(
+    options: &Options,
+    spec: &Spec,
+    locked: &Locked,
+    world: &World,
+    ready: &UnboundedSender<Blob>,
+) -> Result<(Image, PlatformMetadata)> {
+    let Locked { platform, lock, base } = locked;
+    for warning in lock::warnings(lock) {
+        world.reporter.warn(&warning);
+    }
+    let lock_digest = Digest::of(lock::normalised(lock, &options.parameters)?);
+    let target = layers::target(lock, &options.parameters)?;
+    let user = config::user(options, lock, base, world);
+    config::check_entrypoint(options, lock, world);
+    // Nobody listens when nothing is pushed.
+    for layer in &base.layers {
+        let _ = ready.send(layer.blob.clone());
+    }
+    let made = layers::make(lock, options, spec, target, user, world, ready.clone()).await?;
+    let layers = made.iter().map(|layer| layer.layer.clone());
+    let image = config::image(options, platform, lock, lock_digest, base, layers, user)?;
+    let _ = ready.send(image.config.clone());
+    let rows = rows(base, made);
+    let summary = PlatformMetadata {
+        platform: platform.to_string(),
+        digest: image.manifest.digest,
+        config_digest: image.config.digest,
+        lock: lock_digest,
+        size: rows.iter().map(|row| row.size).sum(),
+        layers: rows,
+    };
+    Ok((image, summary))
 }
 
 /// Packs and pushes at once. An error of either ends both; when packing fails, the pusher ends because nothing
@@ -99,30 +147,20 @@ async fn both<A, B>(
 /// Tells people and pipelines what came of it.
 fn conclude(
     options: &Options,
-    image: &Image,
-    base: &Base,
-    made: Vec<MadeLayer>,
+    digest: Digest,
+    platforms: Vec<PlatformMetadata>,
     delivered: &Delivered,
-    lock: Digest,
     world: &World,
 ) -> Result<()> {
-    let digest = image.manifest.digest;
-    let rows = rows(base, made);
-    world.reporter.notice(&table(&rows));
-    let tags: Vec<String> = options.tags.iter().map(ToString::to_string).collect();
-    let metadata = Metadata {
-        digest,
-        config_digest: image.config.digest,
-        platform: options.platform.to_string(),
-        tags: tags.clone(),
-        pushed: options.args.push,
-        outputs: options.outputs.iter().map(options::Output::shown).collect(),
-        size: rows.iter().map(|row| row.size).sum(),
-        uploaded_bytes: delivered.bytes,
-        lock,
-        layers: rows,
-    };
+    for platform in &platforms {
+        let heading =
+            if platforms.len() > 1 { format!("{}  {}\n", platform.platform, platform.digest) } else { String::new() };
+        world.reporter.notice(&format!("{heading}{}", table(&platform.layers)));
+    }
     if let Some(file) = &options.args.metadata_file {
+        let tags = options.tags.iter().map(ToString::to_string).collect();
+        let outputs = options.outputs.iter().map(options::Output::shown).collect();
+        let metadata = Metadata::new(digest, platforms, tags, options.args.push, outputs, delivered.bytes);
         let mut json = serde_json::to_vec_pretty(&metadata)
             .map_err(|error| Error::bug("the metadata has no JSON form").caused_by(error))?;
         json.push(b'\n');

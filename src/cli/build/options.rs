@@ -10,7 +10,7 @@ use crate::cli::world::cache_dir;
 use crate::model::{BaseRef, Compression, ImageOptions, Parameters, Platform};
 use crate::plan::{MAX_LAYERS, MIN_LAYERS, Policy};
 use crate::registry::{Reference, Registry};
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, ResultExt as _};
 
 /// What a build does, checked.
 pub struct Options {
@@ -18,8 +18,8 @@ pub struct Options {
     pub path: PathBuf,
     /// Where the lock lies; none: beside the spec.
     pub lock_file: Option<PathBuf>,
-    /// The target.
-    pub platform: Platform,
+    /// The targets, sorted, each once; never none.
+    pub platforms: Vec<Platform>,
     /// What the image stands on.
     pub base: BaseRef,
     /// What decides the image's bytes beside the lock.
@@ -102,8 +102,12 @@ impl Options {
         if outputs.is_empty() && !args.push {
             outputs.push(Output::Layout("image".into(), None));
         }
-        if args.platform.contains(',') {
-            return Err(Error::usage("one platform a build, for now").hint("build each platform on its own"));
+        let platforms = Platform::list(args.platforms.iter().map(String::as_str))?;
+        if platforms.len() > 1
+            && let Some(archive) = outputs.iter().find(|output| matches!(output, Output::DockerArchive(_)))
+        {
+            let error = Error::usage(format!("`{}` can hold one platform, not {}", archive.shown(), platforms.len()));
+            return Err(error.hint("write an `oci-archive:FILE`, or build each platform on its own"));
         }
         let base = match args.base.parse()? {
             BaseRef::Registry(reference) => BaseRef::Registry(Registry::parse(&reference)?.to_string()),
@@ -111,7 +115,7 @@ impl Options {
         };
         Ok(Self {
             lock_file: args.lock_file.clone(),
-            platform: args.platform.parse()?,
+            platforms,
             base,
             parameters: parameters(&args, &policy)?,
             policy,
@@ -130,6 +134,14 @@ impl Options {
             path,
             args,
         })
+    }
+
+    /// Adds to an error which of several platforms it is about.
+    pub fn named<T>(&self, platform: &Platform, result: Result<T>) -> Result<T> {
+        match self.platforms.len() {
+            1 => result,
+            _ => result.context(|| format!("the image for {platform} cannot be made")),
+        }
     }
 }
 
