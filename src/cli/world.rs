@@ -38,8 +38,9 @@ impl World {
         if Digest::of(&bytes) != digest {
             return None;
         }
-        let media_type =
-            serde_json::from_slice::<serde_json::Value>(&bytes).ok()?.get("mediaType")?.as_str()?.to_owned();
+        // Which is optional in manifests.
+        let document: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        let media_type = document.get("mediaType").and_then(|it| it.as_str()).unwrap_or_default().to_owned();
         Some(Fetched { bytes, digest, media_type })
     }
 

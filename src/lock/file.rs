@@ -290,7 +290,7 @@ mod tests {
             virtual_packages: Vec::new(),
             specs: vec!["a".to_owned()],
             variables: [("A".to_owned(), "1".to_owned())].into(),
-            base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default() },
+            base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
             packages,
             interpreters: BTreeMap::new(),
         }

@@ -57,6 +57,19 @@ pub struct LockedBase {
     pub digest: Digest,
     /// What was read from its layers.
     pub facts: BaseFacts,
+    /// Of a base in a registry what the registry served, so that a build from the lock asks it for nothing. Not in
+    /// the lock that goes with an image: it follows from the digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<BaseDocuments>,
+}
+
+/// The documents of a base in a registry, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseDocuments {
+    /// Its manifest, which has the base's digest.
+    pub manifest: String,
+    /// Its config, whose digest the manifest has.
+    pub config: String,
 }
 
 impl LockedBase {

@@ -75,6 +75,7 @@ pub fn normalised(lock: &Lock, parameters: &Parameters) -> Result<String> {
         package.record.url = canonical_url(&package.record.url);
         package.record.channel = package.record.channel.as_deref().map(canonical_channel);
     }
+    lock.base.documents = None;
     if lock.base.is_local() {
         lock.base.reference = lock.base.digest.to_string();
     }

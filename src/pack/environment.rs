@@ -148,7 +148,7 @@ mod tests {
             virtual_packages: Vec::new(),
             specs: Vec::new(),
             variables: BTreeMap::new(),
-            base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default() },
+            base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
             packages: Vec::new(),
             interpreters: BTreeMap::new(),
         };

@@ -255,7 +255,7 @@ mod tests {
             virtual_packages: Vec::new(),
             specs: Vec::new(),
             variables: BTreeMap::new(),
-            base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default() },
+            base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
             packages,
             interpreters: BTreeMap::new(),
         }

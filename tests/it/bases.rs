@@ -100,6 +100,12 @@ fn pulled(workspace: &Workspace, registry: &LocalRegistry, name: &str) -> (Value
     (inspect("--raw"), inspect("--config"))
 }
 
+/// The digest of the pushed image.
+fn digest(registry: &LocalRegistry, name: &str) -> String {
+    let image = format!("docker://{}/team/{name}:1", registry.host());
+    skopeo(&["inspect", "--format", "{{.Digest}}", "--tls-verify=false", &image])
+}
+
 #[test]
 fn bases_come_in_many_forms_and_none_is_fetched_when_its_facts_are_known() {
     let (registry, workspace, original) = (LocalRegistry::start(Mode::Plain), Workspace::new(), Original::read());
@@ -176,6 +182,13 @@ fn a_base_is_read_once_and_never_when_another_base_had_its_layers() {
     let reads = |base: &str| registry.requests(&format!("GET /v2/base/{base}/blobs/"));
     let layers = original.layers();
     assert_eq!(reads("one"), layers.len() + 1, "each layer, and the config");
+    // On another machine, which has the lock only, the base is asked for nothing at all.
+    let asked = registry.requests("GET /v2/base/") + registry.requests("HEAD /v2/base/");
+    let before = digest(&registry, "one");
+    let mut elsewhere = build(&workspace, &registry, "base/one:1", "one");
+    succeed(elsewhere.arg("--locked").env("CONDAIMG_CACHE_DIR", workspace.path("elsewhere")));
+    assert_eq!(registry.requests("GET /v2/base/") + registry.requests("HEAD /v2/base/"), asked);
+    assert_eq!(digest(&registry, "one"), before);
     let (manifest, config) = pulled(&workspace, &registry, "one");
     assert_eq!(digests(&manifest)[..layers.len()], layers);
 

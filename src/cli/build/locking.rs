@@ -7,8 +7,8 @@ use std::sync::Arc;
 use rattler::install::PythonInfo;
 use rattler_conda_types::{RepoDataRecord, Subdir};
 
-use super::interpreter;
 use super::options::{Options, default_lock, priority_name};
+use super::{base, interpreter};
 use crate::cli::args::PriorityArg;
 use crate::cli::world::World;
 use crate::image::{self, Base};
@@ -92,7 +92,7 @@ async fn one(
 ) -> Result<(Base, Option<Lock>)> {
     let path = path(options, spec);
     let old = locks.get(platform);
-    let base = open_base(options, platform, old, world).await?;
+    let base = base::open(options, platform, old, world).await?;
     let inputs = inputs(options, platform, spec, &base)?;
     let current = |lock: &Lock| lock.inputs == inputs && lock.base.digest == base.digest;
     match old {
@@ -154,23 +154,6 @@ fn write(path: &Path, text: &str, world: &World) -> Result<()> {
         return Ok(());
     }
     Err(error)
-}
-
-/// Opens the base; one in a registry by the digest that the lock pins, if it names the same reference.
-async fn open_base(options: &Options, platform: &Platform, old: Option<&Lock>, world: &World) -> Result<Base> {
-    let pinned = old.filter(|lock| lock.base.reference == options.base.to_string()).map(|lock| lock.base.digest);
-    let base = match (&options.base, pinned) {
-        (BaseRef::Registry(reference), Some(digest)) => BaseRef::Registry(pin(reference, digest)),
-        (base, _) => base.clone(),
-    };
-    image::open(&base, platform, &world.store, world)
-        .await
-        .context(|| format!("the base `{}` cannot be used", options.base))
-}
-
-fn pin(reference: &str, digest: Digest) -> String {
-    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
-    format!("{name}@{digest}")
 }
 
 fn inputs(options: &Options, platform: &Platform, spec: &Spec, base: &Base) -> Result<Digest> {
@@ -240,7 +223,12 @@ async fn make(
         virtual_packages: resolution.virtual_packages,
         specs: texts(spec),
         variables: spec.variables.clone(),
-        base: LockedBase { reference: options.base.to_string(), digest: base.digest, facts: base_facts },
+        base: LockedBase {
+            reference: options.base.to_string(),
+            digest: base.digest,
+            facts: base_facts,
+            documents: base::documents(&options.base, base.digest, &world.store),
+        },
         packages,
         interpreters: BTreeMap::new(),
     })
@@ -364,7 +352,8 @@ mod tests {
     #[test]
     fn a_frozen_lock_keeps_its_base() {
         let digest = Digest::of("a");
-        let locked = LockedBase { reference: "host/a:1".to_owned(), digest, facts: BaseFacts::default() };
+        let reference = "host/a:1".to_owned();
+        let locked = LockedBase { reference, digest, facts: BaseFacts::default(), documents: None };
         let check =
             |asked: &str, digest| check_base("x.lock".as_ref(), &locked, &BaseRef::Registry(asked.to_owned()), digest);
         check("host/a:1", digest).expect("is the same");

@@ -1,5 +1,6 @@
 //! `condaimg build`: environment → image, for one platform or several; written to files and pushed to registries.
 
+mod base;
 mod config;
 mod deliver;
 mod interpreter;

@@ -1,0 +1,101 @@
+//! The base of a build, pinned by the lock; one in a registry is asked for as little as possible.
+
+use std::io::Write as _;
+
+use fs_err as fs;
+use serde::Deserialize;
+
+use super::options::Options;
+use crate::cli::world::World;
+use crate::image::{self, Base};
+use crate::lock::{BaseDocuments, Lock};
+use crate::model::{BaseRef, Platform};
+use crate::store::Store;
+use crate::util::error::ResultExt as _;
+use crate::util::{Digest, Result};
+
+/// Opens the base; one in a registry by the digest that the lock pins, if it names the same reference.
+pub async fn open(options: &Options, platform: &Platform, old: Option<&Lock>, world: &World) -> Result<Base> {
+    let locked = old.map(|lock| &lock.base).filter(|base| base.reference == options.base.to_string());
+    let base = match (&options.base, locked) {
+        (BaseRef::Registry(reference), Some(locked)) => {
+            if let Some(documents) = &locked.documents {
+                keep(documents, locked.digest, &world.store)?;
+            }
+            BaseRef::Registry(pin(reference, locked.digest))
+        }
+        (base, _) => base.clone(),
+    };
+    image::open(&base, platform, &world.store, world)
+        .await
+        .context(|| format!("the base `{}` cannot be used", options.base))
+}
+
+fn pin(reference: &str, digest: Digest) -> String {
+    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+    format!("{name}@{digest}")
+}
+
+/// What matters of a manifest here.
+#[derive(Deserialize)]
+struct Manifest {
+    config: Descriptor,
+}
+
+#[derive(Deserialize)]
+struct Descriptor {
+    digest: Digest,
+}
+
+/// The config that a manifest names.
+fn config_of(manifest: &str) -> Option<Digest> {
+    serde_json::from_str::<Manifest>(manifest).ok().map(|manifest| manifest.config.digest)
+}
+
+/// Puts what the lock keeps of the base into the store, where it is looked for first. Documents that are not what the
+/// lock's digest says are left out: the registry is asked then.
+fn keep(documents: &BaseDocuments, digest: Digest, store: &Store) -> Result<()> {
+    let BaseDocuments { manifest, config } = documents;
+    if Digest::of(manifest) != digest || config_of(manifest) != Some(Digest::of(config)) {
+        return Ok(());
+    }
+    for (document, digest) in [(manifest, digest), (config, Digest::of(config))] {
+        if !store.has_blob(&digest, document.len() as u64) {
+            let mut blob = store.new_blob()?;
+            blob.write_all(document.as_bytes())?;
+            blob.finish(Some(&digest))?;
+        }
+    }
+    Ok(())
+}
+
+/// The documents of a base in a registry, which opening it brought into the store.
+pub fn documents(base: &BaseRef, digest: Digest, store: &Store) -> Option<BaseDocuments> {
+    let BaseRef::Registry(_) = base else { return None };
+    let manifest = fs::read_to_string(store.blob(&digest)).ok()?;
+    let config = fs::read_to_string(store.blob(&config_of(&manifest)?)).ok()?;
+    Some(BaseDocuments { manifest, config })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_pinned_documents_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).expect("opens");
+        let config = "{\"os\": \"linux\"}\n".to_owned();
+        let manifest = format!("{{\"config\": {{\"digest\": \"{}\"}}}}", Digest::of(&config));
+        let documents = BaseDocuments { manifest: manifest.clone(), config };
+        let digest = Digest::of(&manifest);
+        keep(&documents, Digest::of("other"), &store).expect("does nothing");
+        assert_eq!(super::documents(&BaseRef::Registry("a".to_owned()), digest, &store), None);
+        let changed = BaseDocuments { config: "{}".to_owned(), ..documents.clone() };
+        keep(&changed, digest, &store).expect("does nothing");
+        assert!(!store.has_blob(&digest, manifest.len() as u64));
+        keep(&documents, digest, &store).expect("keeps");
+        assert_eq!(super::documents(&BaseRef::Registry("a".to_owned()), digest, &store), Some(documents));
+        assert_eq!(super::documents(&BaseRef::Scratch, digest, &store), None);
+    }
+}
