@@ -249,6 +249,9 @@ pub struct BuildArgs {
     /// Write the manifest's digest
     #[arg(long, value_name = "FILE", env = "CONDAIMG_DIGEST_FILE", help_heading = "Output")]
     pub digest_file: Option<PathBuf>,
+    /// Do not attach the lock to the pushed image
+    #[arg(long, env = "CONDAIMG_NO_REFERRERS", help_heading = "Output")]
+    pub no_referrers: bool,
     #[command(flatten)]
     pub registry: RegistryArgs,
 

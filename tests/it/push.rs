@@ -12,6 +12,9 @@ use crate::common::images::{self, shared_cache, skopeo, small};
 use crate::common::registry::{LocalRegistry, Mode, PASSWORD, free_port};
 use crate::common::{Workspace, environment, fail, succeed};
 
+/// Blobs of what is attached to an image: the lock, and an empty config.
+const ATTACHED: usize = 2;
+
 /// `condaimg build --push` of the environment that is there.
 pub fn push(workspace: &Workspace, tags: &[&str]) -> Command {
     let mut build = workspace.build_here();
@@ -45,8 +48,8 @@ fn a_second_push_asks_and_sends_nothing() {
     assert_eq!(first, format!("{}/team/env@{}\n", registry.host(), small().digest()));
     assert_eq!(registry.requests("P"), writes, "the second push wrote to the registry");
     assert_eq!(registry.requests("DELETE "), 0);
-    // Each layer, the config, the manifest.
-    assert_eq!(registry.requests("HEAD ") - heads, small().layers().len() + 2);
+    // Each layer, the config, the manifest; the lock that is attached to it, when it is looked for and when it is pushed.
+    assert_eq!(registry.requests("HEAD ") - heads, small().layers().len() + 2 + 2);
     let unchanged = fs_err::metadata(workspace.path("condaimg.lock")).expect("a lock").modified().expect("a time");
     assert_eq!(unchanged, written);
 
@@ -87,10 +90,12 @@ fn all_tags_are_pushed_and_each_blob_once_a_repository() {
     }
     for repository in ["team", "mirror"] {
         let sent = registry.requests(&format!("POST /v2/{repository}/env/blobs/uploads/"));
-        assert_eq!(sent, small().layers().len() + 1);
+        assert_eq!(sent, small().layers().len() + 1 + ATTACHED);
     }
-    // The second repository took everything from the first.
-    assert_eq!(registry.uploads().len(), small().layers().len() + 1);
+    // The second repository took everything from the first, but for what is attached.
+    assert_eq!(registry.uploads().len(), small().layers().len() + 1 + 2 * ATTACHED);
+    let lock = skopeo(&["list-tags", "--tls-verify=false", &format!("docker://{host}/team/env")]);
+    assert!(lock.contains(&digest.replace(':', "-")), "the lock is attached under the fallback tag: {lock}");
 }
 
 /// The digests of a pushed image's layers by their names.
@@ -119,8 +124,8 @@ fn one_changed_package_moves_its_own_layers_only() {
     assert_eq!(moved, BTreeSet::from(["environment", "project-packages", "project-packages-bytecode"]));
     assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
     assert!(before.contains_key("numpy") && before.contains_key("python"));
-    // These layers and the config.
-    assert_eq!(registry.requests("POST ") - writes, moved.len() + 1);
+    // These layers, the config and the attached lock; the empty config of the attachment was there.
+    assert_eq!(registry.requests("POST ") - writes, moved.len() + 1 + 1);
     let uploads = registry.uploads();
     for name in moved {
         assert_eq!(uploads.iter().filter(|digest| **digest == after[name]).count(), 1, "{name}");

@@ -1,11 +1,39 @@
 //! Sending an image on its way: to registries while layers are still being packed, to layouts and archives.
 
+use std::collections::BTreeMap;
+
 use super::options::{Options, Output};
 use crate::cli::progress::human;
 use crate::cli::world::World;
-use crate::image::{self, Image};
+use crate::image::{self, Artifact, ArtifactFile, Image};
+use crate::model::Blob;
+use crate::ship;
 use crate::util::report::Step;
 use crate::util::{Error, Result};
+
+/// The media type of a lock that is attached to an image, and the type of the artifact.
+const LOCK: &str = "application/vnd.condaimg.lock.v1+yaml";
+
+/// The lock of an image as something to attach to it.
+pub fn lock_of(image: &Image, text: String) -> Result<Artifact> {
+    let subject = image::platform_entry(&image.manifest, &image.platform)?;
+    let file = ArtifactFile { blob: Blob::from_bytes(LOCK, text.into_bytes()), title: "condaimg.lock".to_owned() };
+    image::artifact(&subject, LOCK, &[file], &BTreeMap::new())
+}
+
+/// Attaches the locks to the images in the registries of all tags. The images are there already: what goes wrong is a
+/// warning.
+pub async fn attach(options: &Options, locks: &[Artifact], world: &World) {
+    for lock in locks {
+        if let Err(error) = ship::attach(&world.registry, &options.tags, lock).await {
+            let why = error.chain().join(": ");
+            world.reporter.warn(&format!(
+                "the image is pushed, but its lock is not attached to it: {why} (`--no-referrers` leaves it out)"
+            ));
+            return;
+        }
+    }
+}
 
 /// Writes the image, of one platform or several, to all `--output`s.
 pub async fn write(options: &Options, images: &mut [Image], world: &World) -> Result<()> {

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::args::{BuildArgs, Global};
 use super::summary::{LayerRow, Metadata, PlatformMetadata, delivery, table};
 use super::world::World;
-use crate::image::{self, Base, Image};
+use crate::image::{self, Artifact, Base, Image};
 use crate::lock;
 use crate::model::{Blob, LayerBlob};
 use crate::registry::Registry;
@@ -59,16 +59,29 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
         (making.await?, None)
     };
 
-    let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) = made.into_iter().unzip();
+    let locks: Vec<Artifact> = made.iter().map(|made| made.attachment.clone()).collect();
+    let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
+        made.into_iter().map(|made| (made.image, made.summary)).unzip();
     let documents = image::documents(&images)?;
     let digest = documents.last().ok_or_else(|| Error::bug("a build of no platform"))?.digest;
     let mut delivered = Delivered::default();
     if let Some((pusher, progress)) = pusher {
         delivered = pusher.finish(&documents).await?;
         progress.finish(&delivery(&delivered));
+        if !options.args.no_referrers {
+            deliver::attach(&options, &locks, &world).await;
+        }
     }
     deliver::write(&options, &mut images, &world).await?;
     conclude(&options, digest, summaries, &delivered, &world)
+}
+
+/// The image of one platform, and what there is to tell of it.
+struct Made {
+    image: Image,
+    summary: PlatformMetadata,
+    /// Its lock, to be attached to it.
+    attachment: Artifact,
 }
 
 /// Makes the images of all platforms, one after the other, so that they need no more memory than one. Each blob goes
@@ -79,7 +92,7 @@ async fn make_all(
     platforms: Vec<Locked>,
     world: &World,
     ready: UnboundedSender<Blob>,
-) -> Result<Vec<(Image, PlatformMetadata)>> {
+) -> Result<Vec<Made>> {
     let mut made = Vec::with_capacity(platforms.len());
     for locked in &platforms {
         if platforms.len() > 1 {
@@ -97,12 +110,13 @@ async fn make(
     locked: &Locked,
     world: &World,
     ready: &UnboundedSender<Blob>,
-) -> Result<(Image, PlatformMetadata)> {
+) -> Result<Made> {
     let Locked { platform, lock, base } = locked;
     for warning in lock::warnings(lock) {
         world.reporter.warn(&warning);
     }
-    let lock_digest = Digest::of(lock::normalised(lock, &options.parameters)?);
+    let lock_text = lock::normalised(lock, &options.parameters)?;
+    let lock_digest = Digest::of(&lock_text);
     let target = layers::target(lock, &options.parameters)?;
     let user = config::user(options, lock, base, world);
     config::check_entrypoint(options, lock, world);
@@ -123,7 +137,8 @@ async fn make(
         size: rows.iter().map(|row| row.size).sum(),
         layers: rows,
     };
-    Ok((image, summary))
+    let attachment = deliver::lock_of(&image, lock_text)?;
+    Ok(Made { image, summary, attachment })
 }
 
 /// Packs and pushes at once. An error of either ends both; when packing fails, the pusher ends because nothing
