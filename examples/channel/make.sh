@@ -31,6 +31,7 @@ make_channel() { # OUT SCRATCH
     need_apt patchelf=patchelf dpkg-deb=dpkg
     need_venv "$EXAMPLES_CACHE/channel-venv" "$here/requirements/tools.txt"
     mapfile -t debs < <(python "$here/make_channel.py" --list-debs)
+    [ ${#debs[@]} -gt 0 ] || die "make_channel.py names no Debian packages"
     apt_download "$scratch/debs/amd64" "${debs[@]}"
     apt_download_for arm64 "$scratch/debs/arm64" "${debs[@]}"
     download_wheels "$scratch/wheels" wheels x86_64

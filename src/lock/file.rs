@@ -362,6 +362,18 @@ mod tests {
     }
 
     #[test]
+    fn an_interpreter_is_of_the_environments_version() {
+        let mut arm = arm();
+        assert!(arm.interpreter(Subdir::Linux64).is_none(), "an environment without Python needs none");
+        for (version, same) in [("3.11.2", true), ("3.11.3", false)] {
+            arm.packages.retain(|package| package.name() != "python");
+            arm.packages.push(package("python", version, "linux-aarch64"));
+            assert_eq!(arm.interpreter(Subdir::Linux64).is_some(), same, "{version}");
+        }
+        assert!(arm.interpreter(Subdir::LinuxPpc64le).is_none());
+    }
+
+    #[test]
     fn the_older_place_of_the_inputs_is_read() {
         let inputs = format!("      inputs: {}\n", Digest::of("linux/amd64"));
         let text = rendered(&[x86()]);

@@ -9,7 +9,7 @@ mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rattler_conda_types::{GenericVirtualPackage, RepoDataRecord, Subdir};
+use rattler_conda_types::{GenericVirtualPackage, PackageRecord, RepoDataRecord, Subdir};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{BaseFacts, Platform};
@@ -22,6 +22,13 @@ pub use warnings::warnings;
 
 /// What the builds of `python` packages hold that are no CPython.
 pub const NO_CPYTHON: [&str; 2] = ["pypy", "graalpy"];
+
+/// Whether a `python` package is a free-threaded CPython (`..._cp313t`), which marshals the same code to other bytes.
+pub fn is_free_threaded(python: &PackageRecord) -> bool {
+    let build = python.build.to_string();
+    let tag = build.rsplit('_').next().and_then(|tag| tag.strip_prefix("cp")?.strip_suffix('t'));
+    tag.is_some_and(|digits| !digits.is_empty() && digits.chars().all(|char| char.is_ascii_digit()))
+}
 
 /// A complete, solved environment on a base, for one platform.
 #[derive(Debug, Clone)]
@@ -224,12 +231,13 @@ impl Lock {
     }
 
     /// The CPython, and what it needs, that makes byte code of this environment on a builder of another subdir.
-    /// Nothing when the lock has none, or one of another version, which would make other bytes.
+    /// Nothing when the lock has none, or one that would make other bytes.
     pub fn interpreter(&self, builder: Subdir) -> Option<&[LockedPackage]> {
         let packages = self.interpreters.get(&builder)?;
-        let version = |package: &LockedPackage| package.record.package_record.version.clone();
-        let found = packages.iter().find(|package| package.name() == "python")?;
-        (version(found) == version(self.package("python")?)).then_some(packages)
+        let found = packages.iter().find(|package| package.name() == "python").filter(|found| found.is_cpython())?;
+        let (found, own) = (&found.record.package_record, &self.package("python")?.record.package_record);
+        let same = found.version == own.version && is_free_threaded(found) == is_free_threaded(own);
+        same.then_some(packages)
     }
 
     /// Seconds since 1970 at which the newest package was built; 0 when no channel says.

@@ -4,7 +4,7 @@
 use rattler_conda_types::{MatchSpec, PackageRecord, ParseStrictness, RepoDataRecord, StringMatcher};
 
 use super::{Resolution, ResolveOptions, resolve};
-use crate::lock::NO_CPYTHON;
+use crate::lock::{NO_CPYTHON, is_free_threaded};
 use crate::spec::{Dependency, Spec};
 use crate::util::{Error, Result, ResultExt as _};
 
@@ -17,11 +17,11 @@ pub async fn resolve_interpreter(
     python: &RepoDataRecord,
     options: &ResolveOptions<'_>,
 ) -> Result<Resolution> {
-    let version = python.package_record.version.to_string();
-    let subdir = options.platform.subdir;
+    let PackageRecord { version, subdir: target, .. } = &python.package_record;
+    let builder = options.platform.subdir;
     resolve(&spec.only(wanted(spec, &python.package_record)?), options)
         .await
-        .context(|| format!("there is no CPython {version} of {subdir} to make byte code with"))
+        .context(|| format!("no CPython {version} of {builder} was found to make the byte code of {target} with"))
         .map_err(|error| error.hint("`--bytecode off` makes an image without the byte code of noarch packages"))
 }
 
@@ -30,9 +30,8 @@ fn wanted(spec: &Spec, python: &PackageRecord) -> Result<Dependency> {
     let text = format!("python =={}", python.version);
     let bug = |reason: String| Error::bug(format!("`{text}` cannot be asked for: {reason}"));
     let mut wanted = MatchSpec::from_str(&text, ParseStrictness::Lenient).map_err(|error| bug(error.to_string()))?;
-    // A free-threaded CPython marshals the same code to other bytes.
     let free_threaded = "_cp[0-9]+t$";
-    let build = match python.build.to_string().ends_with('t') {
+    let build = match is_free_threaded(python) {
         true => format!("^.*{free_threaded}"),
         false => format!("^(?!.*({}|{free_threaded})).*$", NO_CPYTHON.join("|")),
     };
@@ -64,6 +63,7 @@ mod tests {
         let spec = crate::spec::read(&file).expect("a spec");
         for (own, build, fits) in [
             ("0_cpython", "5_cpython", true),
+            ("0_test", "5_cpython", true),
             ("h9d7b3aa_100_cp313", "h9d7b3aa_101_cp313", true),
             ("h9d7b3aa_100_cp313", "h9d7b3aa_101_cp313t", false),
             ("h9d7b3aa_100_cp313t", "h9d7b3aa_101_cp313t", true),

@@ -16,6 +16,7 @@ mod killed;
 mod logins;
 mod oracle;
 mod proxies;
+mod platforms;
 mod push;
 mod referrers;
 mod registry;

@@ -83,7 +83,8 @@ pub fn example_channel() -> PathBuf {
     example("channel", "examples/channel/make.sh")
 }
 
-/// The base that `examples/base/make.sh` makes, an OCI layout with the tag `debian`.
+/// The base that `examples/base/make.sh` makes, an OCI layout with the tags `debian` (amd64) and `debian-multi` (an
+/// index of amd64 and arm64).
 pub fn example_base() -> PathBuf {
     example("base", "examples/base/make.sh")
 }
@@ -128,6 +129,13 @@ pub fn fail(command: &mut Command, status: i32) -> String {
     assert_eq!(output.status.code(), Some(status), "{command:?}\n{stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
     stderr
+}
+
+/// Runs a command that must succeed; returns all that it said.
+pub fn run_output(command: &mut Command) -> Output {
+    let output = run(command);
+    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    output
 }
 
 fn run(command: &mut Command) -> Output {

@@ -37,6 +37,8 @@ pub struct Content {
     pub size: u64,
     /// The first 16 bytes.
     pub head: Vec<u8>,
+    /// The kind of machine that a program or library is for (`e_machine` in elf.h).
+    pub machine: Option<u16>,
     /// All of it, for files of `conda-meta` and `etc`.
     pub whole: Option<Vec<u8>>,
     /// For modules: what byte code that is made of them must name as its source.
@@ -64,6 +66,10 @@ impl Content {
             sha256: Digest::of(bytes),
             size: bytes.len() as u64,
             head: bytes[..bytes.len().min(16)].to_vec(),
+            machine: bytes
+                .get(18..20)
+                .filter(|_| bytes.starts_with(b"\x7fELF"))
+                .map(|it| u16::from_le_bytes([it[0], it[1]])),
             whole: keep.then(|| bytes.to_vec()),
             source_hash: path.ends_with(".py").then(|| source_hash(bytes)),
         }
