@@ -30,7 +30,7 @@ mod reader;
 pub use archive::{write_oci_archive, write_oci_archive_of};
 pub use artifact::{Artifact, ArtifactFile, artifact};
 pub use assemble::{Assembly, Image, assemble, platform_entry};
-pub use base::{Base, choose, open};
+pub use base::{Base, DOCUMENT_LIMIT, check_size, choose, open};
 pub use docker_archive::write_docker_archive;
 pub use environment::path;
 pub use fetch::{Fetch, Fetched, Offline};

@@ -2,15 +2,19 @@
 //!
 //! There is no way to lock a tag: it is read, changed and written, and whoever read it earlier and writes it later
 //! undoes the change. So after writing we wait a few times as long as reading and writing took, look again, and change
-//! it again when somebody undid it; only when the change is still there we leave. What stays possible: a writer that
-//! stands still between reading and writing for longer than that.
+//! it again when somebody undid it; only when the change is still there we leave. A write is never repeated without
+//! reading again: what was read before the wait may be old. What stays possible: a writer that stands still between
+//! reading and writing for longer than that.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::retry::chance;
+use super::manifest_writes::{Name, Sending};
+use super::retry::{Failure, Tries, chance};
 use super::{FetchedManifest, Reference, Registry, Sent};
+use crate::util::error::ResultExt as _;
 use crate::util::{Digest, Error, Result};
 
 /// Who has written so often in vain has no chance.
@@ -35,6 +39,7 @@ impl Registry {
         mut change: impl AsyncFnMut(Option<FetchedManifest>) -> Result<Vec<u8>>,
     ) -> Result<(Digest, Sent)> {
         let (mut cycle, mut looks, mut writes, mut sent) = (CYCLE.0, 0, 0, 0);
+        let mut tries = Tries::default();
         loop {
             let began = Instant::now();
             let current = self.current(tag).await?;
@@ -57,10 +62,35 @@ impl Registry {
                 return Err(Error::user(format!("too many others change `{tag}` at the same time"))
                     .hint("try again when they are done"));
             }
-            self.push_manifest(tag, media_type, &changed).await?;
-            (writes, looks, sent) = (writes + 1, 0, changed.len() as u64);
+            let written = self.write_once(tag, media_type, changed, digest).await;
             cycle = cycle.max(began.elapsed()).min(CYCLE.1);
+            match written {
+                Ok(bytes) => (writes, looks, sent) = (writes + 1, 0, bytes),
+                // It may have arrived all the same.
+                Err(failure) => {
+                    writes += 1;
+                    let again = self.policy().next(&mut tries, failure).await;
+                    again
+                        .map_err(|failure| failure.error)
+                        .context(|| format!("cannot change what `{tag}` stands for"))?;
+                }
+            }
+            // Who writes at the same time as we do shall not do so again.
+            sleep(cycle.mul_f64(chance())).await;
         }
+    }
+
+    async fn write_once(
+        &self,
+        tag: &Reference,
+        media_type: &str,
+        bytes: Vec<u8>,
+        digest: Digest,
+    ) -> Result<u64, Failure> {
+        let place = self.transport().place(tag, true).await?;
+        let (name, bytes) = (Name::Tag(tag.tag().unwrap_or("latest")), Bytes::from(bytes));
+        self.send_manifest(&place, &Sending { name, media_type, bytes: &bytes, digest, condition: None }).await?;
+        Ok(bytes.len() as u64)
     }
 
     async fn current(&self, tag: &Reference) -> Result<Option<FetchedManifest>> {

@@ -1,7 +1,7 @@
 //! Logging in: which registry demands what, and the tokens that were got so far.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -88,18 +88,22 @@ impl Authorization {
     }
 }
 
+/// The tokens for one registry. Locked while one is fetched, so that requests that need the same one wait for it, and no
+/// other registry's.
+type Tokens = Arc<tokio::sync::Mutex<HashMap<Scope, Token>>>;
+
 /// Demands, credentials and tokens of all registries.
 #[derive(Debug)]
 pub(super) struct Authenticator {
     pub(super) credentials: Credentials,
     challenges: Mutex<HashMap<String, Challenge>>,
-    /// Locked while a token is fetched, so that requests that need the same one wait for it.
-    tokens: tokio::sync::Mutex<HashMap<Scope, Token>>,
+    /// By registry.
+    tokens: Mutex<HashMap<String, Tokens>>,
 }
 
 impl Authenticator {
     pub(super) fn new(credentials: Credentials) -> Self {
-        Self { credentials, challenges: Mutex::default(), tokens: tokio::sync::Mutex::default() }
+        Self { credentials, challenges: Mutex::default(), tokens: Mutex::default() }
     }
 
     /// Notes what a registry demands.
@@ -176,6 +180,12 @@ impl Authenticator {
         })
     }
 
+    /// The tokens for one registry.
+    fn tokens_of(&self, registry: &str) -> Tokens {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(tokens.entry(registry.to_owned()).or_default())
+    }
+
     async fn bearer(
         &self,
         wire: &Wire,
@@ -185,7 +195,8 @@ impl Authenticator {
         service: Option<&str>,
         demanded: Option<&str>,
     ) -> Result<Authorization, Failure> {
-        let mut tokens = self.tokens.lock().await;
+        let tokens = self.tokens_of(&scope.registry);
+        let mut tokens = tokens.lock().await;
         let now = Instant::now();
         let known = tokens.iter().find(|(known, token)| known.covers(scope) && token.good_until > now);
         if let Some((_, token)) = known {
@@ -210,7 +221,8 @@ impl Authenticator {
     /// Drops a token that was refused and its likes, unless somebody replaced it already.
     async fn forget(&self, scope: &Scope, used: &Authorization) {
         let Authorization::Bearer(used) = used else { return };
-        let mut tokens = self.tokens.lock().await;
+        let tokens = self.tokens_of(&scope.registry);
+        let mut tokens = tokens.lock().await;
         if tokens.values().any(|token| token.value == *used) {
             tokens.retain(|other, _| other.registry != scope.registry || other.repository != scope.repository);
         }

@@ -9,7 +9,7 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::reader::BlobReader;
 use super::reference::Reference;
-use super::retry::{Again, Failure, Tries, passes};
+use super::retry::{Again, Failure, Tries};
 use super::session::{Begun, Session};
 use super::transport::{Call, Place};
 use super::upload::{Meter, Upload};
@@ -193,7 +193,9 @@ impl Push<'_> {
                 return Err(failure);
             }
             tracing::debug!(error = %failure.error, from, "the registry does not mount");
-            if !status.is_some_and(passes) {
+            // Who may not read there may not mount from there; a blob that is missing says nothing of the others.
+            let barred = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::METHOD_NOT_ALLOWED].map(Some);
+            if barred.contains(&status) {
                 self.unmountable().insert((place.scope.registry.clone(), from));
             }
         }

@@ -12,7 +12,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, LOC
 use reqwest::{Method, Response, StatusCode};
 
 use super::location::with_digest;
-use super::retry::{Again, Failure, Tries};
+use super::retry::{Again, Contact, Failure, Tries};
 use super::session::Session;
 use super::source::{Feed, body, check_bytes};
 use super::transport::Call;
@@ -160,9 +160,11 @@ impl Upload<'_> {
 
     /// Sends the next chunk; gives how many bytes the registry has then.
     async fn send_chunk(&self, chunked: &mut Chunked) -> Result<u64, Failure> {
-        let part = chunked.offset..(chunked.offset + chunked.size).min(self.blob.size);
+        let part = chunked.offset..chunked.offset.saturating_add(chunked.size).min(self.blob.size);
         let feed = Arc::new(Feed::default());
-        let body = body(self.registry, self.blob, part.clone(), &feed).await?;
+        let body = body(self.registry, self.blob, part.clone(), &feed).await;
+        // What a source in another registry answers says nothing of this session.
+        let body = body.map_err(|failure| Failure { contact: Contact::Elsewhere, code: None, ..failure })?;
         let mut headers = HeaderMap::new();
         let range = HeaderValue::try_from(format!("{}-{}", part.start, part.end - 1));
         headers.insert(CONTENT_RANGE, range.map_err(|_| Error::bug("a range is no header"))?);
@@ -268,7 +270,7 @@ fn received(headers: &HeaderMap, sent: u64) -> Option<u64> {
     let last: u64 = last.trim().parse().ok()?;
     match (start.trim(), last) {
         ("0", 0) => Some(u64::from(sent == 1)),
-        ("0", last) => Some(last + 1),
+        ("0", last) => last.checked_add(1),
         _ => None,
     }
 }

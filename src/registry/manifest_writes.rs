@@ -121,6 +121,8 @@ impl Registry {
         match self.head_manifest(&named, true).await {
             Ok(there) => Ok(there == Some(digest)),
             Err(Failure { contact: Contact::Answered(status), .. }) if mute(status) => Ok(false),
+            // One that died while it noted the tag answers so for ever after; writing it again heals that.
+            Err(Failure { contact: Contact::Answered(StatusCode::INTERNAL_SERVER_ERROR), .. }) => Ok(false),
             Err(failure) => Err(failure),
         }
     }

@@ -256,6 +256,10 @@ impl Transport {
             status if passes(status) || status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
                 return Err(failure(&host.called(), answer).await);
             }
+            status if status.is_redirection() && host.base.scheme() == "http" && leads_to_https(&host, &answer) => {
+                let error = Error::user(format!("{} wants https", host.called()));
+                return Err(Failure { error, again: Again::Never, contact: Contact::WantsTls, code: None });
+            }
             StatusCode::BAD_REQUEST if host.base.scheme() == "http" => {
                 let said = String::from_utf8_lossy(&explanation(answer).await).to_ascii_lowercase();
                 if said.contains("https") {
@@ -268,4 +272,11 @@ impl Transport {
         }
         Ok(Arc::new(host))
     }
+}
+
+/// Whether an answer over http sends us to the same host over https.
+fn leads_to_https(host: &Host, answer: &Response) -> bool {
+    let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    let url = location.and_then(|location| answer.url().join(location).ok());
+    url.is_some_and(|url| url.scheme() == "https" && url.host_str() == host.base.host_str())
 }

@@ -107,8 +107,9 @@ pub(super) async fn body(whom: &str, mut answer: Response, limit: usize) -> Resu
 /// As much of an error's body as arrives: it only explains.
 pub(super) async fn explanation(mut answer: Response) -> Vec<u8> {
     let mut bytes = Vec::new();
+    let until = tokio::time::Instant::now() + EXPLANATION;
     while bytes.len() < MAX_ERROR
-        && let Ok(Some(chunk)) = chunk("", &mut answer, EXPLANATION).await
+        && let Ok(Ok(Some(chunk))) = tokio::time::timeout_at(until, chunk("", &mut answer, EXPLANATION)).await
     {
         bytes.extend_from_slice(&chunk);
     }

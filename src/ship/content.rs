@@ -6,12 +6,14 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use oci_spec::image::Descriptor;
 
-use super::source::{Document, Source, digest};
+use super::source::{Document, Source, digest, is_document};
 use crate::model::{Blob, Platform};
 use crate::util::{Digest, Error, Result};
 
 /// Manifests under one name that are read: more than any image has.
 const MAX_DOCUMENTS: usize = 10_000;
+/// Their bytes, which are all kept in memory.
+const MAX_BYTES: u64 = 64 << 20;
 /// Indexes within indexes that are followed.
 const MAX_DEPTH: usize = 8;
 
@@ -37,7 +39,7 @@ pub struct Referrer {
 
 /// Finds out what there is to copy: reads documents, no blob.
 pub(super) async fn gather(source: &Source, platform: Option<&Platform>, with_referrers: bool) -> Result<Content> {
-    let mut gatherer = Gatherer { source, blobs: Vec::new(), seen: BTreeSet::new(), count: 0 };
+    let mut gatherer = Gatherer { source, blobs: Vec::new(), seen: BTreeSet::new(), count: 0, bytes: 0 };
     let root = source.root(platform).await?;
     let mut documents = Vec::new();
     gatherer.tree(root, &mut documents, 0).await?;
@@ -51,6 +53,7 @@ struct Gatherer<'a> {
     blobs: Vec<Blob>,
     seen: BTreeSet<Digest>,
     count: usize,
+    bytes: u64,
 }
 
 impl Gatherer<'_> {
@@ -58,7 +61,8 @@ impl Gatherer<'_> {
     fn tree<'b>(&'b mut self, document: Document, found: &'b mut Vec<Blob>, depth: usize) -> BoxFuture<'b, Result<()>> {
         async move {
             self.count += 1;
-            if self.count > MAX_DOCUMENTS || depth > MAX_DEPTH {
+            self.bytes += document.blob.size;
+            if self.count > MAX_DOCUMENTS || self.bytes > MAX_BYTES || depth > MAX_DEPTH {
                 return Err(Error::user("it refers to more manifests than can belong to one image"));
             }
             self.seen.insert(document.blob.digest);
@@ -98,16 +102,12 @@ impl Gatherer<'_> {
 
     async fn blob(&mut self, descriptor: &Descriptor) -> Result<()> {
         // What may not be distributed is not in the registry, but at its `urls` (image-spec, descriptor.md).
-        let elsewhere = descriptor.urls().as_ref().is_some_and(|urls| !urls.is_empty());
+        let media_type = descriptor.media_type().as_ref();
+        let restricted = media_type.contains("nondistributable") || media_type.contains(".foreign.");
+        let elsewhere = restricted && descriptor.urls().as_ref().is_some_and(|urls| !urls.is_empty());
         if !elsewhere && self.seen.insert(digest(descriptor)?) {
             self.blobs.push(self.source.blob(descriptor).await?);
         }
         Ok(())
     }
-}
-
-/// Whether a descriptor names a manifest or an index, OCI's or Docker's.
-fn is_document(descriptor: &Descriptor) -> bool {
-    let media_type = descriptor.media_type().as_ref();
-    media_type.contains(".manifest.") || media_type.contains(".image.index.")
 }

@@ -27,6 +27,8 @@ impl Carrier<'_> {
         let entries = entries(source, root).await?;
         // Under its digest: the tag is moved to the index only.
         let mut copied = self.push(content, &by_digest(target, root.digest)).await?;
+        // What others put in and somebody else's older copy of the index took out again is put back.
+        let mut seen: Vec<Value> = Vec::new();
         let (digest, sent) = self
             .registry
             .amend(target, INDEX, async |current| {
@@ -34,7 +36,9 @@ impl Carrier<'_> {
                     Some(current) => as_index(current, target, self.registry, self.store).await?,
                     None => json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}),
                 };
-                canonical(&with(old, &entries)?)
+                let index = with(with_seen(old, &seen), &entries)?;
+                seen = index["manifests"].as_array().cloned().unwrap_or_default();
+                canonical(&index)
             })
             .await?;
         copied.delivered.moved |= matches!(sent, Sent::Uploaded(_));
@@ -64,8 +68,23 @@ async fn as_index(current: FetchedManifest, target: &Reference, registry: &Regis
     Ok(json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}))
 }
 
+/// The index with what it lacks of the platforms that were seen in it before.
+fn with_seen(mut index: Value, seen: &[Value]) -> Value {
+    let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else { return index };
+    for entry in seen {
+        if !manifests.iter().any(|known| platform(known) == platform(entry)) {
+            manifests.push(entry.clone());
+        }
+    }
+    index
+}
+
 /// The index with these entries in the place of those of the same platforms, sorted by platform.
 fn with(mut index: Value, entries: &[Value]) -> Result<Value> {
+    // Docker's list of manifests becomes an index: they have the same members.
+    if index.get("mediaType").is_some() {
+        index["mediaType"] = INDEX.into();
+    }
     let manifests = index
         .get_mut("manifests")
         .and_then(Value::as_array_mut)
@@ -73,7 +92,14 @@ fn with(mut index: Value, entries: &[Value]) -> Result<Value> {
     let replaced = |known: &Value| {
         entries.iter().any(|entry| entry["digest"] == known["digest"] || platform(entry) == platform(known))
     };
-    manifests.retain(|known| !replaced(known));
+    let gone: Vec<Value> = manifests.iter().filter(|known| replaced(known)).map(|it| it["digest"].clone()).collect();
+    let stays = |digest: &Value| entries.iter().any(|entry| entry["digest"] == *digest);
+    // What BuildKit attests of an image goes with the image.
+    let about_gone = |known: &Value| {
+        let about = &known["annotations"]["vnd.docker.reference.digest"];
+        gone.contains(about) && !stays(about)
+    };
+    manifests.retain(|known| !replaced(known) && !about_gone(known));
     manifests.extend(entries.iter().cloned());
     manifests.sort_by_key(platform);
     Ok(index)
@@ -127,5 +153,24 @@ mod tests {
         let more = with(merged, &[entry("ppc64le", "", "power"), entry("amd64", "v3", "amd3")]).expect("merges");
         assert_eq!(digests(&more), ["amd", "amd3", "new", "power", "attestation"]);
         assert!(with(json!({}), &[]).is_err());
+    }
+
+    #[test]
+    fn what_goes_with_an_image_goes_with_it_and_lists_become_indexes() {
+        let mut attestation = entry("unknown", "", "attestation");
+        attestation["annotations"] = json!({"vnd.docker.reference.digest": "old"});
+        let list = json!({"mediaType": "application/vnd.docker.distribution.manifest.list.v2+json",
+            "manifests": [entry("arm64", "", "old"), attestation.clone(), entry("amd64", "", "amd")]});
+        let same = with(list.clone(), &[entry("arm64", "", "old")]).expect("merges");
+        assert_eq!(digests(&same), ["amd", "old", "attestation"]);
+        let merged = with(list, &[entry("arm64", "", "new")]).expect("merges");
+        assert_eq!((digests(&merged), &merged["mediaType"]), (vec!["amd", "new"], &json!(INDEX)));
+    }
+
+    #[test]
+    fn what_somebody_took_out_is_put_back() {
+        let seen = [entry("arm64", "", "arm"), entry("amd64", "", "old")];
+        let undone = json!({"manifests": [entry("amd64", "", "new")]});
+        assert_eq!(digests(&with_seen(undone, &seen)), ["new", "arm"]);
     }
 }

@@ -6,7 +6,7 @@ use oci_spec::image::Descriptor;
 use serde::Deserialize;
 
 use super::push::by_digest;
-use crate::image::{LayoutReader, choose};
+use crate::image::{DOCUMENT_LIMIT, LayoutReader, check_size, choose};
 use crate::model::{BaseRef, Blob, BlobSource, Platform};
 use crate::registry::{Reference, Registry};
 use crate::store::Store;
@@ -138,6 +138,7 @@ impl Source {
     /// The bytes of a config.
     async fn small(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         let digest = digest(descriptor)?;
+        check_size(descriptor.size(), "its config")?;
         match self {
             Self::Layout { reader, .. } => reader.document(&digest, descriptor.size()),
             Self::Registry { registry, reference, store } => {
@@ -163,7 +164,8 @@ impl Source {
     }
 
     /// What says something about a manifest or an index: its referrers (distribution-spec, "Listing Referrers"; in a
-    /// layout the entries whose subject it is).
+    /// layout the entries whose subject it is). What is listed and is not there any more, or is no manifest, is left
+    /// out: lists of referrers keep such entries.
     pub(super) async fn referrers(&self, subject: Digest) -> Result<Vec<Document>> {
         let descriptors = match self {
             Self::Registry { registry, reference, .. } => {
@@ -172,14 +174,28 @@ impl Source {
             Self::Layout { reader, .. } => reader.entries()?,
         };
         let mut found = Vec::new();
-        for descriptor in descriptors {
-            let document = self.document(&descriptor).await.context(|| format!("a referrer of {subject}"))?;
-            let about = document.references.subject.as_ref().map(digest).transpose()?;
+        for descriptor in descriptors.iter().filter(|descriptor| is_document(descriptor)) {
+            let Ok(named) = digest(descriptor) else { continue };
+            if !self.is_there(named, descriptor.size()).await? {
+                tracing::debug!(%named, %subject, "a referrer is listed and is not there");
+                continue;
+            }
+            let document = self.document(descriptor).await.context(|| format!("a referrer of {subject}"))?;
+            let about = document.references.subject.as_ref().and_then(|subject| digest(subject).ok());
             if about == Some(subject) {
                 found.push(document);
             }
         }
         Ok(found)
+    }
+
+    async fn is_there(&self, digest: Digest, size: u64) -> Result<bool> {
+        match self {
+            Self::Registry { registry, reference, .. } => {
+                Ok(registry.tag_digest(&by_digest(reference, digest)).await?.is_some())
+            }
+            Self::Layout { reader, .. } => Ok(size <= DOCUMENT_LIMIT && reader.blob(&digest, size).is_ok()),
+        }
     }
 }
 
@@ -202,4 +218,10 @@ impl Document {
 /// The digest of a descriptor; only sha256 is known.
 pub(super) fn digest(descriptor: &Descriptor) -> Result<Digest> {
     descriptor.digest().as_ref().parse()
+}
+
+/// Whether a descriptor names a manifest or an index, OCI's or Docker's.
+pub(super) fn is_document(descriptor: &Descriptor) -> bool {
+    let media_type = descriptor.media_type().as_ref();
+    media_type.contains(".manifest.") || media_type.contains(".image.index.")
 }

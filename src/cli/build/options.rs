@@ -95,6 +95,10 @@ impl Options {
         let path = args.file.clone().or_else(|| args.path.clone()).unwrap_or_else(|| PathBuf::from("."));
         let policy = policy(&args.layers)?;
         let tags = args.tags.iter().map(|tag| Registry::parse(tag)).collect::<Result<Vec<_>>>()?;
+        if let Some(pinned) = tags.iter().find(|tag| tag.digest().is_some()) {
+            return Err(Error::usage(format!("`--tag {pinned}` has a digest, which only the finished image has"))
+                .hint("leave the digest out"));
+        }
         if args.push && tags.is_empty() {
             return Err(Error::usage("`--push` needs to know where to").hint("add `--tag REGISTRY/REPOSITORY:TAG`"));
         }

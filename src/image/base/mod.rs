@@ -19,7 +19,7 @@ use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
 
 /// The largest manifest, index or config that is read, in bytes. Registries need not take more than 4 MiB
 /// (distribution-spec, "Pushing Manifests").
-pub(super) const DOCUMENT_LIMIT: u64 = 8 << 20;
+pub const DOCUMENT_LIMIT: u64 = 8 << 20;
 
 /// A base image for one platform. Its layers may still be in a registry.
 #[derive(Debug, Clone)]
@@ -145,7 +145,10 @@ pub(super) fn verify(bytes: &[u8], digest: &Digest, what: &str) -> Result<()> {
 }
 
 /// Refuses a document that is too large before it is read.
-pub(super) fn check_size(size: u64, what: &str) -> Result<()> {
+///
+/// # Errors
+/// When it is larger than [`DOCUMENT_LIMIT`].
+pub fn check_size(size: u64, what: &str) -> Result<()> {
     if size > DOCUMENT_LIMIT {
         return Err(Error::user(format!("{what} has {size} bytes; no more than {DOCUMENT_LIMIT} are read")));
     }

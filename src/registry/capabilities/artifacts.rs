@@ -37,7 +37,7 @@ impl Bench<'_> {
 
     /// Pushes the artifact; gives what the registry says of its subject.
     async fn push_artifact(&self, artifact: &Piece) -> Result<Option<String>, Trouble> {
-        self.put_blob(&Sample::nothing()).await?;
+        self.put_blob(&Sample::note(&self.token)?).await?;
         let answer = self.put_manifest(artifact, None).await?;
         Ok(answer.header("oci-subject").map(|_| "the registry notes what an artifact refers to".to_owned()))
     }

@@ -13,7 +13,7 @@ use crate::util::{Digest, Error, Result, tarball};
 pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+const NOTE: &str = "application/vnd.condaimg.doctor.v1+json";
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 const ARTIFACT_TYPE: &str = "application/vnd.condaimg.doctor.v1";
@@ -77,20 +77,21 @@ impl Sample {
         Ok(Piece { media_type: INDEX, bytes: canonical(&document)? })
     }
 
-    /// What an artifact has instead of a config and of files.
-    pub(super) fn nothing() -> Piece {
-        Piece { media_type: EMPTY, bytes: b"{}".to_vec() }
+    /// What an artifact has as config and only file. Not the empty `{}` that artifacts mostly have: it would be deleted
+    /// with the rest, and others in the repository need it.
+    pub(super) fn note(token: &str) -> Result<Piece> {
+        Ok(Piece { media_type: NOTE, bytes: canonical(&json!({"dev.condaimg.doctor": token}))? })
     }
 
     /// An artifact that refers to an image.
     pub(super) fn artifact(manifest: &Piece, token: &str) -> Result<Piece> {
-        let empty = Self::nothing().descriptor();
+        let note = Self::note(token)?.descriptor();
         let document = json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "artifactType": ARTIFACT_TYPE,
-            "config": empty,
-            "layers": [empty],
+            "config": note,
+            "layers": [note],
             "subject": manifest.descriptor(),
             "annotations": {"dev.condaimg.doctor": token},
         });
