@@ -1,12 +1,14 @@
 //! Writing and deleting manifests and indexes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Method, Response, ResponseBuilderExt as _, StatusCode};
 
 use super::manifests::{content_digest, mute};
 use super::reference::{Reference, digest_of};
-use super::refusals::{Answered, Refused};
+use super::refusals::{Answered, LACKS, Refused};
 use super::retry::{Contact, Failure};
 use super::transport::{Call, Place};
 use super::wire::explanation;
@@ -38,6 +40,10 @@ pub(super) struct Sending<'a> {
     /// The `ETag` of what it replaces; without one, it replaces anything.
     pub(super) condition: Option<HeaderValue>,
 }
+
+/// How long to wait before a manifest is sent again of which the registry said that it lacks a blob: while somebody
+/// else pushes the same blob, CNCF distribution writes its link anew, and for a moment does not find it.
+const SETTLING: [Duration; 3] = [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1)];
 
 impl Registry {
     /// Puts a manifest or index under the reference's tag (or its digest, when it has no tag), after what it
@@ -110,8 +116,14 @@ impl Registry {
         if self.is_there(reference, &name, digest).await? {
             return Ok(Sent::Existed);
         }
-        self.send_manifest(&place, &Sending { name, media_type, bytes, digest, condition: None }).await?;
-        Ok(Sent::Uploaded(bytes.len() as u64))
+        let sending = Sending { name, media_type, bytes, digest, condition: None };
+        for wait in SETTLING {
+            match self.send_manifest(&place, &sending).await {
+                Err(failure) if failure.error.to_string().contains(LACKS) => tokio::time::sleep(wait).await,
+                sent => return sent.map(|_| Sent::Uploaded(bytes.len() as u64)),
+            }
+        }
+        self.send_manifest(&place, &sending).await.map(|_| Sent::Uploaded(bytes.len() as u64))
     }
 
     /// Whether the name stands for a manifest with this digest already. Some registries let us write but not look:
