@@ -21,6 +21,8 @@ pub struct Cli {
 pub enum Command {
     /// Make an image of an environment; write it and/or push it
     Build(Box<BuildArgs>),
+    /// Solve an environment and write its lock
+    Lock(Box<LockArgs>),
     /// Send an image from a layout or an archive to a registry
     Push(PushArgs),
     /// Copy an image, with what refers to it, between registries, layouts and archives
@@ -216,9 +218,9 @@ impl RegistryArgs {
     }
 }
 
-/// Flags of `build`.
+/// What a lock is made from, and where: flags of every command that needs one.
 #[derive(Debug, Clone, Args)]
-pub struct BuildArgs {
+pub struct EnvironmentArgs {
     /// An environment.yml, or a folder that holds one [default: the current folder]
     #[arg(value_name = "PATH", env = "CONDAIMG_PATH")]
     pub path: Option<PathBuf>,
@@ -226,82 +228,19 @@ pub struct BuildArgs {
     #[arg(short, long, value_name = "PATH", env = "CONDAIMG_FILE", conflicts_with = "path")]
     pub file: Option<PathBuf>,
 
-    /// Image reference (repeat for several)
-    #[arg(
-        short,
-        long = "tag",
-        value_name = "REF",
-        env = "CONDAIMG_TAG",
-        value_delimiter = ',',
-        help_heading = "Output"
-    )]
-    pub tags: Vec<String>,
-    /// Push to the registries of all tags
-    #[arg(long, env = "CONDAIMG_PUSH", help_heading = "Output")]
-    pub push: bool,
-    /// Where to write the image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE (repeat for several)
-    /// [default, when not pushing: oci:./image]
-    #[arg(short, long = "output", value_name = "DEST", env = "CONDAIMG_OUTPUT", help_heading = "Output")]
-    pub outputs: Vec<String>,
-    /// Write digests, tags and layers as JSON
-    #[arg(long, value_name = "FILE", env = "CONDAIMG_METADATA_FILE", help_heading = "Output")]
-    pub metadata_file: Option<PathBuf>,
-    /// Write the manifest's digest
-    #[arg(long, value_name = "FILE", env = "CONDAIMG_DIGEST_FILE", help_heading = "Output")]
-    pub digest_file: Option<PathBuf>,
-    /// Do not attach the lock to the pushed image
-    #[arg(long, env = "CONDAIMG_NO_REFERRERS", help_heading = "Output")]
-    pub no_referrers: bool,
-    #[command(flatten)]
-    pub registry: RegistryArgs,
-
     /// What the image stands on: REF, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, rootfs:TAR_OR_DIR or
-    /// scratch
-    #[arg(
-        long,
-        value_name = "BASE",
-        env = "CONDAIMG_BASE",
-        default_value = "docker.io/library/debian:12-slim",
-        help_heading = "Image"
-    )]
-    pub base: String,
-    /// The image's platforms, whatever this machine is; several make an image index
+    /// scratch [default: docker.io/library/debian:12-slim]
+    #[arg(long, value_name = "BASE", env = "CONDAIMG_BASE", help_heading = "Image")]
+    pub base: Option<String>,
+    /// The image's platforms, whatever this machine is; several make an image index [default: linux/amd64]
     #[arg(
         long = "platform",
         value_name = "OS/ARCH[/VARIANT]",
         env = "CONDAIMG_PLATFORM",
         value_delimiter = ',',
-        default_value = "linux/amd64",
         help_heading = "Image"
     )]
     pub platforms: Vec<String>,
-    /// Where the environment lies in the image
-    #[arg(long, value_name = "DIR", env = "CONDAIMG_PREFIX", default_value = crate::model::DEFAULT_PREFIX, help_heading = "Image")]
-    pub prefix: String,
-    /// User of the image's processes, numeric [default: the base's when not root, else 1000:0]
-    #[arg(long, value_name = "UID[:GID]", env = "CONDAIMG_USER", help_heading = "Image")]
-    pub user: Option<String>,
-    /// Entrypoint: a JSON array, or words as a shell splits them
-    #[arg(long, value_name = "COMMAND", env = "CONDAIMG_ENTRYPOINT", help_heading = "Image")]
-    pub entrypoint: Option<String>,
-    /// Default command, written like the entrypoint [default: python, when the environment has it]
-    #[arg(long, value_name = "COMMAND", env = "CONDAIMG_CMD", help_heading = "Image")]
-    pub cmd: Option<String>,
-    /// Environment variable (repeat for several) [env: CONDAIMG_ENV, one a line]
-    #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
-    pub env: Vec<String>,
-    /// Working folder of the image's processes
-    #[arg(long, value_name = "DIR", env = "CONDAIMG_WORKDIR", help_heading = "Image")]
-    pub workdir: Option<String>,
-    /// Label of the image config (repeat for several) [env: CONDAIMG_LABEL, one a line]
-    #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
-    pub label: Vec<String>,
-    /// Annotation of the manifest (repeat for several) [env: CONDAIMG_ANNOTATION, one a line]
-    #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
-    pub annotation: Vec<String>,
-    /// Give the group the owner's permissions, for arbitrary users in group 0
-    #[arg(long, env = "CONDAIMG_GROUP_WRITE", help_heading = "Image")]
-    pub group_write: bool,
 
     /// Channel to search before the file's (repeat for several)
     #[arg(
@@ -344,34 +283,125 @@ pub struct BuildArgs {
     /// The lock [default: condaimg.lock beside environment.yml, NAME.condaimg.lock beside NAME.yml]
     #[arg(long, value_name = "FILE", env = "CONDAIMG_LOCK_FILE", help_heading = "Solving")]
     pub lock_file: Option<PathBuf>,
+    /// Leave out packages that appeared after this date (2026-01-31, or with a time as RFC 3339 has it)
+    #[arg(long, value_name = "DATE", env = "CONDAIMG_EXCLUDE_NEWER", help_heading = "Solving")]
+    pub exclude_newer: Option<String>,
+    /// Do not use the network
+    #[arg(long, env = "CONDAIMG_OFFLINE", help_heading = "Solving")]
+    pub offline: bool,
+    /// Make byte code for what ships none
+    #[arg(long, value_enum, default_value_t, env = "CONDAIMG_BYTECODE", value_name = "WHEN", help_heading = "Layers")]
+    pub bytecode: BytecodeArg,
+    /// Parallelism [default: all cores]
+    #[arg(short, long, value_name = "N", env = "CONDAIMG_JOBS", help_heading = "Layers")]
+    pub jobs: Option<usize>,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+/// Flags of `lock`.
+#[derive(Debug, Clone, Args)]
+pub struct LockArgs {
+    #[command(flatten)]
+    pub environment: EnvironmentArgs,
+    /// Write nothing; fail when the lock is missing or stale, and say what changed
+    #[arg(long, env = "CONDAIMG_CHECK", conflicts_with_all = ["upgrade", "export"])]
+    pub check: bool,
+    /// Take the newest of these packages, or of all, instead of what the lock has
+    #[arg(long, value_name = "PACKAGE", num_args = 0.., conflicts_with = "export")]
+    pub upgrade: Option<Vec<String>>,
+    /// Print the lock that is there in another form; nothing is solved
+    #[arg(long, value_enum, value_name = "FORM", env = "CONDAIMG_EXPORT")]
+    pub export: Option<ExportArg>,
+}
+
+/// Forms of locks that other tools read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportArg {
+    /// URLs with hashes of one platform, for `conda create --file`
+    Explicit,
+    /// A pixi.lock
+    Pixi,
+}
+
+/// Flags of `build`.
+#[derive(Debug, Clone, Args)]
+pub struct BuildArgs {
+    #[command(flatten)]
+    pub environment: EnvironmentArgs,
+
+    /// Image reference (repeat for several)
+    #[arg(
+        short,
+        long = "tag",
+        value_name = "REF",
+        env = "CONDAIMG_TAG",
+        value_delimiter = ',',
+        help_heading = "Output"
+    )]
+    pub tags: Vec<String>,
+    /// Push to the registries of all tags
+    #[arg(long, env = "CONDAIMG_PUSH", conflicts_with = "offline", help_heading = "Output")]
+    pub push: bool,
+    /// Where to write the image: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE (repeat for several)
+    /// [default, when not pushing: oci:./image]
+    #[arg(short, long = "output", value_name = "DEST", env = "CONDAIMG_OUTPUT", help_heading = "Output")]
+    pub outputs: Vec<String>,
+    /// Write digests, tags and layers as JSON
+    #[arg(long, value_name = "FILE", env = "CONDAIMG_METADATA_FILE", help_heading = "Output")]
+    pub metadata_file: Option<PathBuf>,
+    /// Write the manifest's digest
+    #[arg(long, value_name = "FILE", env = "CONDAIMG_DIGEST_FILE", help_heading = "Output")]
+    pub digest_file: Option<PathBuf>,
+    /// Do not attach the lock to the pushed image
+    #[arg(long, env = "CONDAIMG_NO_REFERRERS", help_heading = "Output")]
+    pub no_referrers: bool,
+    /// Where the environment lies in the image
+    #[arg(long, value_name = "DIR", env = "CONDAIMG_PREFIX", default_value = crate::model::DEFAULT_PREFIX, help_heading = "Image")]
+    pub prefix: String,
+    /// User of the image's processes, numeric [default: the base's when not root, else 1000:0]
+    #[arg(long, value_name = "UID[:GID]", env = "CONDAIMG_USER", help_heading = "Image")]
+    pub user: Option<String>,
+    /// Entrypoint: a JSON array, or words as a shell splits them
+    #[arg(long, value_name = "COMMAND", env = "CONDAIMG_ENTRYPOINT", help_heading = "Image")]
+    pub entrypoint: Option<String>,
+    /// Default command, written like the entrypoint [default: python, when the environment has it]
+    #[arg(long, value_name = "COMMAND", env = "CONDAIMG_CMD", help_heading = "Image")]
+    pub cmd: Option<String>,
+    /// Environment variable (repeat for several) [env: CONDAIMG_ENV, one a line]
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
+    pub env: Vec<String>,
+    /// Working folder of the image's processes
+    #[arg(long, value_name = "DIR", env = "CONDAIMG_WORKDIR", help_heading = "Image")]
+    pub workdir: Option<String>,
+    /// Label of the image config (repeat for several) [env: CONDAIMG_LABEL, one a line]
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
+    pub label: Vec<String>,
+    /// Annotation of the manifest (repeat for several) [env: CONDAIMG_ANNOTATION, one a line]
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
+    pub annotation: Vec<String>,
+    /// Give the group the owner's permissions, for arbitrary users in group 0
+    #[arg(long, env = "CONDAIMG_GROUP_WRITE", help_heading = "Image")]
+    pub group_write: bool,
+
     /// Fail when the lock is missing or stale
     #[arg(long, env = "CONDAIMG_LOCKED", help_heading = "Solving")]
     pub locked: bool,
     /// Use the lock as it is, without asking whether it is stale
     #[arg(long, env = "CONDAIMG_FROZEN", conflicts_with = "locked", help_heading = "Solving")]
     pub frozen: bool,
-    /// Do not use the network
-    #[arg(long, env = "CONDAIMG_OFFLINE", conflicts_with = "push", help_heading = "Solving")]
-    pub offline: bool,
-
-    /// Layer policy: a name or a file
-    #[arg(long, value_name = "NAME|FILE", env = "CONDAIMG_LAYERS", default_value = "default", help_heading = "Layers")]
-    pub layers: String,
+    /// Layer policy: a name or a file [default: default]
+    #[arg(long, value_name = "NAME|FILE", env = "CONDAIMG_LAYERS", help_heading = "Layers")]
+    pub layers: Option<String>,
     /// The most layers to add to the base
     #[arg(long, value_name = "N", env = "CONDAIMG_MAX_LAYERS", default_value_t = 32, help_heading = "Layers")]
     pub max_layers: usize,
     /// gzip[:1-9] or zstd[:1-19]
     #[arg(long, value_name = "CODEC", env = "CONDAIMG_COMPRESSION", default_value = "gzip", help_heading = "Layers")]
     pub compression: String,
-    /// Make byte code for what ships none
-    #[arg(long, value_enum, default_value_t, env = "CONDAIMG_BYTECODE", value_name = "WHEN", help_heading = "Layers")]
-    pub bytecode: BytecodeArg,
     /// Pack every layer again, even if its bytes are known
     #[arg(long, env = "CONDAIMG_NO_CACHE", help_heading = "Layers")]
     pub no_cache: bool,
-    /// Parallelism [default: all cores]
-    #[arg(short, long, value_name = "N", env = "CONDAIMG_JOBS", help_heading = "Layers")]
-    pub jobs: Option<usize>,
 }
 
 #[cfg(test)]

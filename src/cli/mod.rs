@@ -4,6 +4,8 @@
 mod args;
 mod build;
 mod doctor;
+mod lock;
+mod locking;
 mod progress;
 mod summary;
 mod transfer;
@@ -93,6 +95,7 @@ fn log_details(verbose: u8) {
 async fn dispatch(command: Command, global: Global, reporter: &SharedReporter) -> Result<()> {
     match command {
         Command::Build(args) => build::run(*args, global, Arc::clone(reporter)).await,
+        Command::Lock(args) => lock::run(*args, global, Arc::clone(reporter)).await,
         Command::Push(args) => transfer::push(args, global, Arc::clone(reporter)).await,
         Command::Copy(args) => transfer::copy(args, global, Arc::clone(reporter)).await,
         Command::Doctor(args) => doctor::run(*args, global).await,

@@ -9,7 +9,7 @@ use rattler_conda_types::{GenericVirtualPackage, Subdir, Version};
 use rattler_lock::{CondaPackageData, LockFile, PlatformData};
 use serde::{Deserialize, Serialize};
 
-use super::{Lock, LockedBase, LockedPackage, Locks, PackageFacts, interpreter};
+use super::{Inputs, Lock, LockedBase, LockedPackage, Locks, PackageFacts, interpreter};
 use crate::model::{LAYOUT_VERSION, Parameters, Platform};
 use crate::util::error::ResultExt as _;
 use crate::util::{Digest, Error, Result, files};
@@ -24,9 +24,6 @@ const ENVIRONMENT: &str = "default";
 struct Extension {
     version: u32,
     layout_version: u32,
-    /// Where locks of one platform once had it.
-    #[serde(default, skip_serializing)]
-    inputs: Option<Digest>,
     specs: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     variables: BTreeMap<String, String>,
@@ -40,7 +37,7 @@ struct Extension {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct PlatformExtension {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    inputs: Option<Digest>,
+    inputs: Option<SaidInputs>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     channels: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,6 +52,23 @@ struct PlatformExtension {
     /// By the builder's subdir.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     interpreters: BTreeMap<Subdir, Vec<interpreter::Entry>>,
+}
+
+/// Locks once had a digest of the inputs, which tells nobody what changed: they are stale.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum SaidInputs {
+    Whole(Inputs),
+    Digest(Digest),
+}
+
+impl SaidInputs {
+    fn whole(self) -> Option<Inputs> {
+        match self {
+            Self::Whole(inputs) => Some(inputs),
+            Self::Digest(_) => None,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,7 +99,6 @@ fn render_all(locks: &[&Lock], parameters: Option<&Parameters>) -> Result<String
     let extension = Extension {
         version: VERSION,
         layout_version: LAYOUT_VERSION,
-        inputs: None,
         specs: first.specs.clone(),
         variables: first.variables.clone(),
         platforms: platforms.collect::<Result<_>>()?,
@@ -109,7 +122,7 @@ fn platform_extension(lock: &Lock, first: &Lock, with_inputs: bool) -> Result<Pl
         Ok((*builder, entries))
     });
     Ok(PlatformExtension {
-        inputs: with_inputs.then_some(lock.inputs),
+        inputs: lock.inputs.clone().filter(|_| with_inputs).map(SaidInputs::Whole),
         channels: (lock.channels != first.channels).then(|| lock.channels.clone()),
         specs: (lock.specs != first.specs).then(|| lock.specs.clone()),
         variables: (lock.variables != first.variables).then(|| lock.variables.clone()),
@@ -124,7 +137,8 @@ fn virtual_package_text(package: &GenericVirtualPackage) -> String {
     format!("{}={}={}", package.name.as_normalized(), package.version, package.build_string)
 }
 
-fn render_pixi(locks: &[&Lock]) -> Result<String> {
+/// The packages as a pixi.lock.
+pub(super) fn render_pixi(locks: &[&Lock]) -> Result<String> {
     let bug = |what: &str| Error::bug(format!("the lock cannot be written: {what}"));
     let platforms = locks.iter().map(|lock| {
         Ok(PlatformData {
@@ -204,7 +218,6 @@ pub fn parse(text: &str, folder: &Path) -> Result<Locks> {
 fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockFile) -> Result<Lock> {
     let platform = Platform::from_lock_name(name)
         .ok_or_else(|| Error::user(format!("its platform `{name}` is none that images can be for")))?;
-    let inputs = said.inputs.or(common.inputs);
     let environment = pixi.environment(ENVIRONMENT);
     let channels = || environment.iter().flat_map(|environment| environment.channels());
     let interpreters = said.interpreters.into_iter().map(|(builder, entries)| {
@@ -212,7 +225,7 @@ fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockF
         Ok((builder, packages.collect::<Result<_>>()?))
     });
     Ok(Lock {
-        inputs: inputs.ok_or_else(|| Error::user(format!("it does not say what {name} was made from")))?,
+        inputs: said.inputs.and_then(SaidInputs::whole),
         platform,
         channels: said.channels.unwrap_or_else(|| channels().map(|channel| channel.url.clone()).collect()),
         virtual_packages: said.virtual_packages.iter().map(|text| virtual_package(text)).collect::<Result<_>>()?,
@@ -281,10 +294,14 @@ mod tests {
         LockedPackage { record: serde_json::from_value(record).expect("a record"), facts }
     }
 
+    fn inputs(base: &str) -> Inputs {
+        Inputs { base: Some(base.to_owned()), channel_priority: "strict".to_owned(), ..Inputs::default() }
+    }
+
     fn lock(platform: &str, packages: Vec<LockedPackage>) -> Lock {
         let digest = Digest::of(platform);
         Lock {
-            inputs: digest,
+            inputs: Some(inputs(platform)),
             platform: platform.parse().expect("a platform"),
             channels: vec!["https://channel.example/c".to_owned()],
             virtual_packages: Vec::new(),
@@ -332,7 +349,7 @@ mod tests {
         assert_eq!(render(&locks).expect("renders"), text);
         assert_eq!(locks.platforms(), ["linux/amd64", "linux/amd64/v3", "linux/arm64"]);
         let arm = locks.get(&"linux/arm64/v8".parse().expect("a platform")).expect("is there");
-        assert_eq!(arm.inputs, Digest::of("linux/arm64"));
+        assert_eq!(arm.inputs, Some(inputs("linux/arm64")));
         let python = &arm.interpreters[&Subdir::Linux64][0];
         assert_eq!((python.full_name().as_str(), python.size()), ("python-3.11.2-0", 7));
         assert!(python.facts.leaves_out("bin/python"));
@@ -357,7 +374,7 @@ mod tests {
         for lock in [&older, &x86()] {
             let read = locks.get(&lock.platform).expect("is there");
             assert_eq!((&read.specs, &read.channels), (&lock.specs, &lock.channels));
-            assert_eq!((&read.variables, read.inputs), (&lock.variables, lock.inputs));
+            assert_eq!((&read.variables, &read.inputs), (&lock.variables, &lock.inputs));
         }
     }
 
@@ -374,12 +391,20 @@ mod tests {
     }
 
     #[test]
-    fn the_older_place_of_the_inputs_is_read() {
-        let inputs = format!("      inputs: {}\n", Digest::of("linux/amd64"));
+    fn a_lock_with_a_digest_of_its_inputs_is_stale() {
         let text = rendered(&[x86()]);
-        assert!(text.contains(&inputs), "{text}");
-        let older = text.replace(&inputs, "").replace("  specs:\n", &format!("{}  specs:\n", &inputs[4..]));
+        let whole = &text[text.find("      inputs:").expect("is there")..text.find("      base:\n").expect("is there")];
+        let older = text.replace(whole, &format!("      inputs: {}\n", Digest::of("a")));
         let locks = parsed(&older).expect("parses");
-        assert_eq!(render(&locks).expect("renders"), text);
+        let lock = locks.iter().next().expect("is there");
+        let inputs = inputs("linux/amd64");
+        let now = crate::lock::Wanted {
+            specs: &lock.specs,
+            variables: &lock.variables,
+            inputs: &inputs,
+            base: lock.base.digest,
+        };
+        assert_eq!(crate::lock::changes(lock, now), ["it does not say what it was made from"]);
+        assert!(crate::lock::changes(&x86(), now).is_empty());
     }
 }

@@ -1,7 +1,9 @@
 //! The lock: exact packages and everything else that an image's bytes depend on, beside the build's
 //! [`crate::model::Parameters`]. It knows nothing of solving.
 
+mod export;
 mod file;
+mod inputs;
 mod interpreter;
 mod locks;
 mod normalise;
@@ -15,9 +17,11 @@ use serde::{Deserialize, Serialize};
 use crate::model::{BaseFacts, Platform};
 use crate::util::{Digest, Error, Result};
 
+pub use export::{export_explicit, export_pixi};
 pub use file::{parse, read, render, write};
+pub use inputs::{Inputs, Wanted, changes};
 pub use locks::Locks;
-pub use normalise::{Inputs, canonical_channel, canonical_url, inputs_digest, normalised};
+pub use normalise::{canonical_channel, canonical_url, normalised};
 pub use warnings::warnings;
 
 /// What the builds of `python` packages hold that are no CPython.
@@ -33,8 +37,8 @@ pub fn is_free_threaded(python: &PackageRecord) -> bool {
 /// A complete, solved environment on a base, for one platform.
 #[derive(Debug, Clone)]
 pub struct Lock {
-    /// Digest of what the lock was made from (specs, channels, target, base).
-    pub inputs: Digest,
+    /// What the lock was made from beside dependencies and variables; nothing in a lock that goes with an image.
+    pub inputs: Option<Inputs>,
     /// The target.
     pub platform: Platform,
     /// The channels that were searched, in order, without credentials.

@@ -1,14 +1,10 @@
-//! The lock's canonical forms: URLs that are the same on every machine, the digest of what a lock was made from,
-//! and the lock as it goes with the image.
+//! The lock's canonical forms: URLs that are the same on every machine, and the lock as it goes with the image.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
 use url::Url;
 
 use super::{Lock, file};
 use crate::model::Parameters;
-use crate::util::{Digest, Result, json, redact};
+use crate::util::{Result, redact};
 
 /// The URL of an archive without credentials; that of a local channel is `file:///<channel>/<subdir>/<file>`,
 /// whatever folder the channel lies in here.
@@ -32,33 +28,6 @@ fn local(url: &Url, components: usize) -> Option<Url> {
     let parts: Vec<&str> = url.path().split('/').filter(|part| !part.is_empty()).collect();
     let kept = &parts[parts.len().saturating_sub(components)..];
     Url::parse(&format!("file:///{}", kept.join("/"))).ok()
-}
-
-/// What a lock is made from. When it changes, the lock is stale.
-#[derive(Debug, Clone, Serialize)]
-pub struct Inputs<'a> {
-    /// Dependencies as written.
-    pub specs: &'a [String],
-    /// `variables:`.
-    pub variables: &'a BTreeMap<String, String>,
-    /// Channels in order, without credentials.
-    pub channels: &'a [String],
-    /// `strict` or `disabled`.
-    pub channel_priority: &'a str,
-    /// The target (`linux/amd64/v3`).
-    pub platform: String,
-    /// What was declared of the machine that the image will run on, as flags.
-    pub declared: Vec<String>,
-    /// The base: its reference, or its digest when it is local.
-    pub base: String,
-}
-
-/// Digest of a lock's inputs.
-///
-/// # Errors
-/// Never for real inputs.
-pub fn inputs_digest(inputs: &Inputs<'_>) -> Result<Digest> {
-    json::canonical(inputs).map(Digest::of)
 }
 
 /// The lock that goes with an image: without what is only of this machine, with the build's parameters. Its

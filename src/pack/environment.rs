@@ -142,7 +142,7 @@ mod tests {
     fn the_group_may_write_to_the_environment_and_not_to_the_users_of_the_system() {
         let digest = Digest::of("");
         let lock = Lock {
-            inputs: digest,
+            inputs: None,
             platform: crate::model::Platform::default(),
             channels: Vec::new(),
             virtual_packages: Vec::new(),

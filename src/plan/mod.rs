@@ -249,7 +249,7 @@ mod tests {
         packages.sort_by(|a, b| a.name().cmp(b.name()));
         let digest = Digest::of("nothing");
         Lock {
-            inputs: digest,
+            inputs: None,
             platform: crate::model::Platform::default(),
             channels: Vec::new(),
             virtual_packages: Vec::new(),

@@ -3,6 +3,7 @@
 
 mod channels;
 mod client;
+mod cutoff;
 mod download;
 mod index;
 mod interpreter;
@@ -20,6 +21,7 @@ use url::Url;
 
 pub use channels::{CHANNEL_ALIAS, Channels};
 pub use client::{Credentials, http_client};
+pub use cutoff::Cutoff;
 pub use download::{Archive, download};
 pub use interpreter::resolve_interpreter;
 pub use reach::reach;
@@ -50,6 +52,8 @@ pub struct ResolveOptions<'a> {
     /// Records to prefer as long as they fit and their channels still have them: what an older lock holds. Of those
     /// for another platform, their versions.
     pub locked: Vec<RepoDataRecord>,
+    /// Packages that appeared later are left out.
+    pub exclude_newer: Option<Cutoff>,
     /// How many requests may be under way at once.
     pub jobs: usize,
     /// Who is told of progress.
@@ -77,6 +81,7 @@ impl<'a> ResolveOptions<'a> {
             offline: false,
             index_cache,
             locked: Vec::new(),
+            exclude_newer: None,
             jobs: 8,
             reporter,
             channel_alias: CHANNEL_ALIAS

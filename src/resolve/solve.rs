@@ -7,11 +7,13 @@ use rattler_conda_types::{
     GenericVirtualPackage, MatchSpec, Matches as _, PackageRecord, RepoDataRecord, Subdir, Version,
 };
 use rattler_repodata_gateway::RepoData;
-use rattler_solve::{CancellationToken, ChannelPriority, ChannelRepoData, SolveError, SolverImpl as _, SolverTask};
+use rattler_solve::{
+    CancellationToken, ChannelPriority, ChannelRepoData, ExcludeNewer, SolveError, SolverImpl as _, SolverTask,
+};
 use url::Url;
 
 use super::index::{Index, misfit};
-use super::{Channels, ResolveOptions};
+use super::{Channels, Cutoff, ResolveOptions};
 use crate::spec::Spec;
 use crate::util::{Error, Result};
 
@@ -58,6 +60,7 @@ pub(super) async fn solve(task: &Task<'_>, index: Index) -> Result<Vec<RepoDataR
         priority: task.options.channel_priority,
         excluded: excluded(task, &index),
         locked: still_valid(task, &index.parts),
+        exclude_newer: task.options.exclude_newer.as_ref().map(Cutoff::exclude_newer),
         index: index.parts.clone(),
         token: CancellationToken::new(),
     };
@@ -80,6 +83,7 @@ struct Job {
     priority: ChannelPriority,
     excluded: HashMap<Url, Arc<str>>,
     locked: Vec<Arc<RepoDataRecord>>,
+    exclude_newer: Option<ExcludeNewer>,
     index: Vec<RepoData>,
     token: CancellationToken,
 }
@@ -94,6 +98,7 @@ impl Job {
             channel_priority: self.priority,
             excluded_candidates: self.excluded,
             locked_packages: self.locked.iter().map(Arc::as_ref).collect(),
+            exclude_newer: self.exclude_newer,
             cancellation_token: Some(self.token),
             ..SolverTask::from_iter(available)
         };

@@ -13,6 +13,7 @@ mod doctor;
 mod faults;
 mod image;
 mod killed;
+mod lock;
 mod logins;
 mod oracle;
 mod platforms;

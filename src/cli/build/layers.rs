@@ -9,9 +9,8 @@ use std::sync::PoisonError;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::interpreter;
-use super::locking;
 use super::options::Options;
+use crate::cli::locking::{self, interpreter};
 use crate::cli::world::World;
 use crate::lock::Lock;
 use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
@@ -90,7 +89,7 @@ pub async fn make(
         user,
         store: world.store.clone(),
         compression: options.parameters.compression,
-        jobs: options.jobs,
+        jobs: options.environment.jobs,
         ready,
     };
     let reporter = world.reporter.clone();
@@ -129,7 +128,7 @@ async fn materials(
     let mut needed: BTreeSet<usize> = segments().map(|segment| segment.package).collect();
     let mut materials = Materials { archives: vec![None; lock.packages.len()], interpreter: None };
     if segments().any(|segment| segment.kind == SegmentKind::Bytecode) {
-        materials.interpreter = interpreter::obtain(options, spec, lock, world).await?;
+        materials.interpreter = interpreter::obtain(&options.environment, spec, lock, world).await?;
         if materials.interpreter.is_none() {
             let python = lock.closure(["python"]);
             needed.extend((0..lock.packages.len()).filter(|&index| python.contains(lock.packages[index].name())));
@@ -140,8 +139,9 @@ async fn materials(
     }
     let records: Vec<_> = needed.iter().map(|&index| lock.packages[index].record.clone()).collect();
     // With a lock, only the credentials of the channels are needed.
-    let credentials = locking::resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
-    let (_, fetched) = locking::fetch(&records, &credentials, options, world).await?;
+    let credentials =
+        locking::resolving(&options.environment, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
+    let (_, fetched) = locking::fetch(&records, &credentials, &options.environment, world).await?;
     for (index, archive) in needed.into_iter().zip(fetched) {
         materials.archives[index] = Some(archive);
     }

@@ -1,11 +1,8 @@
 //! `condaimg build`: environment → image, for one platform or several; written to files and pushed to registries.
 
-mod base;
 mod config;
 mod deliver;
-mod interpreter;
 mod layers;
-mod locking;
 mod once;
 mod options;
 
@@ -14,6 +11,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::args::{BuildArgs, Global};
+use super::locking::{self, Locked};
 use super::summary::{LayerRow, Metadata, PlatformMetadata, delivery, table};
 use super::world::World;
 use crate::image::{self, Artifact, Base, Image};
@@ -26,7 +24,6 @@ use crate::store::Store;
 use crate::util::report::{SharedReporter, Step};
 use crate::util::{Digest, Error, Result, files};
 use layers::MadeLayer;
-use locking::Locked;
 use once::Once;
 use options::Options;
 
@@ -36,17 +33,17 @@ use options::Options;
 /// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
 pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
     let options = Options::new(args, &global)?;
-    let spec = spec::read(&options.path)?;
+    let spec = spec::read(&options.environment.path)?;
     for notice in &spec.notices {
         reporter.notice(notice);
     }
     let world = World {
-        store: Store::open(&options.cache_dir)?,
-        registry: Registry::new(options.args.registry.options(&options.tags))?,
+        store: Store::open(&options.environment.cache_dir)?,
+        registry: Registry::new(options.args.environment.registry.options(&options.tags))?,
         reporter: Arc::new(Once::new(reporter)),
-        offline: options.args.offline,
+        offline: options.args.environment.offline,
     };
-    let platforms = locking::obtain(&options, &spec, &world).await?;
+    let platforms = locking::obtain(&options.environment, &spec, &world).await?;
     let (ready, packed) = tokio::sync::mpsc::unbounded_channel();
     let making = make_all(&options, &spec, platforms, &world, ready);
     let (made, pusher) = if options.args.push {
@@ -98,7 +95,7 @@ async fn make_all(
         if platforms.len() > 1 {
             world.reporter.notice(&locked.platform.to_string());
         }
-        made.push(options.named(&locked.platform, make(options, spec, locked, world, &ready).await)?);
+        made.push(options.environment.named(&locked.platform, make(options, spec, locked, world, &ready).await)?);
     }
     Ok(made)
 }

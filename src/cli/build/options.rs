@@ -1,27 +1,21 @@
 //! From arguments to checked options; looks at files, not at the network.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fs_err as fs;
 
-use crate::cli::args::{BuildArgs, BytecodeArg, Global, PriorityArg};
-use crate::cli::world::cache_dir;
-use crate::model::{BaseRef, Compression, ImageOptions, Parameters, Platform};
+use crate::cli::args::{BuildArgs, BytecodeArg, Global};
+use crate::cli::locking::options::{EnvironmentOptions, LockMode, pair, variable};
+use crate::model::{BaseRef, Compression, ImageOptions, Parameters};
 use crate::plan::{MAX_LAYERS, MIN_LAYERS, Policy};
 use crate::registry::{Reference, Registry};
-use crate::util::{Error, Result, ResultExt as _};
+use crate::util::{Error, Result};
 
 /// What a build does, checked.
 pub struct Options {
-    /// environment.yml or its folder.
-    pub path: PathBuf,
-    /// Where the lock lies; none: beside the spec.
-    pub lock_file: Option<PathBuf>,
-    /// The targets, sorted, each once; never none.
-    pub platforms: Vec<Platform>,
-    /// What the image stands on.
-    pub base: BaseRef,
+    /// What the lock is made from.
+    pub environment: EnvironmentOptions,
     /// What decides the image's bytes beside the lock.
     pub parameters: Parameters,
     /// The layer policy.
@@ -30,18 +24,6 @@ pub struct Options {
     pub outputs: Vec<Output>,
     /// References, parsed.
     pub tags: Vec<Reference>,
-    /// The store's folder.
-    pub cache_dir: PathBuf,
-    /// Parallelism.
-    pub jobs: usize,
-    /// `--cuda`, or conda's own variable.
-    pub cuda: Option<String>,
-    /// `--glibc`, or conda's own variable.
-    pub glibc: Option<String>,
-    /// `--virtual-package`.
-    pub virtual_packages: Vec<(String, String)>,
-    /// Channels of the command line or of `CONDA_CHANNELS`.
-    pub channels: Vec<String>,
     /// The arguments that need no check.
     pub args: BuildArgs,
 }
@@ -92,8 +74,7 @@ impl Options {
     /// # Errors
     /// What is wrong with them (exit status 2), or with the files that they name (1).
     pub fn new(args: BuildArgs, global: &Global) -> Result<Self> {
-        let path = args.file.clone().or_else(|| args.path.clone()).unwrap_or_else(|| PathBuf::from("."));
-        let policy = policy(&args.layers)?;
+        let policy = policy(args.layers.as_deref().unwrap_or("default"))?;
         let tags = args.tags.iter().map(|tag| Registry::parse(tag)).collect::<Result<Vec<_>>>()?;
         if let Some(pinned) = tags.iter().find(|tag| tag.digest().is_some()) {
             return Err(Error::usage(format!("`--tag {pinned}` has a digest, which only the finished image has"))
@@ -106,46 +87,23 @@ impl Options {
         if outputs.is_empty() && !args.push {
             outputs.push(Output::Layout("image".into(), None));
         }
-        let platforms = Platform::list(args.platforms.iter().map(String::as_str))?;
+        let environment = EnvironmentOptions::new(args.environment.clone(), mode(&args), global)?;
+        let platforms = &environment.platforms;
         if platforms.len() > 1
             && let Some(archive) = outputs.iter().find(|output| matches!(output, Output::DockerArchive(_)))
         {
             let error = Error::usage(format!("`{}` can hold one platform, not {}", archive.shown(), platforms.len()));
             return Err(error.hint("write an `oci-archive:FILE`, or build each platform on its own"));
         }
-        let base = match args.base.parse()? {
-            BaseRef::Registry(reference) => BaseRef::Registry(Registry::parse(&reference)?.to_string()),
-            local => local,
-        };
-        Ok(Self {
-            lock_file: args.lock_file.clone(),
-            platforms,
-            base,
-            parameters: parameters(&args, &policy)?,
-            policy,
-            outputs,
-            tags,
-            cache_dir: cache_dir(global)?,
-            jobs: jobs(args.jobs)?,
-            cuda: args.cuda.clone().or_else(|| variable("CONDA_OVERRIDE_CUDA")),
-            glibc: args.glibc.clone().or_else(|| variable("CONDA_OVERRIDE_GLIBC")),
-            virtual_packages: args
-                .virtual_package
-                .iter()
-                .map(|text| pair("--virtual-package", text))
-                .collect::<Result<_>>()?,
-            channels: channels(&args),
-            path,
-            args,
-        })
+        Ok(Self { parameters: parameters(&args, &policy)?, environment, policy, outputs, tags, args })
     }
+}
 
-    /// Adds to an error which of several platforms it is about.
-    pub fn named<T>(&self, platform: &Platform, result: Result<T>) -> Result<T> {
-        match self.platforms.len() {
-            1 => result,
-            _ => result.context(|| format!("the image for {platform} cannot be made")),
-        }
+fn mode(args: &BuildArgs) -> LockMode {
+    match (args.locked, args.frozen) {
+        (_, true) => LockMode::Frozen,
+        (true, _) => LockMode::Locked,
+        _ => LockMode::Renew,
     }
 }
 
@@ -153,7 +111,7 @@ fn parameters(args: &BuildArgs, policy: &Policy) -> Result<Parameters> {
     Ok(Parameters {
         prefix: prefix(&args.prefix)?,
         compression: args.compression.parse::<Compression>()?,
-        bytecode: args.bytecode == BytecodeArg::On,
+        bytecode: args.environment.bytecode == BytecodeArg::On,
         group_write: args.group_write,
         layers: policy.canonical()?,
         max_layers: max_layers(args.max_layers)?,
@@ -223,41 +181,6 @@ fn source_date_epoch() -> Result<Option<i64>> {
     Ok(Some(seconds))
 }
 
-fn jobs(asked: Option<usize>) -> Result<usize> {
-    match asked {
-        Some(0) => Err(Error::usage("`--jobs 0` does nothing").hint("leave it out to use all cores")),
-        Some(jobs) => Ok(jobs.min(256)),
-        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
-    }
-}
-
-fn channels(args: &BuildArgs) -> Vec<String> {
-    if !args.channels.is_empty() {
-        return args.channels.clone();
-    }
-    let given = variable("CONDA_CHANNELS").unwrap_or_default();
-    given.split(',').map(str::trim).filter(|channel| !channel.is_empty()).map(str::to_owned).collect()
-}
-
-/// `strict` or `disabled`.
-pub fn priority_name(priority: PriorityArg) -> &'static str {
-    match priority {
-        PriorityArg::Strict => "strict",
-        PriorityArg::Disabled => "disabled",
-    }
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn pair(flag: &str, text: &str) -> Result<(String, String)> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(Error::usage(format!("`{flag} {text}` is not NAME=VALUE")).hint("an empty value is written `NAME=`")),
-    }
-}
-
 /// The pairs of a repeated flag; without one, those of its environment variable, one a line.
 fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>> {
     if !texts.is_empty() {
@@ -280,24 +203,9 @@ fn words(flag: &str, text: &str) -> Result<Vec<String>> {
     shlex::split(text).ok_or_else(|| Error::usage(format!("`{flag} {text}` has an open quote")).hint(COMMAND_FORMS))
 }
 
-/// The lock of a spec: `condaimg.lock` beside environment.yml and condaimg.yaml, else `NAME.condaimg.lock`.
-pub fn default_lock(spec: &Path) -> PathBuf {
-    let stem = spec.file_stem().and_then(|stem| stem.to_str()).unwrap_or("environment");
-    match stem {
-        "environment" | "condaimg" => spec.with_file_name("condaimg.lock"),
-        stem => spec.with_file_name(format!("{stem}.condaimg.lock")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn locks_lie_beside_their_spec() {
-        assert_eq!(default_lock(Path::new("a/environment.yml")), Path::new("a/condaimg.lock"));
-        assert_eq!(default_lock(Path::new("gpu.yaml")), Path::new("gpu.condaimg.lock"));
-    }
 
     #[test]
     fn prefixes_are_absolute_folders() {

@@ -3,9 +3,8 @@
 
 use rattler_conda_types::Subdir;
 
-use super::locking;
-use super::options::Options;
-use crate::cli::world::World;
+use super::options::EnvironmentOptions;
+use crate::cli::{locking, world::World};
 use crate::lock::{Lock, LockedPackage, Locks};
 use crate::model::Platform;
 use crate::pack::{ForeignInterpreter, bytecode, facts};
@@ -14,8 +13,8 @@ use crate::spec::Spec;
 use crate::util::{Error, Result};
 
 /// The subdir of this machine, when byte code that a lock's image needs must be made by another CPython than its own.
-pub fn needed_for(lock: &Lock, options: &Options) -> Option<Subdir> {
-    let wanted = options.parameters.bytecode && lock.packages.iter().any(|package| package.facts.bytecode);
+pub fn needed_for(lock: &Lock, options: &EnvironmentOptions) -> Option<Subdir> {
+    let wanted = options.bytecode && lock.packages.iter().any(|package| package.facts.bytecode);
     // On a machine that no conda subdir is for, packing says that the environment's own does not run.
     Platform::of_builder().filter(|builder| wanted && *builder != lock.platform.subdir)
 }
@@ -26,7 +25,7 @@ pub fn needed_for(lock: &Lock, options: &Options) -> Option<Subdir> {
 /// # Errors
 /// When the environment's Python is none that makes byte code, or the channels have none of its version.
 pub async fn solve(
-    options: &Options,
+    options: &EnvironmentOptions,
     spec: &Spec,
     lock: &Lock,
     others: &Locks,
@@ -59,7 +58,12 @@ pub async fn solve(
 ///
 /// # Errors
 /// As [`solve`]; those of the downloads.
-pub async fn obtain(options: &Options, spec: &Spec, lock: &Lock, world: &World) -> Result<Option<ForeignInterpreter>> {
+pub async fn obtain(
+    options: &EnvironmentOptions,
+    spec: &Spec,
+    lock: &Lock,
+    world: &World,
+) -> Result<Option<ForeignInterpreter>> {
     let Some(builder) = needed_for(lock, options) else { return Ok(None) };
     let packages = match lock.interpreter(builder) {
         Some(packages) => packages.to_vec(),
@@ -74,7 +78,7 @@ pub async fn obtain(options: &Options, spec: &Spec, lock: &Lock, world: &World) 
 /// Finds what the lock lacks: it was made on a machine of another kind, or without byte code. The lock gets it,
 /// unless it is to stay as it is; the image is the same either way.
 async fn add(
-    options: &Options,
+    options: &EnvironmentOptions,
     spec: &Spec,
     lock: &Lock,
     builder: Subdir,
@@ -82,7 +86,7 @@ async fn add(
 ) -> Result<Vec<LockedPackage>> {
     let packages = solve(options, spec, lock, &Locks::default(), builder, world).await?;
     let python = lock.package("python").map(LockedPackage::full_name).unwrap_or_default();
-    if options.args.locked || options.args.frozen {
+    if !options.mode.writes() {
         world.reporter.notice(&format!(
             "the lock has no CPython of {builder} that makes byte code for {}; that of the channels makes the same",
             lock.platform

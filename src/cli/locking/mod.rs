@@ -1,5 +1,10 @@
 //! From spec to locks: the current ones as they are, else new ones.
 
+mod base;
+mod diff;
+pub mod interpreter;
+pub mod options;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,12 +12,12 @@ use std::sync::Arc;
 use rattler::install::PythonInfo;
 use rattler_conda_types::{RepoDataRecord, Subdir};
 
-use super::options::{Options, default_lock, priority_name};
-use super::{base, interpreter};
+use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name};
+
 use crate::cli::args::PriorityArg;
 use crate::cli::world::World;
 use crate::image::{self, Base};
-use crate::lock::{self, Inputs, Lock, LockedBase, Locks};
+use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Wanted};
 use crate::model::{BaseRef, Platform};
 use crate::pack::{Archive, archive_at, facts};
 use crate::resolve::{self, ChannelPriority, Credentials, ResolveOptions, VirtualPackageOptions};
@@ -32,11 +37,12 @@ pub struct Locked {
 
 /// The locks of a build's platforms and their bases. A lock that is current is used as it is; those that are missing
 /// or stale are made, and written when all of them are.
-pub async fn obtain(options: &Options, spec: &Spec, world: &World) -> Result<Vec<Locked>> {
+pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) -> Result<Vec<Locked>> {
     let path = path(options, spec);
     // A build that was killed while it wrote the lock may have left something.
     files::sweep(folder(&path));
     let old = lock::read(&path)?.unwrap_or_default();
+    check_upgrade(options, &old)?;
     let mut bases = Vec::with_capacity(options.platforms.len());
     let mut made = Locks::default();
     for platform in &options.platforms {
@@ -62,7 +68,7 @@ pub async fn obtain(options: &Options, spec: &Spec, world: &World) -> Result<Vec
 }
 
 /// Where the lock lies.
-fn path(options: &Options, spec: &Spec) -> PathBuf {
+pub fn path(options: &EnvironmentOptions, spec: &Spec) -> PathBuf {
     options.lock_file.clone().unwrap_or_else(|| default_lock(&spec.file))
 }
 
@@ -71,20 +77,20 @@ fn folder(path: &Path) -> &Path {
 }
 
 /// Puts locks in the places of those of their platforms; returns all that the file holds then.
-pub fn save(options: &Options, spec: &Spec, new: Vec<Lock>, world: &World) -> Result<Locks> {
+pub fn save(options: &EnvironmentOptions, spec: &Spec, new: Vec<Lock>, world: &World) -> Result<Locks> {
     let path = path(options, spec);
     let mut locks = lock::read(&path)?.unwrap_or_default();
     new.into_iter().for_each(|lock| locks.insert(lock));
     let text = lock::render(&locks)?;
     // What was written is what is used: a build from the file has the same bytes.
     let locks = lock::parse(&text, &std::path::absolute(folder(&path))?)?;
-    write(&path, &text, world)?;
+    write(&path, &text, options, world)?;
     Ok(locks)
 }
 
 /// The base of one platform, and its lock if a new one had to be made.
 async fn one(
-    options: &Options,
+    options: &EnvironmentOptions,
     platform: &Platform,
     spec: &Spec,
     locks: &Locks,
@@ -93,20 +99,17 @@ async fn one(
     let path = path(options, spec);
     let old = locks.get(platform);
     let base = base::open(options, platform, old, world).await?;
-    let inputs = inputs(options, platform, spec, &base)?;
-    let current = |lock: &Lock| lock.inputs == inputs && lock.base.digest == base.digest;
+    let inputs = inputs(options, spec);
+    let texts = texts(spec);
+    let wanted = Wanted { specs: &texts, variables: &spec.variables, inputs: &inputs, base: base.digest };
     match old {
-        Some(lock) if options.args.frozen => {
+        Some(lock) if options.mode == LockMode::Frozen => {
             check_base(&path, &lock.base, &options.base, base.digest)?;
             Ok((base, None))
         }
-        Some(lock) if current(lock) => Ok((base, None)),
-        Some(_) if options.args.locked => Err(Error::user(format!(
-            "the lock `{}` is stale for {platform}: specs, channels, target or base have changed since it was made",
-            path.display()
-        ))
-        .hint("build without `--locked` to renew it, and commit the result")),
-        None if options.args.locked || options.args.frozen => Err(missing(&path, platform, locks)),
+        Some(lock) if !options.mode.upgrades() && lock::changes(lock, wanted).is_empty() => Ok((base, None)),
+        Some(lock) if options.mode == LockMode::Locked => Err(stale(&path, platform, &lock::changes(lock, wanted))),
+        None if !options.mode.writes() => Err(missing(&path, platform, locks)),
         old => {
             let new = make(options, platform, spec, &base, inputs, old, locks, world).await?;
             Ok((base, Some(new)))
@@ -142,53 +145,57 @@ fn texts(spec: &Spec) -> Vec<String> {
     spec.dependencies.iter().map(|dependency| dependency.text.clone()).collect()
 }
 
-fn write(path: &Path, text: &str, world: &World) -> Result<()> {
+fn write(path: &Path, text: &str, options: &EnvironmentOptions, world: &World) -> Result<()> {
     let Err(error) = lock::write(path, text) else { return Ok(()) };
     let read_only = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref::<std::io::Error>())
         .is_some_and(|source| {
             matches!(source.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
         });
-    if read_only {
+    if read_only && options.mode == LockMode::Renew {
         world.reporter.notice(&format!("the lock is not kept: {error}"));
         return Ok(());
     }
     Err(error)
 }
 
-fn inputs(options: &Options, platform: &Platform, spec: &Spec, base: &Base) -> Result<Digest> {
+fn inputs(options: &EnvironmentOptions, spec: &Spec) -> Inputs {
     let mut channels: Vec<String> = options.channels.clone();
     if !options.args.override_channels {
         channels.extend(spec.channels.iter().cloned());
     }
-    let channels: Vec<String> = channels.iter().map(|channel| crate::util::redact::text(channel)).collect();
     let mut declared: Vec<String> =
         options.virtual_packages.iter().map(|(name, version)| format!("{name}={version}")).collect();
     declared.extend(options.cuda.iter().map(|version| format!("--cuda={version}")));
     declared.extend(options.glibc.iter().map(|version| format!("--glibc={version}")));
-    lock::inputs_digest(&Inputs {
-        specs: &texts(spec),
-        variables: &spec.variables,
-        channels: &channels,
-        channel_priority: priority_name(options.args.channel_priority),
-        platform: platform.baseline().to_string(),
+    Inputs {
+        channels: channels.iter().map(|channel| crate::util::redact::text(channel)).collect(),
+        channel_priority: priority_name(options.args.channel_priority).to_owned(),
         declared,
         base: match &options.base {
-            BaseRef::Registry(reference) => reference.clone(),
-            _ => base.digest.to_string(),
+            BaseRef::Registry(reference) => Some(reference.clone()),
+            _ => None,
         },
-    })
+        exclude_newer: options.exclude_newer.as_ref().map(ToString::to_string),
+    }
+}
+
+/// A lock that must be current and is not.
+fn stale(path: &Path, platform: &Platform, changes: &[String]) -> Error {
+    let error = Error::user(format!("the lock `{}` is stale for {platform}: it does not fit any more", path.display()));
+    let error = changes.iter().fold(error, |error, change| error.hint(format!("changed since it was made: {change}")));
+    error.hint("`condaimg lock`, or a build without `--locked`, renews it; commit the result")
 }
 
 /// Solves and reads the archives. What the old lock holds is preferred; for a platform that is new to the file, the
 /// versions that its other platforms have.
 #[expect(clippy::too_many_arguments, reason = "all that a lock is made of")]
 async fn make(
-    options: &Options,
+    options: &EnvironmentOptions,
     platform: &Platform,
     spec: &Spec,
     base: &Base,
-    inputs: Digest,
+    inputs: Inputs,
     old: Option<&Lock>,
     file: &Locks,
     world: &World,
@@ -207,7 +214,8 @@ async fn make(
         extra: options.virtual_packages.clone(),
     };
     let preferred: Vec<&Lock> = old.map_or_else(|| file.iter().collect(), |old| vec![old]);
-    resolving.locked = preferred.iter().flat_map(|lock| &lock.packages).map(|package| package.record.clone()).collect();
+    let preferred = preferred.iter().flat_map(|lock| &lock.packages).filter(|it| options.mode.keeps(it.name()));
+    resolving.locked = preferred.map(|package| package.record.clone()).collect();
     let resolution = resolve::resolve(spec, &resolving).await?;
     let (records, archives) = fetch(&resolution.records, &resolution.credentials, options, world).await?;
     let python = python_info(&records, platform.subdir)?;
@@ -217,7 +225,7 @@ async fn make(
             .await
             .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))??;
     Ok(Lock {
-        inputs,
+        inputs: Some(inputs),
         platform: platform.clone(),
         channels: resolution.channels.iter().map(|url| url.as_str().trim_end_matches('/').to_owned()).collect(),
         virtual_packages: resolution.virtual_packages,
@@ -234,10 +242,20 @@ async fn make(
     })
 }
 
+/// What is to be upgraded must be there: a name that is mistyped would otherwise change nothing, and say nothing.
+fn check_upgrade(options: &EnvironmentOptions, old: &Locks) -> Result<()> {
+    let LockMode::Make(Upgrade::Packages(names)) = &options.mode else { return Ok(()) };
+    match names.iter().find(|name| !old.is_empty() && old.iter().all(|lock| lock.package(name).is_none())) {
+        Some(name) => Err(Error::user(format!("the lock has no package `{name}` to upgrade"))
+            .hint("add it to the environment's dependencies to get it, or check its name")),
+        None => Ok(()),
+    }
+}
+
 /// Adds the CPython that makes byte code, where the lock's own does not run here. Those of the old lock stay as long
 /// as they make the same.
 async fn with_interpreter(
-    options: &Options,
+    options: &EnvironmentOptions,
     spec: &Spec,
     mut lock: Lock,
     old: &Locks,
@@ -259,7 +277,7 @@ async fn with_interpreter(
 
 /// How this build resolves for a platform, but for what only a new lock needs.
 pub fn resolving<'a>(
-    options: &Options,
+    options: &EnvironmentOptions,
     platform: &'a Platform,
     spec: &Spec,
     world: &'a World,
@@ -272,6 +290,7 @@ pub fn resolving<'a>(
         PriorityArg::Disabled => ChannelPriority::Disabled,
     };
     resolving.offline = options.args.offline;
+    resolving.exclude_newer = options.exclude_newer.clone();
     Ok(resolving)
 }
 
@@ -279,7 +298,7 @@ pub fn resolving<'a>(
 pub async fn fetch(
     records: &[RepoDataRecord],
     credentials: &Credentials,
-    options: &Options,
+    options: &EnvironmentOptions,
     world: &World,
 ) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
     let client = resolve::http_client(options.args.offline, credentials)?;
@@ -309,7 +328,7 @@ fn python_info(records: &[RepoDataRecord], subdir: Subdir) -> Result<Option<Pyth
 }
 
 /// Says what became different in a lock that was there before.
-fn tell_changes(options: &Options, old: &Locks, new: &Locks, world: &World) {
+fn tell_changes(options: &EnvironmentOptions, old: &Locks, new: &Locks, world: &World) {
     if old.is_empty() {
         return;
     }
@@ -319,29 +338,12 @@ fn tell_changes(options: &Options, old: &Locks, new: &Locks, world: &World) {
             None => world.reporter.notice(&format!("lock: + {name}, {} packages", lock.packages.len())),
             Some(old) => {
                 let what = if new.iter().len() > 1 { format!("lock ({name})") } else { "lock".to_owned() };
-                for line in changes(old, lock) {
+                for line in diff::changes(old, lock) {
                     world.reporter.notice(&format!("{what}: {line}"));
                 }
             }
         }
     }
-}
-
-fn changes(old: &Lock, new: &Lock) -> Vec<String> {
-    fn versions(lock: &Lock) -> BTreeMap<&str, String> {
-        let full = |package: &lock::LockedPackage| {
-            format!("{} {}", package.record.package_record.version, package.record.package_record.build)
-        };
-        lock.packages.iter().map(|package| (package.name(), full(package))).collect()
-    }
-    let (before, after) = (versions(old), versions(new));
-    let now = after.iter().filter_map(|(name, version)| match before.get(name) {
-        None => Some(format!("+ {name} {version}")),
-        Some(previous) if previous != version => Some(format!("{name} {previous} -> {version}")),
-        Some(_) => None,
-    });
-    let gone = before.iter().filter(|(name, _)| !after.contains_key(*name));
-    now.chain(gone.map(|(name, version)| format!("- {name} {version}"))).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use fs_err as fs;
 use serde::Deserialize;
 
-use super::options::Options;
+use super::options::EnvironmentOptions;
 use crate::cli::world::World;
 use crate::image::{self, Base};
 use crate::lock::{BaseDocuments, Lock};
@@ -15,7 +15,12 @@ use crate::util::error::ResultExt as _;
 use crate::util::{Digest, Result};
 
 /// Opens the base; one in a registry by the digest that the lock pins, if it names the same reference.
-pub async fn open(options: &Options, platform: &Platform, old: Option<&Lock>, world: &World) -> Result<Base> {
+pub async fn open(
+    options: &EnvironmentOptions,
+    platform: &Platform,
+    old: Option<&Lock>,
+    world: &World,
+) -> Result<Base> {
     let locked = old.map(|lock| &lock.base).filter(|base| base.reference == options.base.to_string());
     let base = match (&options.base, locked) {
         (BaseRef::Registry(reference), Some(locked)) => {

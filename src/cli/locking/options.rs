@@ -1,0 +1,199 @@
+//! What a lock is made from, and where, checked; looks at files, not at the network.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::cli::args::{BytecodeArg, EnvironmentArgs, Global, PriorityArg};
+use crate::cli::world::cache_dir;
+use crate::model::{BaseRef, Platform};
+use crate::registry::Registry;
+use crate::resolve::Cutoff;
+use crate::util::{Error, Result, ResultExt as _};
+
+/// The base of an image when nothing else is said.
+const DEFAULT_BASE: &str = "docker.io/library/debian:12-slim";
+
+/// What is done with a lock that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockMode {
+    /// Making it is all that is wanted: as [`Self::Renew`], but one that cannot be written is an error.
+    Make(Upgrade),
+    /// A stale one is made anew.
+    Renew,
+    /// A stale one is an error.
+    Locked,
+    /// It is used as it is.
+    Frozen,
+}
+
+/// Which packages of the old lock are not to be preferred.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upgrade {
+    /// None: only what has to change changes.
+    Nothing,
+    /// Those with these normalised names.
+    Packages(BTreeSet<String>),
+    /// All.
+    All,
+}
+
+impl LockMode {
+    /// Whether a lock may be written.
+    pub fn writes(&self) -> bool {
+        matches!(self, Self::Renew | Self::Make(_))
+    }
+
+    /// Whether a lock that is current is made anew.
+    pub fn upgrades(&self) -> bool {
+        matches!(self, Self::Make(Upgrade::Packages(_) | Upgrade::All))
+    }
+
+    /// Whether what an old lock has of a package is preferred.
+    pub fn keeps(&self, name: &str) -> bool {
+        match self {
+            Self::Make(Upgrade::All) => false,
+            Self::Make(Upgrade::Packages(names)) => !names.contains(name),
+            _ => true,
+        }
+    }
+}
+
+/// What a lock is made from, and how, checked.
+pub struct EnvironmentOptions {
+    /// The file of the environment, or its folder.
+    pub path: PathBuf,
+    /// Where the lock lies; none: beside the spec.
+    pub lock_file: Option<PathBuf>,
+    /// The targets, sorted, each once; never none.
+    pub platforms: Vec<Platform>,
+    /// What the image stands on.
+    pub base: BaseRef,
+    /// The store's folder.
+    pub cache_dir: PathBuf,
+    /// Parallelism.
+    pub jobs: usize,
+    /// `--cuda`, or conda's own variable.
+    pub cuda: Option<String>,
+    /// `--glibc`, or conda's own variable.
+    pub glibc: Option<String>,
+    /// `--virtual-package`.
+    pub virtual_packages: Vec<(String, String)>,
+    /// Channels of the command line or of `CONDA_CHANNELS`.
+    pub channels: Vec<String>,
+    /// What is done with a lock that is there.
+    pub mode: LockMode,
+    /// `--exclude-newer`.
+    pub exclude_newer: Option<Cutoff>,
+    /// Whether byte code is made.
+    pub bytecode: bool,
+    /// The arguments that need no check.
+    pub args: EnvironmentArgs,
+}
+
+impl EnvironmentOptions {
+    /// Checks the arguments.
+    ///
+    /// # Errors
+    /// What is wrong with them (exit status 2).
+    pub fn new(args: EnvironmentArgs, mode: LockMode, global: &Global) -> Result<Self> {
+        let base = match args.base.as_deref().unwrap_or(DEFAULT_BASE).parse()? {
+            BaseRef::Registry(reference) => BaseRef::Registry(Registry::parse(&reference)?.to_string()),
+            local => local,
+        };
+        Ok(Self {
+            path: args.file.clone().or_else(|| args.path.clone()).unwrap_or_else(|| PathBuf::from(".")),
+            lock_file: args.lock_file.clone(),
+            platforms: platforms(&args.platforms)?,
+            base,
+            cache_dir: cache_dir(global)?,
+            jobs: jobs(args.jobs)?,
+            cuda: args.cuda.clone().or_else(|| variable("CONDA_OVERRIDE_CUDA")),
+            glibc: args.glibc.clone().or_else(|| variable("CONDA_OVERRIDE_GLIBC")),
+            virtual_packages: args
+                .virtual_package
+                .iter()
+                .map(|text| pair("--virtual-package", text))
+                .collect::<Result<_>>()?,
+            channels: channels(&args),
+            mode,
+            exclude_newer: args.exclude_newer.as_deref().map(str::parse).transpose()?,
+            bytecode: args.bytecode == BytecodeArg::On,
+            args,
+        })
+    }
+
+    /// Adds to an error which of several platforms it is about.
+    pub fn named<T>(&self, platform: &Platform, result: Result<T>) -> Result<T> {
+        match self.platforms.len() {
+            1 => result,
+            _ => result.context(|| format!("the image for {platform} cannot be made")),
+        }
+    }
+}
+
+fn platforms(texts: &[String]) -> Result<Vec<Platform>> {
+    match texts {
+        [] => Ok(vec![Platform::default()]),
+        texts => Platform::list(texts.iter().map(String::as_str)),
+    }
+}
+
+fn jobs(asked: Option<usize>) -> Result<usize> {
+    match asked {
+        Some(0) => Err(Error::usage("`--jobs 0` does nothing").hint("leave it out to use all cores")),
+        Some(jobs) => Ok(jobs.min(256)),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+    }
+}
+
+fn channels(args: &EnvironmentArgs) -> Vec<String> {
+    if !args.channels.is_empty() {
+        return args.channels.clone();
+    }
+    let given = variable("CONDA_CHANNELS").unwrap_or_default();
+    given.split(',').map(str::trim).filter(|channel| !channel.is_empty()).map(str::to_owned).collect()
+}
+
+/// `strict` or `disabled`.
+pub fn priority_name(priority: PriorityArg) -> &'static str {
+    match priority {
+        PriorityArg::Strict => "strict",
+        PriorityArg::Disabled => "disabled",
+    }
+}
+
+/// An environment variable that is set to something.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// `NAME=VALUE` of a flag.
+///
+/// # Errors
+/// What is none.
+pub fn pair(flag: &str, text: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(Error::usage(format!("`{flag} {text}` is not NAME=VALUE")).hint("an empty value is written `NAME=`")),
+    }
+}
+
+/// The lock of a spec: `condaimg.lock` beside environment.yml and condaimg.yaml, else `NAME.condaimg.lock`.
+pub fn default_lock(spec: &Path) -> PathBuf {
+    let stem = spec.file_stem().and_then(|stem| stem.to_str()).unwrap_or("environment");
+    match stem {
+        "environment" | "condaimg" => spec.with_file_name("condaimg.lock"),
+        stem => spec.with_file_name(format!("{stem}.condaimg.lock")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_lie_beside_their_spec() {
+        assert_eq!(default_lock(Path::new("a/environment.yml")), Path::new("a/condaimg.lock"));
+        assert_eq!(default_lock(Path::new("gpu.yaml")), Path::new("gpu.condaimg.lock"));
+    }
+}

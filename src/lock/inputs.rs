@@ -1,0 +1,91 @@
+//! What a lock was made from, and how that differs from what one would be made from now.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Lock;
+use crate::util::Digest;
+
+/// What a lock is made from beside dependencies, variables and platform, which it holds anyway. When it changes, the
+/// lock is stale.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Inputs {
+    /// Channels in order as written, without credentials.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<String>,
+    /// `strict` or `disabled`.
+    pub channel_priority: String,
+    /// What was declared of the machine that the image will run on: `__cuda=12.4`, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub declared: Vec<String>,
+    /// The base as named; nothing of one that lies on this machine, whose digest counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Packages that appeared later were left out (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude_newer: Option<String>,
+}
+
+/// What a lock would be made from now.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Dependencies as written.
+    pub specs: &'a [String],
+    /// `variables:`.
+    pub variables: &'a BTreeMap<String, String>,
+    /// The rest.
+    pub inputs: &'a Inputs,
+    /// Digest of the base's manifest for the platform.
+    pub base: Digest,
+}
+
+/// Why a lock is stale: what changed since it was made, one line each. Nothing when it is current.
+pub fn changes(lock: &Lock, now: Wanted<'_>) -> Vec<String> {
+    let Some(then) = &lock.inputs else { return vec!["it does not say what it was made from".to_owned()] };
+    let inputs = now.inputs;
+    let mut changes = Vec::new();
+    changes.extend(list("dependencies", &lock.specs, now.specs));
+    if lock.variables != *now.variables {
+        changes.push(format!("variables: {}", differing(&lock.variables, now.variables)));
+    }
+    changes.extend(list("channels", &then.channels, &inputs.channels));
+    changes.extend(single("channel priority", Some(&then.channel_priority), Some(&inputs.channel_priority)));
+    changes.extend(list("target", &then.declared, &inputs.declared));
+    changes.extend(single("--exclude-newer", then.exclude_newer.as_ref(), inputs.exclude_newer.as_ref()));
+    if then.base != inputs.base {
+        changes.extend(single("base", then.base.as_ref().or(Some(&lock.base.reference)), inputs.base.as_ref()));
+    } else if lock.base.digest != now.base {
+        changes.push(format!("base: {} instead of {}", now.base, lock.base.digest));
+    }
+    changes
+}
+
+/// `what: + new, - old`, or that the order is another one.
+fn list(what: &str, then: &[String], now: &[String]) -> Option<String> {
+    if then == now {
+        return None;
+    }
+    let added = now.iter().filter(|item| !then.contains(item)).map(|item| format!("+ {item}"));
+    let gone = then.iter().filter(|item| !now.contains(item)).map(|item| format!("- {item}"));
+    let changed: Vec<String> = added.chain(gone).collect();
+    Some(match changed.is_empty() {
+        true => format!("{what}: another order"),
+        false => format!("{what}: {}", changed.join(", ")),
+    })
+}
+
+fn single(what: &str, then: Option<&String>, now: Option<&String>) -> Option<String> {
+    let shown = |value: Option<&String>| value.map_or("none".to_owned(), |value| format!("`{value}`"));
+    (then != now).then(|| format!("{what}: {} instead of {}", shown(now), shown(then)))
+}
+
+/// The names whose values are not the same; values may be secret.
+fn differing(then: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> String {
+    let mut names: Vec<&str> = then.keys().chain(now.keys()).map(String::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.retain(|name| then.get(*name) != now.get(*name));
+    names.join(", ")
+}

@@ -1,0 +1,199 @@
+//! `condaimg lock`: what it writes, when it calls a lock stale, what it upgrades, what it exports.
+
+use std::process::Command;
+
+use rattler_conda_types::{ExplicitEnvironmentSpec, Subdir};
+use rattler_lock::LockFile;
+use serde_json::json;
+
+use crate::common::packages::{Channel, Format, Package};
+use crate::common::{Workspace, environment, fail, program, run_output, succeed};
+
+/// A workspace with a small channel of its own.
+struct Bench {
+    workspace: Workspace,
+    channel: Channel,
+}
+
+impl Bench {
+    fn new(packages: &[(&str, &str, &[&str])]) -> Self {
+        let workspace = Workspace::new();
+        let mut channel = Channel::new(workspace.path("channel"));
+        channel.add_all(packages);
+        Self { workspace, channel }
+    }
+
+    fn add(&mut self, packages: &[(&str, &str, &[&str])]) {
+        self.channel.add_all(packages);
+    }
+
+    /// `condaimg COMMAND`, on nothing, so that only packages matter.
+    fn condaimg(&self, command: &str) -> Command {
+        let mut program = self.workspace.condaimg();
+        program.args([command, "--override-channels", "--base", "scratch", "--glibc", "2.36", "--channel"]);
+        program.arg(&self.channel.folder);
+        program
+    }
+
+    fn environment(&self, dependencies: &[&str]) {
+        self.workspace.file("environment.yml", environment(dependencies));
+    }
+
+    /// The text of the lock.
+    fn text(&self) -> String {
+        fs_err::read_to_string(self.workspace.path("condaimg.lock")).expect("a lock")
+    }
+
+    /// `name version` of the lock's packages.
+    fn versions(&self) -> Vec<String> {
+        let locks = LockFile::from_path(&self.workspace.path("condaimg.lock")).expect("a pixi.lock");
+        let environment = locks.default_environment().expect("an environment");
+        let platform = locks.platform("linux-64").expect("a platform");
+        let records = environment.conda_repodata_records(platform).expect("records").expect("packages");
+        let mut versions: Vec<String> = records
+            .iter()
+            .map(|record| format!("{} {}", record.package_record.name.as_normalized(), record.package_record.version))
+            .collect();
+        versions.sort();
+        versions
+    }
+}
+
+/// What a command that succeeds says to people.
+fn notices(command: &mut Command) -> String {
+    String::from_utf8(run_output(command).stderr).expect("UTF-8")
+}
+
+#[test]
+fn a_lock_is_written_once_and_builds_use_it() {
+    let mut bench = Bench::new(&[("app", "1.0", &["lib"]), ("lib", "1.0", &[])]);
+    bench.environment(&["app"]);
+    assert_eq!(succeed(&mut bench.condaimg("lock")), "", "standard output is for data");
+    let first = bench.text();
+    fs_err::remove_file(bench.workspace.path("condaimg.lock")).expect("removes");
+    succeed(&mut bench.condaimg("lock"));
+    assert_eq!(bench.text(), first, "locking twice gives the same bytes");
+    // A newer version does not make it stale, and does not get in by building or locking again.
+    bench.add(&[("lib", "2.0", &[])]);
+    succeed(bench.condaimg("build").arg("--locked"));
+    succeed(&mut bench.condaimg("lock"));
+    succeed(bench.condaimg("lock").arg("--check"));
+    assert_eq!(bench.text(), first);
+    assert_eq!(bench.versions(), ["app 1.0", "lib 1.0"]);
+}
+
+#[test]
+fn a_stale_lock_says_what_changed() {
+    let bench = Bench::new(&[("app", "1.0", &["lib"]), ("lib", "1.0", &[]), ("more", "1.0", &[])]);
+    bench.environment(&["app"]);
+    let message = fail(bench.condaimg("lock").arg("--check"), 1);
+    assert!(message.contains("there is no lock") && !bench.workspace.path("condaimg.lock").exists(), "{message}");
+    succeed(&mut bench.condaimg("lock"));
+    let text = bench.text();
+    let check = |changed: &[&str], expected: &str| {
+        for (command, flag) in [("lock", "--check"), ("build", "--locked")] {
+            let mut command = bench.condaimg(command);
+            let message = fail(command.arg(flag).args(changed), 1);
+            assert!(message.contains("is stale") && message.contains(expected), "{expected}: {message}");
+        }
+    };
+    check(&["--cuda", "12.4"], "target: + --cuda=12.4");
+    check(&["--channel-priority", "disabled"], "channel priority: `disabled` instead of `strict`");
+    check(&["--exclude-newer", "2020-01-01"], "--exclude-newer: `2020-01-01` instead of none");
+    check(&["--channel", "https://me:hush@127.0.0.1:1/x"], "channels: + https://");
+    let secret = fail(bench.condaimg("lock").args(["--check", "--channel", "https://me:hush@127.0.0.1:1/x"]), 1);
+    assert!(!secret.contains("hush"), "{secret}");
+    bench.environment(&["app", "more"]);
+    check(&[], "dependencies: + more");
+    bench.workspace.file("environment.yml", "dependencies: [app]\nvariables: {A: hush}\n");
+    check(&[], "variables: A");
+    assert_eq!(bench.text(), text, "a check changes nothing");
+}
+
+#[test]
+fn upgrades_change_what_they_name() {
+    let mut bench = Bench::new(&[("one", "1.0", &[]), ("two", "1.0", &["base"]), ("base", "1.0", &[])]);
+    bench.environment(&["one", "two"]);
+    succeed(&mut bench.condaimg("lock"));
+    bench.add(&[("one", "2.0", &[]), ("two", "2.0", &["base >=2"]), ("base", "2.0", &[]), ("base", "3.0", &[])]);
+    let told = notices(bench.condaimg("lock").args(["--upgrade", "one"]));
+    assert_eq!(bench.versions(), ["base 1.0", "one 2.0", "two 1.0"]);
+    assert!(told.contains("lock: one 1.0") && told.contains("-> 2.0"), "{told}");
+    let told = notices(bench.condaimg("lock").args(["--upgrade", "two"]));
+    assert_eq!(bench.versions(), ["base 3.0", "one 2.0", "two 2.0"]);
+    assert!(told.contains("(two 2.0 needs base >=2)"), "{told}");
+    let message = fail(bench.condaimg("lock").args(["--upgrade", "tow"]), 1);
+    assert!(message.contains("`tow`"), "{message}");
+    bench.add(&[("one", "3.0", &[]), ("two", "3.0", &["base >=2"])]);
+    succeed(bench.condaimg("lock").arg("--upgrade"));
+    assert_eq!(bench.versions(), ["base 3.0", "one 3.0", "two 3.0"]);
+    bench.environment(&["one=2"]);
+    let told = notices(&mut bench.condaimg("lock"));
+    assert!(told.contains("(asked for: one=2)") && told.contains("- base 3.0"), "{told}");
+    assert!(told.contains("(no longer asked for)") && told.contains("(nothing needs it any more)"), "{told}");
+}
+
+#[test]
+fn a_date_leaves_out_what_is_newer() {
+    let mut bench = Bench::new(&[]);
+    bench.add(&[("lib", "1.0", &[]), ("lib", "2.0", &[])]);
+    bench.channel.change("lib", |record| {
+        let seconds = if record["version"] == "1.0" { 1_577_836_800 } else { 1_609_459_200 };
+        record["timestamp"] = json!(seconds * 1000_u64);
+    });
+    bench.channel.index();
+    bench.environment(&["lib"]);
+    succeed(bench.condaimg("lock").args(["--exclude-newer", "2020-06-30"]));
+    assert_eq!(bench.versions(), ["lib 1.0"]);
+    succeed(bench.condaimg("lock").args(["--exclude-newer", "2021-01-01"]).args(["--upgrade", "lib"]));
+    assert_eq!(bench.versions(), ["lib 2.0"]);
+    let message = fail(bench.condaimg("lock").args(["--exclude-newer", "2019-12-31"]), 1);
+    assert!(message.contains("2019-12-31"), "{message}");
+    assert!(fail(bench.condaimg("lock").args(["--exclude-newer", "soon"]), 2).contains("is no date"));
+}
+
+#[test]
+fn locks_are_exported_in_the_forms_of_others() {
+    let bench = Bench::new(&[("app", "1.0", &["lib"]), ("lib", "1.0", &[])]);
+    bench.environment(&["app"]);
+    let message = fail(bench.condaimg("lock").args(["--export", "explicit"]), 1);
+    assert!(message.contains("there is no lock"), "{message}");
+    succeed(&mut bench.condaimg("lock"));
+
+    let explicit = succeed(bench.condaimg("lock").args(["--export", "explicit"]));
+    let spec: ExplicitEnvironmentSpec = explicit.parse().expect("an explicit file");
+    assert_eq!(spec.platform, Some(Subdir::Linux64));
+    let names: Vec<&str> = spec.packages.iter().filter_map(|it| it.url.path_segments()?.next_back()).collect();
+    assert_eq!(names, ["lib-1.0-0.conda", "app-1.0-0.conda"], "each after those that it needs");
+    assert!(spec.packages.iter().all(|package| package.package_archive_hash().expect("a hash").is_some()));
+
+    let pixi = succeed(bench.condaimg("lock").args(["--export", "pixi"]));
+    assert!(!pixi.contains("condaimg:"), "{pixi}");
+    assert_eq!(LockFile::from_str_with_base_directory(&pixi, None).expect("a pixi.lock").packages().len(), 2);
+}
+
+#[test]
+fn a_lock_that_cannot_be_written_is_an_error() {
+    let bench = Bench::new(&[("lib", "1.0", &[])]);
+    bench.environment(&["lib"]);
+    let folder = bench.workspace.path("there");
+    fs_err::create_dir(&folder).expect("makes it");
+    let mount = |arguments: &[&str]| succeed(program("mount", "mount").args(arguments).arg(&folder));
+    mount(&["-t", "tmpfs", "-o", "ro", "tmpfs"]);
+    let lock = folder.join("a.lock");
+    let refused = fail(bench.condaimg("lock").arg("--lock-file").arg(&lock), 1);
+    let built = bench.condaimg("build").arg("--lock-file").arg(&lock).output().expect("runs");
+    succeed(program("umount", "mount").arg(&folder));
+    assert!(refused.contains("a.lock"), "{refused}");
+    assert!(built.status.success(), "a build only tells: {built:?}");
+}
+
+#[test]
+fn archives_of_both_formats_are_locked() {
+    let mut bench = Bench::new(&[]);
+    bench.channel.add(&Package::new("old", "1.0"), Format::TarBz2);
+    bench.channel.index();
+    bench.environment(&["old"]);
+    succeed(&mut bench.condaimg("lock"));
+    assert!(bench.text().contains("old-1.0-0.tar.bz2"));
+}
