@@ -9,6 +9,7 @@ mod locking;
 mod progress;
 mod summary;
 mod transfer;
+mod values;
 mod world;
 
 use std::io::{IsTerminal as _, Write as _};

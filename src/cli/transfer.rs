@@ -10,7 +10,6 @@ use super::world::{World, cache_dir};
 use crate::model::BaseRef;
 use crate::registry::{Reference, Registry};
 use crate::ship::{Carrier, Copied, CopyOptions, Destination};
-use crate::store::Store;
 use crate::util::report::{SharedReporter, Step};
 use crate::util::{Error, Result, files};
 
@@ -82,12 +81,7 @@ fn summary(copied: &Copied, to: &Destination) -> String {
 }
 
 fn world(args: &TransferArgs, targets: &[Reference], global: &Global, reporter: SharedReporter) -> Result<World> {
-    Ok(World {
-        store: Store::open(&cache_dir(global)?)?,
-        registry: Registry::new(args.registry.options(targets))?,
-        reporter,
-        offline: false,
-    })
+    World::open(&cache_dir(global)?, args.registry.options(targets), reporter, false)
 }
 
 /// Without the scheme that skopeo's users write before references.

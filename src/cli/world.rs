@@ -1,14 +1,14 @@
 //! What the commands reach beyond their arguments: the store, the registries, the reporter.
 
 use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::args::Global;
 use crate::image::{Fetch, Fetched};
-use crate::registry::Registry;
+use crate::registry::{Registry, RegistryOptions};
 use crate::store::Store;
 use crate::util::error::ResultExt as _;
 use crate::util::report::SharedReporter;
@@ -27,6 +27,14 @@ pub struct World {
 }
 
 impl World {
+    /// What a command reaches, with the store in `cache`.
+    ///
+    /// # Errors
+    /// When the store or what registries are spoken to with cannot be used.
+    pub fn open(cache: &Path, registries: RegistryOptions, reporter: SharedReporter, offline: bool) -> Result<Self> {
+        Ok(Self { store: Store::open(cache)?, registry: Registry::new(registries)?, reporter, offline })
+    }
+
     /// A manifest by digest may be in the store already: bases are pinned.
     fn stored_manifest(&self, reference: &str) -> Option<Fetched> {
         let digest: Digest = reference.split_once('@')?.1.parse().ok()?;

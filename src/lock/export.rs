@@ -13,14 +13,14 @@ pub fn export_pixi(locks: &Locks) -> Result<String> {
     file::render_pixi(&locks.iter().collect::<Vec<_>>())
 }
 
-/// An explicit specification (`conda create --file`): one URL a line, each after those that it needs, with the
-/// sha256 of the archive behind `#`.
+/// An explicit specification, as `conda create --file` takes it: one URL a line, each after those that it needs, with
+/// the sha256 of the archive behind `#` (conda's own pattern for these lines takes that as well as an md5).
 ///
 /// # Errors
 /// When the lock gives no hash of a package.
 pub fn export_explicit(lock: &Lock) -> Result<String> {
     let mut text = format!(
-        "# Packages of {}, made by condaimg; conda, mamba and pixi read it.\n# platform: {}\n@EXPLICIT\n",
+        "# Packages of {}, from a lock of condaimg\n# platform: {}\n@EXPLICIT\n",
         lock.specs.join(", ").replace('\n', " "),
         lock.platform.subdir
     );

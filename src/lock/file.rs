@@ -24,6 +24,9 @@ const ENVIRONMENT: &str = "default";
 struct Extension {
     version: u32,
     layout_version: u32,
+    /// Where locks of one platform once had a digest of them, which is as good as nothing.
+    #[serde(default, skip_serializing, rename = "inputs")]
+    _inputs: Option<Digest>,
     specs: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     variables: BTreeMap<String, String>,
@@ -99,6 +102,7 @@ fn render_all(locks: &[&Lock], parameters: Option<&Parameters>) -> Result<String
     let extension = Extension {
         version: VERSION,
         layout_version: LAYOUT_VERSION,
+        _inputs: None,
         specs: first.specs.clone(),
         variables: first.variables.clone(),
         platforms: platforms.collect::<Result<_>>()?,
@@ -224,21 +228,27 @@ fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockF
         let packages = entries.into_iter().map(|entry| entry.into_package(builder));
         Ok((builder, packages.collect::<Result<_>>()?))
     });
+    let specs = said.specs.unwrap_or_else(|| common.specs.clone());
     Ok(Lock {
+        packages: packages_of(name, said.facts, &specs, pixi)?,
         inputs: said.inputs.and_then(SaidInputs::whole),
         platform,
         channels: said.channels.unwrap_or_else(|| channels().map(|channel| channel.url.clone()).collect()),
         virtual_packages: said.virtual_packages.iter().map(|text| virtual_package(text)).collect::<Result<_>>()?,
-        specs: said.specs.unwrap_or_else(|| common.specs.clone()),
+        specs,
         variables: said.variables.unwrap_or_else(|| common.variables.clone()),
         base: said.base,
-        packages: packages_of(name, said.facts, pixi)?,
         interpreters: interpreters.collect::<Result<_>>()?,
     })
 }
 
 /// The packages of one platform, sorted, with their facts.
-fn packages_of(name: &str, mut facts: BTreeMap<String, PackageFacts>, pixi: &LockFile) -> Result<Vec<LockedPackage>> {
+fn packages_of(
+    name: &str,
+    mut facts: BTreeMap<String, PackageFacts>,
+    specs: &[String],
+    pixi: &LockFile,
+) -> Result<Vec<LockedPackage>> {
     let records = pixi
         .environment(ENVIRONMENT)
         .zip(pixi.platform(name))
@@ -246,6 +256,8 @@ fn packages_of(name: &str, mut facts: BTreeMap<String, PackageFacts>, pixi: &Loc
         .transpose()
         .map_err(|error| Error::user("its packages cannot be read").caused_by(error))?
         .flatten()
+        // An environment without packages is not in the file at all.
+        .or_else(|| specs.is_empty().then(Vec::new))
         .ok_or_else(|| Error::user(format!("it has no packages for {name}")))?;
     let mut packages: Vec<LockedPackage> = records
         .into_iter()
@@ -391,20 +403,26 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_with_a_digest_of_its_inputs_is_stale() {
+    fn locks_with_a_digest_of_their_inputs_are_stale() {
         let text = rendered(&[x86()]);
-        let whole = &text[text.find("      inputs:").expect("is there")..text.find("      base:\n").expect("is there")];
-        let older = text.replace(whole, &format!("      inputs: {}\n", Digest::of("a")));
-        let locks = parsed(&older).expect("parses");
-        let lock = locks.iter().next().expect("is there");
+        let place = |key: &str| text.find(key).expect("is there");
+        let whole = &text[place("      inputs:")..place("      base:\n")];
+        let digest = format!("inputs: {}\n", Digest::of("a"));
         let inputs = inputs("linux/amd64");
-        let now = crate::lock::Wanted {
-            specs: &lock.specs,
-            variables: &lock.variables,
-            inputs: &inputs,
-            base: lock.base.digest,
-        };
-        assert_eq!(crate::lock::changes(lock, now), ["it does not say what it was made from"]);
-        assert!(crate::lock::changes(&x86(), now).is_empty());
+        for older in [
+            text.replace(whole, &format!("      {digest}")),
+            text.replace(whole, "").replace("  specs:\n", &format!("  {digest}  specs:\n")),
+        ] {
+            let locks = parsed(&older).expect("parses");
+            let lock = locks.iter().next().expect("is there");
+            let now = crate::lock::Wanted {
+                specs: &lock.specs,
+                variables: &lock.variables,
+                inputs: &inputs,
+                base: lock.base.digest,
+            };
+            assert_eq!(crate::lock::changes(lock, now), ["it does not say what it was made from"], "{older}");
+            assert!(crate::lock::changes(&x86(), now).is_empty());
+        }
     }
 }

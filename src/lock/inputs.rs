@@ -17,13 +17,14 @@ pub struct Inputs {
     pub channels: Vec<String>,
     /// `strict` or `disabled`.
     pub channel_priority: String,
-    /// What was declared of the machine that the image will run on: `__cuda=12.4`, sorted.
+    /// What was declared of the machine that the image will run on: `NAME=VERSION` of virtual packages,
+    /// sorted, then `--cuda=...` and `--glibc=...`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub declared: Vec<String>,
     /// The base as named; nothing of one that lies on this machine, whose digest counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
-    /// Packages that appeared later were left out (RFC 3339).
+    /// Packages that appeared after this date or time were left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude_newer: Option<String>,
 }

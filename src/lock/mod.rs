@@ -209,7 +209,7 @@ pub fn archive_digest(record: &RepoDataRecord) -> Result<Digest> {
 }
 
 /// The name in a dependency as index.json writes it: `numpy >=1.8`, or `numpy>=1.8` in old packages.
-fn name_in(spec: &str) -> &str {
+pub fn dependency_name(spec: &str) -> &str {
     let end = spec.find(|char: char| !char.is_ascii_alphanumeric() && !"_-.".contains(char)).unwrap_or(spec.len());
     &spec[..end]
 }
@@ -228,7 +228,7 @@ impl Lock {
             let Some(package) = self.package(name) else { continue };
             if found.insert(package.name()) {
                 let depends = &package.record.package_record.depends;
-                pending.extend(depends.iter().map(|spec| name_in(spec)));
+                pending.extend(depends.iter().map(|spec| dependency_name(spec)));
             }
         }
         found

@@ -158,7 +158,7 @@ pub(super) fn registry_message(body: &[u8]) -> Option<String> {
 }
 
 /// The first error code of the registry's answer (`BLOB_UNKNOWN`).
-fn registry_code(body: &[u8]) -> Option<String> {
+pub(super) fn registry_code(body: &[u8]) -> Option<String> {
     let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
     Some(answer.get("errors")?.get(0)?.get("code")?.as_str()?.to_owned())
 }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Method, Response, ResponseBuilderExt as _, StatusCode};
 
+use super::answers::registry_code;
 use super::manifests::{content_digest, mute};
 use super::reference::{Reference, digest_of};
-use super::refusals::{Answered, LACKS, Refused};
+use super::refusals::{Answered, Refused};
 use super::retry::{Contact, Failure};
 use super::transport::{Call, Place};
 use super::wire::explanation;
@@ -119,7 +120,7 @@ impl Registry {
         let sending = Sending { name, media_type, bytes, digest, condition: None };
         for wait in SETTLING {
             match self.send_manifest(&place, &sending).await {
-                Err(failure) if failure.error.to_string().contains(LACKS) => tokio::time::sleep(wait).await,
+                Err(failure) if failure.lacks_a_part() => tokio::time::sleep(wait).await,
                 sent => return sent.map(|_| Sent::Uploaded(bytes.len() as u64)),
             }
         }
@@ -178,7 +179,7 @@ impl Registry {
         };
         let status = answer.status();
         match refused.explain(&Answered { status, body: &body }) {
-            Some(error) => Failure { contact: Contact::Answered(status), ..error.into() },
+            Some(error) => Failure { contact: Contact::Answered(status), code: registry_code(&body), ..error.into() },
             None => self.transport().failure(place, answer).await,
         }
     }

@@ -43,9 +43,6 @@ const IMMUTABLE: [&str; 8] = [
     "redeploy",
 ];
 
-/// In the message of an error about a part that the registry does not have.
-pub(super) const LACKS: &str = "does not have";
-
 impl Refused<'_> {
     /// What went wrong and what to do, when it is one of the reasons that are known.
     pub(super) fn explain(&self, answer: &Answered<'_>) -> Option<Error> {
@@ -83,7 +80,7 @@ impl Refused<'_> {
             [] => "something that the manifest names".to_owned(),
             some => format!("{}, which the manifest names", some.join(", ")),
         };
-        Error::user(format!("{whom} {LACKS} {what}, in `{repository}` ({told})"))
+        Error::user(format!("{whom} does not have {what}, in `{repository}` ({told})"))
             .hint("push again: a clean-up of the registry (garbage collection) may have taken it away in the meantime")
     }
 

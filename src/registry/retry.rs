@@ -98,6 +98,12 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
+    /// Whether the registry lacks something that a manifest names (distribution-spec, error codes; some say it as they
+    /// say it of a blob that is asked for).
+    pub(super) fn lacks_a_part(&self) -> bool {
+        self.code.as_deref().is_some_and(|code| code.to_ascii_uppercase().ends_with("BLOB_UNKNOWN"))
+    }
+
     /// A failure that may pass.
     pub(super) fn passing(error: Error) -> Self {
         Self { error, again: Again::Later(None), contact: Contact::Broken, code: None }

@@ -127,9 +127,13 @@ fn upgrades_change_what_they_name() {
     bench.add(&[("one", "3.0", &[]), ("two", "3.0", &["base >=2"])]);
     succeed(bench.condaimg("lock").arg("--upgrade"));
     assert_eq!(bench.versions(), ["base 3.0", "one 3.0", "two 3.0"]);
+    // `two` needs a `base`, but the older one would have done: that is no reason.
+    bench.add(&[("two", "4.0", &["base >=1"]), ("base", "4.0", &[])]);
+    let told = notices(bench.condaimg("lock").arg("--upgrade"));
+    assert!(told.contains("lock: base 3.0") && !told.contains("needs"), "{told}");
     bench.environment(&["one=2"]);
     let told = notices(&mut bench.condaimg("lock"));
-    assert!(told.contains("(asked for: one=2)") && told.contains("- base 3.0"), "{told}");
+    assert!(told.contains("(asked for: one=2)") && told.contains("- base 4.0"), "{told}");
     assert!(told.contains("(no longer asked for)") && told.contains("(nothing needs it any more)"), "{told}");
 }
 
@@ -147,6 +151,9 @@ fn a_date_leaves_out_what_is_newer() {
     assert_eq!(bench.versions(), ["lib 1.0"]);
     succeed(bench.condaimg("lock").args(["--exclude-newer", "2021-01-01"]).args(["--upgrade", "lib"]));
     assert_eq!(bench.versions(), ["lib 2.0"]);
+    // What the lock has is no excuse.
+    succeed(bench.condaimg("lock").args(["--exclude-newer", "2020-06-30"]));
+    assert_eq!(bench.versions(), ["lib 1.0"]);
     let message = fail(bench.condaimg("lock").args(["--exclude-newer", "2019-12-31"]), 1);
     assert!(message.contains("2019-12-31"), "{message}");
     assert!(fail(bench.condaimg("lock").args(["--exclude-newer", "soon"]), 2).contains("is no date"));
@@ -170,6 +177,56 @@ fn locks_are_exported_in_the_forms_of_others() {
     let pixi = succeed(bench.condaimg("lock").args(["--export", "pixi"]));
     assert!(!pixi.contains("condaimg:"), "{pixi}");
     assert_eq!(LockFile::from_str_with_base_directory(&pixi, None).expect("a pixi.lock").packages().len(), 2);
+}
+
+#[test]
+fn an_environment_may_be_empty() {
+    let bench = Bench::new(&[]);
+    bench.workspace.file("environment.yml", "dependencies: []\n");
+    succeed(&mut bench.condaimg("lock"));
+    succeed(bench.condaimg("lock").arg("--check"));
+    let digest = succeed(bench.condaimg("build").arg("--locked"));
+    assert!(digest.starts_with("sha256:"), "{digest}");
+    // One that is not, and has lost its packages, is not taken for it.
+    let text = bench.text().replace("  specs: []\n", "  specs: [lib]\n");
+    bench.workspace.file("condaimg.lock", &text);
+    assert!(fail(bench.condaimg("build").arg("--frozen"), 1).contains("has no packages for linux-64"), "{text}");
+}
+
+#[test]
+fn an_export_has_the_platforms_that_are_asked_for() {
+    let mut bench = Bench::new(&[]);
+    bench.channel.add(&Package::new("lib", "1.0").noarch_generic(), Format::Conda);
+    bench.channel.index();
+    bench.environment(&["lib"]);
+    succeed(bench.condaimg("lock").args(["--platform", "linux/amd64,linux/arm64"]));
+    let export = |form: &str, platforms: &[&str]| {
+        let mut command = bench.condaimg("lock");
+        command.args(["--export", form]);
+        platforms.iter().for_each(|platform| {
+            command.args(["--platform", platform]);
+        });
+        command
+    };
+    let message = fail(&mut export("explicit", &[]), 2);
+    assert!(message.contains("one of linux/amd64, linux/arm64"), "{message}");
+    assert!(succeed(&mut export("explicit", &["linux/arm64"])).contains("# platform: linux-aarch64\n"));
+    let pixi = succeed(&mut export("pixi", &["linux/arm64"]));
+    assert!(pixi.contains("linux-aarch64") && !pixi.contains("linux-64"), "{pixi}");
+    assert!(fail(&mut export("pixi", &["linux/ppc64le"]), 1).contains("has nothing for linux/ppc64le"));
+}
+
+#[test]
+fn an_archive_that_was_replaced_is_told() {
+    let mut bench = Bench::new(&[("lib", "1.0", &[])]);
+    bench.environment(&["lib"]);
+    succeed(&mut bench.condaimg("lock"));
+    bench.channel.forget("lib");
+    bench.channel.add(&Package::new("lib", "1.0").file("share/lib", "other"), Format::Conda);
+    bench.channel.index();
+    succeed(bench.condaimg("lock").arg("--check"));
+    let told = notices(bench.condaimg("lock").arg("--upgrade"));
+    assert!(told.contains("lock: lib 1.0 0: another archive"), "{told}");
 }
 
 #[test]

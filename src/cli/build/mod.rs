@@ -17,10 +17,8 @@ use super::world::World;
 use crate::image::{self, Artifact, Base, Image};
 use crate::lock;
 use crate::model::{Blob, LayerBlob};
-use crate::registry::Registry;
 use crate::ship::{Delivered, Pusher};
 use crate::spec::{self, Spec};
-use crate::store::Store;
 use crate::util::report::{SharedReporter, Step};
 use crate::util::{Digest, Error, Result, files};
 use layers::MadeLayer;
@@ -37,12 +35,9 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     for notice in &spec.notices {
         reporter.notice(notice);
     }
-    let world = World {
-        store: Store::open(&options.environment.cache_dir)?,
-        registry: Registry::new(options.args.environment.registry.options(&options.tags))?,
-        reporter: Arc::new(Once::new(reporter)),
-        offline: options.args.environment.offline,
-    };
+    let registries = options.args.environment.registry.options(&options.tags);
+    let offline = options.args.environment.offline;
+    let world = World::open(&options.environment.cache_dir, registries, Arc::new(Once::new(reporter)), offline)?;
     let platforms = locking::obtain(&options.environment, &spec, &world).await?;
     let (ready, packed) = tokio::sync::mpsc::unbounded_channel();
     let making = make_all(&options, &spec, platforms, &world, ready);

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use fs_err as fs;
 
 use crate::cli::args::{BuildArgs, BytecodeArg, Global};
-use crate::cli::locking::options::{EnvironmentOptions, LockMode, pair, variable};
+use crate::cli::locking::options::{EnvironmentOptions, LockMode};
+use crate::cli::values::{pair, variable};
 use crate::model::{BaseRef, Compression, ImageOptions, Parameters};
 use crate::plan::{MAX_LAYERS, MIN_LAYERS, Policy};
 use crate::registry::{Reference, Registry};

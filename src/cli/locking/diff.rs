@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rattler_conda_types::{MatchSpec, ParseStrictness};
+use rattler_conda_types::{MatchSpec, Matches as _, ParseStrictness};
 
-use crate::lock::{Lock, LockedPackage};
+use crate::lock::{Lock, LockedPackage, dependency_name};
 
 /// One line for each package that came, went or changed.
 pub fn changes(old: &Lock, new: &Lock) -> Vec<String> {
@@ -22,14 +22,12 @@ pub fn changes(old: &Lock, new: &Lock) -> Vec<String> {
             }
             Some(before) => format!("{name} {} -> {}", shown(before), shown(package)),
         };
-        lines.insert(name, with(line, reasons.of(package)));
+        lines.insert(name, with(line, reasons.of(name)));
     }
+    let asked: BTreeSet<String> = old.specs.iter().filter_map(|spec| named(spec)).collect();
     for package in old.packages.iter().filter(|package| new.package(package.name()).is_none()) {
         let name = package.name();
-        let reason = match old.specs.iter().any(|spec| names(spec) == Some(name.to_owned())) {
-            true => "no longer asked for",
-            false => "nothing needs it any more",
-        };
+        let reason = if asked.contains(name) { "no longer asked for" } else { "nothing needs it any more" };
         lines.insert(name, with(format!("- {name} {}", shown(package)), Some(reason.to_owned())));
     }
     lines.into_values().collect()
@@ -52,47 +50,46 @@ fn is_same(before: &LockedPackage, now: &LockedPackage) -> bool {
     shown(before) == shown(now) && before.record.package_record.sha256 == now.record.package_record.sha256
 }
 
-/// The package that a dependency names.
-fn names(spec: &str) -> Option<String> {
+/// The package that a user's dependency names, which may have a channel before it.
+fn named(spec: &str) -> Option<String> {
     let spec = MatchSpec::from_str(spec, ParseStrictness::Lenient).ok()?;
     Some(spec.name.as_exact()?.as_normalized().to_owned())
 }
 
-/// Why packages are other ones than before.
+/// Why packages are other ones than before, by name.
 struct Reasons<'a> {
-    old: &'a Lock,
-    /// Packages that are new or changed.
-    changed: Vec<&'a LockedPackage>,
-    /// New dependencies by the package that they name.
+    /// New dependencies of the user.
     asked: BTreeMap<String, &'a str>,
+    /// What packages that came or changed need, where what was there before would not do.
+    needed: BTreeMap<&'a str, String>,
 }
 
 impl<'a> Reasons<'a> {
     fn new(old: &'a Lock, new: &'a Lock) -> Self {
-        let changed = |package: &&LockedPackage| old.package(package.name()).is_none_or(|it| !is_same(it, package));
         let asked = new.specs.iter().filter(|spec| !old.specs.contains(spec));
-        Self {
-            old,
-            changed: new.packages.iter().filter(changed).collect(),
-            asked: asked.filter_map(|spec| Some((names(spec)?, spec.as_str()))).collect(),
+        let mut needed = BTreeMap::new();
+        for package in &new.packages {
+            let before = old.package(package.name());
+            if before.is_some_and(|before| is_same(before, package)) {
+                continue;
+            }
+            let record = &package.record.package_record;
+            for spec in record.depends.iter().filter(|spec| !fits(old.package(dependency_name(spec)), spec)) {
+                let reason = || format!("{} {} needs {spec}", package.name(), record.version);
+                needed.entry(dependency_name(spec)).or_insert_with(reason);
+            }
         }
+        Self { asked: asked.filter_map(|spec| Some((named(spec)?, spec.as_str()))).collect(), needed }
     }
 
-    fn of(&self, package: &LockedPackage) -> Option<String> {
-        let name = package.name();
-        if let Some(spec) = self.asked.get(name) {
-            return Some(format!("asked for: {spec}"));
-        }
-        // What another package that came or changed needs of it, and its predecessor did not.
-        self.changed.iter().filter(|other| other.name() != name).find_map(|other| {
-            let before: BTreeSet<&String> = self
-                .old
-                .package(other.name())
-                .map(|it| it.record.package_record.depends.iter().collect())
-                .unwrap_or_default();
-            let mut depends = other.record.package_record.depends.iter();
-            let needed = depends.find(|spec| !before.contains(spec) && names(spec).as_deref() == Some(name))?;
-            Some(format!("{} {} needs {needed}", other.name(), other.record.package_record.version))
-        })
+    fn of(&self, name: &str) -> Option<String> {
+        let asked = self.asked.get(name).map(|spec| format!("asked for: {spec}"));
+        asked.or_else(|| self.needed.get(name).cloned())
     }
+}
+
+/// Whether a package is there and is what a dependency of another one wants.
+fn fits(package: Option<&LockedPackage>, spec: &str) -> bool {
+    let wanted = MatchSpec::from_str(spec, ParseStrictness::Lenient).ok();
+    package.zip(wanted).is_some_and(|(package, wanted)| wanted.matches(&package.record.package_record))
 }

@@ -117,7 +117,8 @@ async fn one(
     }
 }
 
-fn missing(path: &Path, platform: &Platform, locks: &Locks) -> Error {
+/// A lock that has nothing for a platform.
+pub fn missing(path: &Path, platform: &Platform, locks: &Locks) -> Error {
     if locks.is_empty() {
         return Error::user(format!("there is no lock `{}`", path.display()))
             .hint("build once without `--locked` or `--frozen`, and commit the lock");
@@ -166,6 +167,7 @@ fn inputs(options: &EnvironmentOptions, spec: &Spec) -> Inputs {
     }
     let mut declared: Vec<String> =
         options.virtual_packages.iter().map(|(name, version)| format!("{name}={version}")).collect();
+    declared.sort();
     declared.extend(options.cuda.iter().map(|version| format!("--cuda={version}")));
     declared.extend(options.glibc.iter().map(|version| format!("--glibc={version}")));
     Inputs {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::cli::args::{BytecodeArg, EnvironmentArgs, Global, PriorityArg};
+use crate::cli::values::{pair, variable};
 use crate::cli::world::cache_dir;
 use crate::model::{BaseRef, Platform};
 use crate::registry::Registry;
@@ -159,22 +160,6 @@ pub fn priority_name(priority: PriorityArg) -> &'static str {
     match priority {
         PriorityArg::Strict => "strict",
         PriorityArg::Disabled => "disabled",
-    }
-}
-
-/// An environment variable that is set to something.
-pub fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// `NAME=VALUE` of a flag.
-///
-/// # Errors
-/// What is none.
-pub fn pair(flag: &str, text: &str) -> Result<(String, String)> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(Error::usage(format!("`{flag} {text}` is not NAME=VALUE")).hint("an empty value is written `NAME=`")),
     }
 }
 

@@ -27,7 +27,6 @@ use super::{Referrer, fallback_tag};
 use crate::registry::Registry;
 use crate::registry::manifest_writes::{Name, Sending};
 use crate::registry::reference::Reference;
-use crate::registry::refusals::LACKS;
 use crate::registry::retry::{Again, Contact, Failure, chance};
 use crate::registry::transport::Place;
 use crate::util::json::canonical;
@@ -202,5 +201,5 @@ impl<'a> Keeper<'a> {
 /// Whether the registry misses something that the index names.
 fn is_gone(failure: &Failure) -> bool {
     let refused = matches!(failure.contact, Contact::Answered(StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND));
-    refused && failure.error.to_string().contains(LACKS)
+    refused && failure.lacks_a_part()
 }

@@ -99,6 +99,11 @@ pub async fn rows() -> Vec<Row> {
             produced: "the blob's file is cut off in the registry's folder",
             outcome: damaged().await,
         },
+        Row {
+            fault: "blob not found while somebody else pushes it",
+            produced: "a proxy answers the first PUT of the manifest with `MANIFEST_BLOB_UNKNOWN`",
+            outcome: unsettled().await,
+        },
         Row { fault: "wrong password", produced: "htpasswd", outcome: unauthorized().await },
         Row { fault: "500 for good", produced: "a proxy answers every PUT so", outcome: broken().await },
         Row {
@@ -151,6 +156,21 @@ async fn unavailable() -> String {
     let (_server, gate, outcome) =
         through(&Image::new(SIZE), options(), once("HEAD", |head| answer(head, 503, vec![]))).await;
     format!("{outcome}; asked {}", times(gate.count("HEAD", "/blobs/") - 1))
+}
+
+async fn unsettled() -> String {
+    let refused = AtomicUsize::new(0);
+    let rule = move |_: &str, head: &Head| match head.is("PUT", "/manifests/") {
+        true if refused.fetch_add(1, Ordering::Relaxed) == 0 => Deed::Answer {
+            after: head.length(),
+            status: 404,
+            headers: Vec::new(),
+            body: br#"{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown to registry"}]}"#.to_vec(),
+        },
+        _ => Deed::Pass,
+    };
+    let (_server, gate, outcome) = through(&Image::new(SIZE), options(), rule).await;
+    format!("{outcome}; manifest sent {}", times(gate.count("PUT", "/manifests/")))
 }
 
 async fn early() -> String {
