@@ -21,7 +21,7 @@ programs_of_tests() {
 install_tools() {
     # shellcheck disable=SC2046 # one PROGRAM=PACKAGE per line
     need_apt python3=python3 cc=build-essential openssl=openssl htpasswd=apache2-utils tar=tar \
-        buildah=buildah oci-image-tool=oci-image-tool skopeo=skopeo umoci=umoci $(programs_of_tests)
+        podman=podman buildah=buildah oci-image-tool=oci-image-tool skopeo=skopeo umoci=umoci $(programs_of_tests)
     need_registry
 }
 

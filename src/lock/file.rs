@@ -6,13 +6,13 @@ use std::path::Path;
 
 use fs_err as fs;
 use rattler_conda_types::{GenericVirtualPackage, Subdir, Version};
-use rattler_lock::{CondaPackageData, LockFile, PlatformData};
+use rattler_lock::{CondaPackageData, LockFile, PlatformData, PypiIndexes};
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Lock, LockedBase, LockedPackage, Locks, PackageFacts, interpreter};
+use super::{Inputs, Lock, LockedBase, LockedPackage, LockedWheel, Locks, PackageFacts, interpreter, pypi};
 use crate::model::{LAYOUT_VERSION, Parameters, Platform};
 use crate::util::error::ResultExt as _;
-use crate::util::{Digest, Error, Result, files};
+use crate::util::{Digest, Error, Result, files, redact};
 
 /// The version of the `condaimg:` key.
 const VERSION: u32 = 1;
@@ -28,6 +28,8 @@ struct Extension {
     #[serde(default, skip_serializing, rename = "inputs")]
     _inputs: Option<Digest>,
     specs: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pip: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     variables: BTreeMap<String, String>,
     /// By [`Platform::lock_name`].
@@ -46,12 +48,17 @@ struct PlatformExtension {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     specs: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pip: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     variables: Option<BTreeMap<String, String>>,
     base: LockedBase,
     virtual_packages: Vec<String>,
     /// By package name; packages without facts worth a line are left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     facts: BTreeMap<String, PackageFacts>,
+    /// By normalised name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    wheels: BTreeMap<String, pypi::Entry>,
     /// By the builder's subdir.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     interpreters: BTreeMap<Subdir, Vec<interpreter::Entry>>,
@@ -104,6 +111,7 @@ fn render_all(locks: &[&Lock], parameters: Option<&Parameters>) -> Result<String
         layout_version: LAYOUT_VERSION,
         _inputs: None,
         specs: first.specs.clone(),
+        pip: first.pip.clone(),
         variables: first.variables.clone(),
         platforms: platforms.collect::<Result<_>>()?,
         parameters: parameters.cloned(),
@@ -129,10 +137,12 @@ fn platform_extension(lock: &Lock, first: &Lock, with_inputs: bool) -> Result<Pl
         inputs: lock.inputs.clone().filter(|_| with_inputs).map(SaidInputs::Whole),
         channels: (lock.channels != first.channels).then(|| lock.channels.clone()),
         specs: (lock.specs != first.specs).then(|| lock.specs.clone()),
+        pip: (lock.pip != first.pip).then(|| lock.pip.clone()),
         variables: (lock.variables != first.variables).then(|| lock.variables.clone()),
         base: lock.base.clone(),
         virtual_packages: lock.virtual_packages.iter().map(virtual_package_text).collect(),
         facts: facts.map(|package| (package.name().to_owned(), package.facts.clone())).collect(),
+        wheels: lock.wheels.iter().map(|wheel| (wheel.name.clone(), pypi::Entry::new(wheel))).collect(),
         interpreters: interpreters.collect::<Result<_>>()?,
     })
 }
@@ -159,13 +169,29 @@ pub(super) fn render_pixi(locks: &[&Lock]) -> Result<String> {
     for lock in locks {
         for package in &lock.packages {
             let mut record = package.record.clone();
-            record.url = crate::util::redact::canonical(&record.url);
+            record.url = redact::canonical(&record.url);
             builder
                 .add_conda_package(ENVIRONMENT, &lock.platform.lock_name(), CondaPackageData::from(record))
                 .map_err(|error| bug("a package").caused_by(error))?;
         }
+        for wheel in &lock.wheels {
+            builder
+                .add_pypi_package(ENVIRONMENT, &lock.platform.lock_name(), pypi::package(wheel)?)
+                .map_err(|error| bug("a wheel").caused_by(error))?;
+        }
+    }
+    if let Some(indexes) = pypi_indexes(locks) {
+        builder.set_pypi_indexes(ENVIRONMENT, indexes);
     }
     builder.finish().render_to_string().map_err(|error| bug("its text").caused_by(error))
+}
+
+/// The indexes that list wheels of the locks; nothing when there is no wheel.
+fn pypi_indexes(locks: &[&Lock]) -> Option<PypiIndexes> {
+    let mut wheels = locks.iter().flat_map(|lock| &lock.wheels).peekable();
+    wheels.peek()?;
+    let indexes: BTreeSet<_> = wheels.filter_map(|wheel| wheel.index.as_ref()).map(redact::canonical).collect();
+    Some(PypiIndexes { indexes: indexes.into_iter().collect(), find_links: Vec::new() })
 }
 
 /// Writes a lock; an equal file is left alone.
@@ -215,11 +241,11 @@ pub fn parse(text: &str, folder: &Path) -> Result<Locks> {
     let pixi = LockFile::from_str_with_base_directory(text, Some(folder))
         .map_err(|error| Error::user("its packages cannot be read").caused_by(error))?;
     let platforms = std::mem::take(&mut extension.platforms);
-    platforms.into_iter().map(|(name, platform)| lock_of(&name, platform, &extension, &pixi)).collect()
+    platforms.into_iter().map(|(name, platform)| lock_of(&name, platform, &extension, &pixi, folder)).collect()
 }
 
 /// The lock of one platform.
-fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockFile) -> Result<Lock> {
+fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockFile, folder: &Path) -> Result<Lock> {
     let platform = Platform::from_lock_name(name)
         .ok_or_else(|| Error::user(format!("its platform `{name}` is none that images can be for")))?;
     let environment = pixi.environment(ENVIRONMENT);
@@ -231,6 +257,8 @@ fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockF
     let specs = said.specs.unwrap_or_else(|| common.specs.clone());
     Ok(Lock {
         packages: packages_of(name, said.facts, &specs, pixi)?,
+        wheels: wheels_of(name, said.wheels, pixi, folder)?,
+        pip: said.pip.unwrap_or_else(|| common.pip.clone()),
         inputs: said.inputs.and_then(SaidInputs::whole),
         platform,
         channels: said.channels.unwrap_or_else(|| channels().map(|channel| channel.url.clone()).collect()),
@@ -277,6 +305,19 @@ fn packages_of(
     Ok(packages)
 }
 
+/// The wheels of one platform.
+fn wheels_of(
+    name: &str,
+    entries: BTreeMap<String, pypi::Entry>,
+    pixi: &LockFile,
+    folder: &Path,
+) -> Result<Vec<LockedWheel>> {
+    let environment = pixi.environment(ENVIRONMENT);
+    let packages = environment.as_ref().zip(pixi.platform(name));
+    let packages = packages.and_then(|(environment, platform)| environment.pypi_packages(platform));
+    pypi::wheels(packages.into_iter().flatten(), entries, folder)
+}
+
 fn virtual_package(text: &str) -> Result<GenericVirtualPackage> {
     let wrong = || Error::user(format!("`{text}` is no virtual package"));
     let mut parts = text.splitn(3, '=');
@@ -318,6 +359,8 @@ mod tests {
             channels: vec!["https://channel.example/c".to_owned()],
             virtual_packages: Vec::new(),
             specs: vec!["a".to_owned()],
+            pip: Vec::new(),
+            wheels: Vec::new(),
             variables: [("A".to_owned(), "1".to_owned())].into(),
             base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
             packages,
@@ -365,6 +408,72 @@ mod tests {
         let python = &arm.interpreters[&Subdir::Linux64][0];
         assert_eq!((python.full_name().as_str(), python.size()), ("python-3.11.2-0", 7));
         assert!(python.facts.leaves_out("bin/python"));
+    }
+
+    /// One of each kind, as locking makes them.
+    fn wheels() -> Vec<LockedWheel> {
+        use crate::lock::{WheelFacts, WheelSource};
+        let url = |text: &str| text.parse().expect("a URL");
+        let sources = [
+            WheelSource::Wheel { url: url("https://files.example/a/b/direct-1.0-py3-none-any.whl") },
+            WheelSource::Folder { url: url("file:///project/folder"), digest: Digest::of("content") },
+            WheelSource::Git {
+                url: url("https://git.example/team/git.git"),
+                commit: "5c9b8a7d5c9b8a7d5c9b8a7d5c9b8a7d5c9b8a7d".to_owned(),
+                subdirectory: Some("python".to_owned()),
+            },
+            WheelSource::Wheel { url: url("https://files.example/index-1.0%2Bcpu-cp311-cp311-linux_x86_64.whl") },
+            WheelSource::Sdist { url: url("https://files.example/sdist-1.0.tar.gz"), sha256: Digest::of("sdist") },
+        ];
+        let names = ["direct", "folder", "git", "index", "sdist"];
+        let wheel = |(name, source): (&str, WheelSource)| LockedWheel {
+            name: name.to_owned(),
+            version: if name == "index" { "1.0+cpu" } else { "1.0" }.to_owned(),
+            file_name: match name {
+                "index" => "index-1.0+cpu-cp311-cp311-linux_x86_64.whl".to_owned(),
+                name => format!("{name}-1.0-py3-none-any.whl"),
+            },
+            sha256: Digest::of(name),
+            size: 7,
+            index: matches!(name, "index" | "sdist").then(|| url("https://index.example/simple")),
+            source,
+            requires_dist: vec!["other>=1 ; python_full_version < '4'".to_owned()],
+            requires_python: Some(">=3.8".to_owned()),
+            facts: WheelFacts { bytecode: name == "git", ..WheelFacts::default() },
+        };
+        names.into_iter().zip(sources).map(wheel).collect()
+    }
+
+    #[test]
+    fn wheels_are_packages_of_a_pixi_lock_and_come_back() {
+        let mut lock = x86();
+        lock.pip = vec!["index==1.0".to_owned(), "./folder".to_owned()];
+        lock.wheels = wheels();
+        let text = rendered(&[lock.clone(), arm()]);
+        let read = parsed(&text).expect("parses");
+        assert_eq!(render(&read).expect("renders"), text);
+        let read = read.get(&lock.platform).expect("is there");
+        assert_eq!((&read.wheels, &read.pip), (&lock.wheels, &lock.pip));
+        let pixi = LockFile::from_str_with_base_directory(&text, None).expect("a pixi.lock");
+        let platform = pixi.platform("linux-64").expect("a platform");
+        let environment = pixi.default_environment().expect("an environment");
+        assert_eq!(environment.pypi_packages(platform).expect("packages").count(), 5);
+    }
+
+    #[test]
+    fn wheels_that_contradict_each_other_are_refused() {
+        let mut lock = x86();
+        lock.wheels = wheels();
+        let text = rendered(&[lock]);
+        for (from, to, expected) in [
+            ("        git:\n", "        gut:\n", "says nothing of the wheel of `git`"),
+            ("      wheels:\n", "      wheels:\n        more: {}\n", "no package for the wheel of `more`"),
+        ] {
+            let changed = text.replacen(from, to, 1);
+            assert_ne!(changed, text);
+            let error = parsed(&changed).expect_err("is wrong").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]
@@ -417,6 +526,7 @@ mod tests {
             let lock = locks.iter().next().expect("is there");
             let now = crate::lock::Wanted {
                 specs: &lock.specs,
+                pip: &lock.pip,
                 variables: &lock.variables,
                 inputs: &inputs,
                 base: lock.base.digest,

@@ -34,6 +34,8 @@ pub struct Inputs {
 pub struct Wanted<'a> {
     /// Dependencies as written.
     pub specs: &'a [String],
+    /// Requirement lines of pip as written, without secrets.
+    pub pip: &'a [String],
     /// `variables:`.
     pub variables: &'a BTreeMap<String, String>,
     /// The rest.
@@ -48,6 +50,7 @@ pub fn changes(lock: &Lock, now: Wanted<'_>) -> Vec<String> {
     let inputs = now.inputs;
     let mut changes = Vec::new();
     changes.extend(list("dependencies", &lock.specs, now.specs));
+    changes.extend(list("pip", &lock.pip, now.pip));
     if lock.variables != *now.variables {
         changes.push(format!("variables: {}", differing(&lock.variables, now.variables)));
     }

@@ -6,8 +6,11 @@ mod file;
 mod inputs;
 mod interpreter;
 mod locks;
+mod member;
 mod normalise;
+mod pypi;
 mod warnings;
+mod wheel;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +24,10 @@ pub use export::{export_explicit, export_pixi};
 pub use file::{parse, read, render, write};
 pub use inputs::{Inputs, Wanted, changes};
 pub use locks::Locks;
+pub use member::Member;
 pub use normalise::{canonical_channel, canonical_url, normalised};
 pub use warnings::warnings;
+pub use wheel::{LockedWheel, WheelFacts, WheelSource};
 
 /// What the builds of `python` packages hold that are no CPython.
 pub const NO_CPYTHON: [&str; 2] = ["pypy", "graalpy"];
@@ -47,12 +52,16 @@ pub struct Lock {
     pub virtual_packages: Vec<GenericVirtualPackage>,
     /// What the user asked for, as written.
     pub specs: Vec<String>,
+    /// What the user asked for of PyPI: requirement lines as written, without secrets.
+    pub pip: Vec<String>,
     /// `variables:` of the environment.
     pub variables: BTreeMap<String, String>,
     /// What the image stands on.
     pub base: LockedBase,
     /// The packages, sorted by name.
     pub packages: Vec<LockedPackage>,
+    /// The packages of PyPI, sorted by name.
+    pub wheels: Vec<LockedWheel>,
     /// Where the target's Python does not run: the CPython that makes the byte code and what it needs, by the subdir
     /// of the builder. No byte of the image depends on which of them it is.
     pub interpreters: BTreeMap<Subdir, Vec<LockedPackage>>,
@@ -119,6 +128,9 @@ pub struct PackageFacts {
     /// The post-link script (path in the prefix), which is not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub post_link: Option<String>,
+    /// What it is to pip: normalised name (PEP 503) → version of each dist-info that it brings.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pypi: BTreeMap<String, String>,
 }
 
 /// What `etc/conda/activate.d` and `etc/conda/env_vars.d` of a package do.

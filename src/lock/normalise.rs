@@ -20,6 +20,11 @@ pub fn canonical_channel(channel: &str) -> String {
     url.as_str().trim_end_matches('/').to_owned()
 }
 
+/// The URL of what PyPI's tools fetch, without credentials; a local one is `file:///<last path component>`.
+pub(super) fn canonical_location(url: &Url) -> Url {
+    local(url, 1).unwrap_or_else(|| redact::canonical(url))
+}
+
 /// The last components of a `file://` URL.
 fn local(url: &Url, components: usize) -> Option<Url> {
     if url.scheme() != "file" {
@@ -43,6 +48,9 @@ pub fn normalised(lock: &Lock, parameters: &Parameters) -> Result<String> {
     for package in &mut lock.packages {
         package.record.url = canonical_url(&package.record.url);
         package.record.channel = package.record.channel.as_deref().map(canonical_channel);
+    }
+    for wheel in &mut lock.wheels {
+        wheel.normalise();
     }
     lock.base.documents = None;
     if lock.base.is_local() {

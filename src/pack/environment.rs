@@ -147,6 +147,8 @@ mod tests {
             channels: Vec::new(),
             virtual_packages: Vec::new(),
             specs: Vec::new(),
+            pip: Vec::new(),
+            wheels: Vec::new(),
             variables: BTreeMap::new(),
             base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
             packages: Vec::new(),

@@ -105,6 +105,7 @@ fn facts_of_archive(
         bytecode: !sources.is_empty(),
         activation: activation(archive, layout, reporter)?,
         post_link,
+        pypi: BTreeMap::new(),
     })
 }
 

@@ -13,7 +13,7 @@ use super::facts::parallel;
 use super::layout::{PackageLayout, ancestors};
 use super::metadata::DIRECTORY_MTIME;
 use super::segment::{self, Target};
-use crate::lock::{Lock, LockedPackage};
+use crate::lock::{Lock, LockedPackage, Member};
 use crate::plan::{PlannedLayer, SegmentKind};
 use crate::store::Store;
 use crate::util::report::Progress;
@@ -71,7 +71,7 @@ impl<'a> Packer<'a> {
         let mut paths = BTreeSet::new();
         let mut directories = BTreeSet::new();
         for segment in &layer.segments {
-            let (package, archive) = self.package(segment.package)?;
+            let (package, archive) = self.package(segment.member)?;
             let layout = self.layout(archive)?;
             match segment.kind {
                 SegmentKind::Files => {
@@ -87,7 +87,7 @@ impl<'a> Packer<'a> {
                     paths.extend(made.map(|source| source.pyc));
                 }
             }
-            layouts.insert(segment.package, layout);
+            layouts.insert(segment.member, layout);
         }
         refuse_files_below_files(layer, &paths)?;
         // A folder that one package wants empty may be a link of another.
@@ -96,9 +96,9 @@ impl<'a> Packer<'a> {
         let mut writer = compressors.layer(self.options.store.new_blob()?);
         self.write_directories(&mut writer, &paths, directories)?;
         for segment in &layer.segments {
-            let (package, archive) = self.package(segment.package)?;
+            let (package, archive) = self.package(segment.member)?;
             progress.item(package.name());
-            let layout = layouts.get(&segment.package).ok_or_else(|| Error::bug("a segment without its layout"))?;
+            let layout = layouts.get(&segment.member).ok_or_else(|| Error::bug("a segment without its layout"))?;
             match segment.kind {
                 SegmentKind::Files => {
                     segment::write(&mut writer, archive, package, layout, self.options.target, progress)?;
@@ -111,7 +111,8 @@ impl<'a> Packer<'a> {
         writer.finish()
     }
 
-    fn package(&self, index: usize) -> Result<(&LockedPackage, &Archive)> {
+    fn package(&self, member: Member) -> Result<(&LockedPackage, &Archive)> {
+        let Member::Package(index) = member else { return Err(Error::bug("a wheel was planned to be packed")) };
         let package = self.options.lock.packages.get(index);
         let archive = self.options.archives.get(index).and_then(Option::as_ref);
         package.zip(archive).ok_or_else(|| Error::bug("a layer was planned for a package without an archive"))
@@ -191,7 +192,7 @@ impl<'a> Packer<'a> {
         let lock = self.options.lock;
         let needed = lock.closure(["python"]);
         let needed = (0..lock.packages.len()).filter(|&index| needed.contains(lock.packages[index].name()));
-        needed.map(|index| self.package(index)).collect()
+        needed.map(|index| self.package(Member::Package(index))).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rattler::install::PythonInfo;
 use serde::Serialize;
 
-use crate::lock::{Lock, LockedPackage, canonical_channel, canonical_url};
+use crate::lock::{Lock, LockedPackage, LockedWheel, Member, canonical_channel, canonical_url};
 use crate::model::LAYOUT_VERSION;
 use crate::util::{Digest, Error, Result};
 
@@ -37,11 +37,11 @@ pub enum SegmentKind {
     Bytecode,
 }
 
-/// A run of tar entries of one package.
+/// A run of tar entries of one package or wheel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// Index into the lock's packages.
-    pub package: usize,
+    /// What it is made of.
+    pub member: Member,
     /// Which of the package's segments.
     pub kind: SegmentKind,
     /// What its bytes depend on.
@@ -79,27 +79,85 @@ struct RecordInputs<'a> {
     subdir: &'a str,
 }
 
+/// What a wheel's segments depend on; in the place of [`SegmentInputs`].
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct WheelInputs<'a> {
+    layout_version: u32,
+    kind: &'static str,
+    wheel: Digest,
+    file_name: &'a str,
+    prefix: &'a str,
+    root: &'a str,
+    codec: &'a str,
+    group_write: bool,
+    left_out: BTreeSet<&'a str>,
+    site_packages: Option<String>,
+    interpreter: Option<String>,
+    python: Option<Digest>,
+    /// `direct_url.json` (PEP 610).
+    direct_url: Option<String>,
+}
+
 impl Segment {
-    pub(super) fn files(lock: &Lock, index: usize, inputs: &KeyInputs) -> Result<Self> {
-        let package = &lock.packages[index];
-        let noarch = package.record.package_record.noarch.is_python();
-        let key = inputs.segment_key(package, SegmentKind::Files, noarch)?;
-        Ok(Self { package: index, kind: SegmentKind::Files, key })
+    pub(super) fn files(lock: &Lock, member: Member, inputs: &KeyInputs) -> Result<Self> {
+        let kind = SegmentKind::Files;
+        let key = match member {
+            Member::Package(index) => {
+                let package = &lock.packages[index];
+                let noarch = package.record.package_record.noarch.is_python();
+                inputs.segment_key(package, kind, noarch)?
+            }
+            Member::Wheel(index) => inputs.wheel_key(&lock.wheels[index], kind)?,
+        };
+        Ok(Self { member, kind, key })
     }
 
-    pub(super) fn bytecode(lock: &Lock, index: usize, inputs: &KeyInputs) -> Result<Self> {
-        let key = inputs.segment_key(&lock.packages[index], SegmentKind::Bytecode, true)?;
-        Ok(Self { package: index, kind: SegmentKind::Bytecode, key })
+    pub(super) fn bytecode(lock: &Lock, member: Member, inputs: &KeyInputs) -> Result<Self> {
+        let kind = SegmentKind::Bytecode;
+        let key = match member {
+            Member::Package(index) => inputs.segment_key(&lock.packages[index], kind, true)?,
+            Member::Wheel(index) => inputs.wheel_key(&lock.wheels[index], kind)?,
+        };
+        Ok(Self { member, kind, key })
+    }
+}
+
+impl SegmentKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Bytecode => "bytecode",
+        }
     }
 }
 
 impl KeyInputs {
+    fn wheel_key(&self, wheel: &LockedWheel, kind: SegmentKind) -> Result<Digest> {
+        let is_bytecode = kind == SegmentKind::Bytecode;
+        digest(&WheelInputs {
+            layout_version: LAYOUT_VERSION,
+            kind: if is_bytecode { "wheel-bytecode" } else { "wheel-files" },
+            wheel: wheel.sha256,
+            file_name: &wheel.file_name,
+            prefix: &self.prefix,
+            root: &self.root,
+            codec: &self.codec,
+            group_write: self.group_write,
+            left_out: wheel.facts.clobbered.keys().map(String::as_str).collect(),
+            site_packages: self.python.as_ref().map(|python| python.site_packages_path.display().to_string()),
+            interpreter: self.python.as_ref().map(|python| python.path.display().to_string()),
+            python: self.python_archive.filter(|_| is_bytecode),
+            direct_url: if is_bytecode { None } else { wheel.direct_url()? },
+        })
+    }
+
     fn segment_key(&self, package: &LockedPackage, kind: SegmentKind, in_python: bool) -> Result<Digest> {
         let python = self.python.as_ref().filter(|_| in_python);
         let is_bytecode = kind == SegmentKind::Bytecode;
         digest(&SegmentInputs {
             layout_version: LAYOUT_VERSION,
-            kind: if is_bytecode { "bytecode" } else { "files" },
+            kind: kind.name(),
             archive: package.sha256()?,
             prefix: &self.prefix,
             root: &self.root,

@@ -23,7 +23,7 @@ use rattler_conda_types::Subdir;
 pub use key::{KeyInputs, Segment, SegmentKind, python_of};
 pub use policy::{Policy, Tier};
 
-use crate::lock::Lock;
+use crate::lock::{Lock, Member};
 use crate::util::{Digest, Error, Result};
 
 /// The fewest layers that a plan can have: packages and the environment layer.
@@ -55,9 +55,9 @@ pub struct PlannedLayer {
 }
 
 impl PlannedLayer {
-    /// The packages whose files (not only byte code) are in it, as indices into the lock.
-    pub fn packages(&self) -> impl Iterator<Item = usize> {
-        self.segments.iter().filter(|segment| segment.kind == SegmentKind::Files).map(|segment| segment.package)
+    /// The members of the lock whose files (not only byte code) are in it.
+    pub fn members(&self) -> impl Iterator<Item = Member> {
+        self.segments.iter().filter(|segment| segment.kind == SegmentKind::Files).map(|segment| segment.member)
     }
 }
 
@@ -85,9 +85,9 @@ struct Group {
     tier: usize,
     tier_name: String,
     shared: bool,
-    /// Indices into the lock, ascending (that is, by name).
-    packages: Vec<usize>,
-    bytecode: Vec<usize>,
+    /// Ascending: packages by name, then wheels by name.
+    members: Vec<Member>,
+    bytecode: Vec<Member>,
     companion: bool,
     size: u64,
 }
@@ -98,8 +98,8 @@ impl Group {
     }
 
     fn absorb(&mut self, other: Group) {
-        self.packages.extend(other.packages);
-        self.packages.sort_unstable();
+        self.members.extend(other.members);
+        self.members.sort_unstable();
         self.bytecode.extend(other.bytecode);
         self.bytecode.sort_unstable();
         self.companion |= other.companion;
@@ -108,8 +108,8 @@ impl Group {
     }
 
     fn into_layers(self, lock: &Lock, inputs: &KeyInputs, layers: &mut Vec<PlannedLayer>) -> Result<()> {
-        let files = self.packages.iter().map(|&package| Segment::files(lock, package, inputs));
-        let bytecode = self.bytecode.iter().map(|&package| Segment::bytecode(lock, package, inputs));
+        let files = self.members.iter().map(|&member| Segment::files(lock, member, inputs));
+        let bytecode = self.bytecode.iter().map(|&member| Segment::bytecode(lock, member, inputs));
         let mut segments = files.collect::<Result<Vec<_>>>()?;
         let bytecode = bytecode.collect::<Result<Vec<_>>>()?;
         if !self.companion {
@@ -138,20 +138,20 @@ impl Group {
 fn group(lock: &Lock, policy: &Policy, bytecode: bool) -> Vec<Group> {
     let tiers = policy.tiers_of(lock);
     let mut groups: Vec<Group> = Vec::new();
-    for (index, package) in lock.packages.iter().enumerate() {
-        let tier = tiers[index];
+    for (member, tier) in lock.members().zip(tiers) {
         let rule = &policy.tiers[tier];
-        let own = package.size() >= policy.own_layer && !rule.together;
-        let compiled = (bytecode && package.facts.bytecode).then_some(index);
+        let size = lock.member_size(member);
+        let own = size >= policy.own_layer && !rule.together;
+        let compiled = (bytecode && lock.member_has_bytecode(member)).then_some(member);
         let new = Group {
-            name: if own { package.name().to_owned() } else { rule.name.clone() },
+            name: if own { lock.member_name(member).to_owned() } else { rule.name.clone() },
             tier,
             tier_name: rule.name.clone(),
             shared: !own,
-            packages: vec![index],
+            members: vec![member],
             bytecode: compiled.into_iter().collect(),
             companion: compiled.is_some() && !rule.together,
-            size: package.size(),
+            size,
         };
         match groups.iter_mut().find(|group| group.shared && !own && group.tier == tier) {
             Some(shared) => shared.absorb(new),
@@ -254,6 +254,8 @@ mod tests {
             channels: Vec::new(),
             virtual_packages: Vec::new(),
             specs: Vec::new(),
+            pip: Vec::new(),
+            wheels: Vec::new(),
             variables: BTreeMap::new(),
             base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
             packages,
@@ -279,18 +281,18 @@ mod tests {
     fn membership(lock: &Lock, plan: &LayerPlan) -> BTreeMap<String, (String, Digest)> {
         let of_layer = |layer: &PlannedLayer| {
             let (name, key) = (layer.name.clone(), layer.key);
-            layer.packages().map(move |package| (package, (name.clone(), key))).collect::<Vec<_>>()
+            layer.members().map(move |member| (member, (name.clone(), key))).collect::<Vec<_>>()
         };
         let members = plan.layers.iter().flat_map(of_layer);
-        members.map(|(package, layer)| (lock.packages[package].name().to_owned(), layer)).collect()
+        members.map(|(member, layer)| (lock.member_name(member).to_owned(), layer)).collect()
     }
 
     /// The layers that each package's segments of a kind are in.
-    fn places(plan: &LayerPlan, kind: SegmentKind) -> BTreeMap<usize, Vec<usize>> {
-        let mut places: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    fn places(plan: &LayerPlan, kind: SegmentKind) -> BTreeMap<Member, Vec<usize>> {
+        let mut places: BTreeMap<Member, Vec<usize>> = BTreeMap::new();
         for (layer, planned) in plan.layers.iter().enumerate() {
             for segment in planned.segments.iter().filter(|segment| segment.kind == kind) {
-                places.entry(segment.package).or_default().push(layer);
+                places.entry(segment.member).or_default().push(layer);
             }
         }
         places
@@ -352,8 +354,9 @@ mod tests {
             let (files, bytecode) = (places(&plan, SegmentKind::Files), places(&plan, SegmentKind::Bytecode));
             prop_assert_eq!(files.len(), lock.packages.len());
             for (index, package) in lock.packages.iter().enumerate() {
-                prop_assert_eq!(files[&index].len(), 1, "files of {}", package.name());
-                let made = bytecode.get(&index).map_or(0, Vec::len);
+                let member = Member::Package(index);
+                prop_assert_eq!(files[&member].len(), 1, "files of {}", package.name());
+                let made = bytecode.get(&member).map_or(0, Vec::len);
                 prop_assert_eq!(made, usize::from(on && package.facts.bytecode), "byte code of {}", package.name());
             }
             prop_assert!(plan.layers.iter().all(|layer| !layer.segments.is_empty()));
@@ -395,7 +398,7 @@ mod tests {
                 prop_assert!(above.is_some_and(|above| above <= 1), "{above:?}");
             }
             for layer in &plan.layers {
-                let order: Vec<_> = layer.segments.iter().map(|segment| (segment.kind, segment.package)).collect();
+                let order: Vec<_> = layer.segments.iter().map(|segment| (segment.kind, segment.member)).collect();
                 prop_assert!(order.is_sorted(), "{order:?}");
             }
         }

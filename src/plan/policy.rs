@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::is_noarch;
-use crate::lock::Lock;
+use crate::lock::{Lock, Member};
 use crate::util::{Error, Result};
 
 /// The policies that are compiled in, by name.
@@ -78,19 +78,25 @@ impl Policy {
         String::from_utf8(json).map_err(|error| Error::bug("canonical JSON is not UTF-8").caused_by(error))
     }
 
-    /// The tier of each package of the lock.
+    /// The tier of each member of the lock, in the order of [`Lock::members`].
     pub(super) fn tiers_of(&self, lock: &Lock) -> Vec<usize> {
         let last = self.tiers.len().saturating_sub(1);
         let closures: Vec<_> =
             self.tiers.iter().map(|tier| lock.closure(tier.closure_of.iter().map(String::as_str))).collect();
-        let takes = |tier: usize, package: &crate::lock::LockedPackage| {
+        let takes = |tier: usize, member: Member| {
             let rule = &self.tiers[tier];
-            let record = &package.record.package_record;
-            closures[tier].contains(package.name())
-                || rule.packages.iter().any(|glob| matches(glob, package.name()))
-                || rule.larger_than.is_some_and(|size| package.size() >= size && !is_noarch(&record.subdir))
+            let name = lock.member_name(member);
+            let (in_closure, noarch) = match member {
+                Member::Package(index) => {
+                    (closures[tier].contains(name), is_noarch(&lock.packages[index].record.package_record.subdir))
+                }
+                Member::Wheel(index) => (false, lock.wheels[index].is_pure()),
+            };
+            in_closure
+                || rule.packages.iter().any(|glob| matches(glob, name))
+                || rule.larger_than.is_some_and(|size| lock.member_size(member) >= size && !noarch)
         };
-        lock.packages.iter().map(|package| (0..last).find(|&tier| takes(tier, package)).unwrap_or(last)).collect()
+        lock.members().map(|member| (0..last).find(|&tier| takes(tier, member)).unwrap_or(last)).collect()
     }
 }
 

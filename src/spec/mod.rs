@@ -11,7 +11,7 @@ use rattler_conda_types::MatchSpec;
 use crate::util::{Error, Result};
 
 /// What is to be in an image, as a file says it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Spec {
     /// The file it was read from.
     pub file: PathBuf,

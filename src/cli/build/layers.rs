@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::options::Options;
 use crate::cli::locking::{self, interpreter};
 use crate::cli::world::World;
-use crate::lock::Lock;
+use crate::lock::{Lock, Member};
 use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
 use crate::pack::{
     Archive, Compressors, ForeignInterpreter, LayerDigests, ModePolicy, Packer, PackerOptions, Target, codec_id,
@@ -76,7 +76,7 @@ pub async fn make(
     let known: Vec<Option<LayerDigests>> =
         plan.layers.iter().map(|layer| known(&world.store, &layer.key, options.args.no_cache)).collect();
     for (layer, known) in plan.layers.iter().zip(&known) {
-        let packages: Vec<&str> = layer.packages().map(|index| lock.packages[index].name()).collect();
+        let packages: Vec<&str> = layer.members().map(|member| lock.member_name(member)).collect();
         tracing::debug!(layer = layer.name, tier = layer.tier, key = %layer.key, known = known.is_some(), ?packages, "planned");
     }
     let materials = materials(lock, &plan, &known, options, spec, world).await?;
@@ -125,7 +125,11 @@ async fn materials(
     let to_pack: Vec<&PlannedLayer> =
         plan.layers.iter().zip(known).filter(|(_, known)| known.is_none()).map(|(layer, _)| layer).collect();
     let segments = || to_pack.iter().flat_map(|layer| &layer.segments);
-    let mut needed: BTreeSet<usize> = segments().map(|segment| segment.package).collect();
+    let packages = segments().filter_map(|segment| match segment.member {
+        Member::Package(index) => Some(index),
+        Member::Wheel(_) => None,
+    });
+    let mut needed: BTreeSet<usize> = packages.collect();
     let mut materials = Materials { archives: vec![None; lock.packages.len()], interpreter: None };
     if segments().any(|segment| segment.kind == SegmentKind::Bytecode) {
         materials.interpreter = interpreter::obtain(&options.environment, spec, lock, world).await?;
@@ -177,7 +181,7 @@ impl Work {
             let digests = known.or(packed).ok_or_else(|| Error::bug("a planned layer was not made"))?;
             made.push(MadeLayer {
                 layer: self.layer_blob(planned, &digests),
-                packages: planned.packages().map(|index| self.lock.packages[index].full_name()).collect(),
+                packages: planned.members().map(|member| self.lock.member_full_name(member)).collect(),
                 new: known.is_none(),
             });
         }
@@ -265,7 +269,7 @@ impl Work {
     }
 
     fn layer_blob(&self, planned: &PlannedLayer, digests: &LayerDigests) -> LayerBlob {
-        let packages: Vec<String> = planned.packages().map(|index| self.lock.packages[index].full_name()).collect();
+        let packages: Vec<String> = planned.members().map(|member| self.lock.member_full_name(member)).collect();
         self.blob(&planned.name, &planned.key, &packages.join(" "), digests)
     }
 

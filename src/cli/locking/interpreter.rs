@@ -14,7 +14,7 @@ use crate::util::{Error, Result};
 
 /// The subdir of this machine, when byte code that a lock's image needs must be made by another CPython than its own.
 pub fn needed_for(lock: &Lock, options: &EnvironmentOptions) -> Option<Subdir> {
-    let wanted = options.bytecode && lock.packages.iter().any(|package| package.facts.bytecode);
+    let wanted = options.bytecode && lock.members().any(|member| lock.member_has_bytecode(member));
     // On a machine that no conda subdir is for, packing says that the environment's own does not run.
     Platform::of_builder().filter(|builder| wanted && *builder != lock.platform.subdir)
 }

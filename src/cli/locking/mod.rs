@@ -101,7 +101,7 @@ async fn one(
     let base = base::open(options, platform, old, world).await?;
     let inputs = inputs(options, spec);
     let texts = texts(spec);
-    let wanted = Wanted { specs: &texts, variables: &spec.variables, inputs: &inputs, base: base.digest };
+    let wanted = Wanted { specs: &texts, pip: &[], variables: &spec.variables, inputs: &inputs, base: base.digest };
     match old {
         Some(lock) if options.mode == LockMode::Frozen => {
             check_base(&path, &lock.base, &options.base, base.digest)?;
@@ -232,6 +232,7 @@ async fn make(
         channels: resolution.channels.iter().map(|url| url.as_str().trim_end_matches('/').to_owned()).collect(),
         virtual_packages: resolution.virtual_packages,
         specs: texts(spec),
+        pip: Vec::new(),
         variables: spec.variables.clone(),
         base: LockedBase {
             reference: options.base.to_string(),
@@ -240,6 +241,7 @@ async fn make(
             documents: base::documents(&options.base, base.digest, &world.store),
         },
         packages,
+        wheels: Vec::new(),
         interpreters: BTreeMap::new(),
     })
 }

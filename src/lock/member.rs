@@ -1,0 +1,53 @@
+//! What an environment is made of: conda packages and wheels, as one list of members.
+
+use super::Lock;
+
+/// A package of an environment: an index into the lock's packages or wheels. Packages come before wheels, as they are
+/// installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Member {
+    /// Index into [`Lock::packages`].
+    Package(usize),
+    /// Index into [`Lock::wheels`].
+    Wheel(usize),
+}
+
+impl Lock {
+    /// All members, packages first.
+    pub fn members(&self) -> impl Iterator<Item = Member> + use<> {
+        let packages = (0..self.packages.len()).map(Member::Package);
+        packages.chain((0..self.wheels.len()).map(Member::Wheel))
+    }
+
+    /// The normalised name; a package and a wheel may have the same.
+    pub fn member_name(&self, member: Member) -> &str {
+        match member {
+            Member::Package(index) => self.packages[index].name(),
+            Member::Wheel(index) => &self.wheels[index].name,
+        }
+    }
+
+    /// `name-version-build` of a package, `name-version` of a wheel.
+    pub fn member_full_name(&self, member: Member) -> String {
+        match member {
+            Member::Package(index) => self.packages[index].full_name(),
+            Member::Wheel(index) => self.wheels[index].full_name(),
+        }
+    }
+
+    /// Size of the archive or wheel in bytes; 0 when nobody says.
+    pub fn member_size(&self, member: Member) -> u64 {
+        match member {
+            Member::Package(index) => self.packages[index].size(),
+            Member::Wheel(index) => self.wheels[index].size,
+        }
+    }
+
+    /// Whether byte code is made for a member.
+    pub fn member_has_bytecode(&self, member: Member) -> bool {
+        match member {
+            Member::Package(index) => self.packages[index].facts.bytecode,
+            Member::Wheel(index) => self.wheels[index].facts.bytecode,
+        }
+    }
+}
