@@ -29,6 +29,8 @@ pub enum Command {
     Copy(CopyArgs),
     /// Try out a registry, channels and this machine, and say what does not work
     Doctor(Box<DoctorArgs>),
+    /// Show where the local store is and what it holds, and keep it small
+    Cache(CacheArgs),
     /// Print a completion script
     Completions {
         /// The shell to complete for
@@ -136,6 +138,45 @@ pub struct CopyArgs {
     pub destination: String,
     #[command(flatten)]
     pub transfer: TransferArgs,
+}
+
+/// Flags of `cache`.
+#[derive(Debug, Clone, Args)]
+pub struct CacheArgs {
+    #[command(subcommand)]
+    pub command: CacheCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum CacheCommand {
+    /// Print the folder
+    Dir,
+    /// List what is there: how much of which kind, and when it was used
+    Ls(CacheListArgs),
+    /// Remove what was not used for the longest time
+    Prune(CachePruneArgs),
+}
+
+/// Flags of `cache ls`.
+#[derive(Debug, Clone, Args)]
+pub struct CacheListArgs {
+    /// Every single thing
+    #[arg(long)]
+    pub all: bool,
+    /// For machines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `cache prune`.
+#[derive(Debug, Clone, Args)]
+pub struct CachePruneArgs {
+    /// Keep no more than this, as 20G
+    #[arg(long, value_name = "SIZE", env = "CONDAIMG_MAX_SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// Remove what was not used for this long, as 30d
+    #[arg(long, value_name = "TIME", env = "CONDAIMG_OLDER_THAN", value_parser = super::cache::span)]
+    pub older_than: Option<std::time::Duration>,
 }
 
 /// How registries are spoken to: the same for every command that does.

@@ -3,6 +3,7 @@
 
 mod args;
 mod build;
+mod cache;
 mod doctor;
 mod lock;
 mod locking;
@@ -99,6 +100,7 @@ async fn dispatch(command: Command, global: Global, reporter: &SharedReporter) -
         Command::Lock(args) => lock::run(*args, global, Arc::clone(reporter)).await,
         Command::Push(args) => transfer::push(args, global, Arc::clone(reporter)).await,
         Command::Copy(args) => transfer::copy(args, global, Arc::clone(reporter)).await,
+        Command::Cache(args) => cache::run(args, &global, reporter),
         Command::Doctor(args) => doctor::run(*args, global).await,
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();

@@ -158,6 +158,7 @@ impl Interpreter {
         if !folder.exists() {
             unpack(parts, store, &folder).context(|| format!("cannot unpack `{}`", python.full_name()))?;
         }
+        store.used(&folder);
         let executable = folder.join(&parts.python.path);
         Ok(Self { isolate: can_isolate(&executable), executable })
     }

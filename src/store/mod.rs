@@ -11,6 +11,8 @@
 //! CACHE/v1/tmp/                                unfinished files; each locked by the process that writes it
 //! ```
 
+mod usage;
+
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,8 @@ use serde::de::DeserializeOwned;
 use crate::util::error::ResultExt as _;
 use crate::util::files::{self, named, persist};
 use crate::util::{Digest, Error, Hasher, Result};
+
+pub use usage::{Item, Limits, Pruned};
 
 /// Names the version of the store's folder layout.
 const VERSION: &str = "v1";
@@ -103,8 +107,21 @@ impl Store {
         self.root.join("blobs").join("sha256").join(digest.hex())
     }
 
-    /// Whether the blob is there, whole: of the expected size.
+    /// Whether the blob is there, whole: of the expected size. It counts as used then.
     pub fn has_blob(&self, digest: &Digest, size: u64) -> bool {
+        let there = self.is_blob(digest, size);
+        if there {
+            usage::used(&self.blob(digest));
+        }
+        there
+    }
+
+    /// Tells the store that an archive or an interpreter of it is used.
+    pub fn used(&self, path: &Path) {
+        usage::used(path);
+    }
+
+    fn is_blob(&self, digest: &Digest, size: u64) -> bool {
         std::fs::metadata(self.blob(digest)).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
     }
 

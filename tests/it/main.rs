@@ -6,6 +6,7 @@ mod accepted;
 mod bad_input;
 mod bases;
 mod build;
+mod cache;
 mod common;
 mod copy;
 mod credentials;

@@ -1,0 +1,247 @@
+//! What the store holds, since when nothing asked for it, and how it is kept small.
+//!
+//! What is used gets its modification time renewed (access times are not kept on many file systems). So the oldest
+//! time is that of the thing that nobody has asked for the longest.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use fs_err as fs;
+
+use super::Store;
+use crate::util::{Result, files};
+
+/// What was used within this time stays, whatever the limit: another process may be working with it.
+const IN_USE: Duration = Duration::from_secs(60 * 60);
+
+/// Times are renewed only when they are older than this, so that a warm build writes nothing.
+const RENEWED: Duration = Duration::from_secs(10 * 60);
+
+/// The kinds of things that the store holds, each a folder.
+const KINDS: [(&str, &str); 6] = [
+    ("archives", "archives"),
+    ("layers", "blobs/sha256"),
+    ("indexes", "index"),
+    ("interpreters", "interpreters"),
+    ("uv", "uv"),
+    ("unfinished", "tmp"),
+];
+
+/// One thing in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// `archives`, `layers`, `indexes`, `interpreters`, `uv` or `unfinished`.
+    pub kind: &'static str,
+    /// Where it lies: a file, or a folder that is one thing.
+    pub path: PathBuf,
+    /// Bytes on the disk.
+    pub size: u64,
+    /// When it was used last.
+    pub used: SystemTime,
+}
+
+/// What is to go.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// The store shall hold no more bytes than this; what was not used for the longest time goes first.
+    pub size: Option<u64>,
+    /// What was not used for this long goes.
+    pub age: Option<Duration>,
+}
+
+/// What a clean-up did.
+#[derive(Debug, Clone, Default)]
+pub struct Pruned {
+    /// What is gone.
+    pub removed: Vec<Item>,
+    /// Bytes that the store holds now.
+    pub left: u64,
+}
+
+/// Renews the time of something that is used. Best effort: a store may belong to another user.
+pub(super) fn used(path: &Path) {
+    let Ok(file) = std::fs::File::open(path) else { return };
+    let age = file.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
+    if age.is_some_and(|age| age > RENEWED) {
+        let _ = file.set_modified(SystemTime::now());
+    }
+}
+
+impl Store {
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.root
+    }
+
+    /// Everything in it but records, which are small; sorted by kind and path.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn items(&self) -> Result<Vec<Item>> {
+        let mut items = Vec::new();
+        for (kind, folder) in KINDS {
+            let folder = self.root.join(folder);
+            let Some(entries) = present(fs::read_dir(&folder))? else { continue };
+            for entry in entries {
+                let path = entry?.path();
+                // It may have gone meanwhile.
+                if let Some((size, used)) = measure(&path)? {
+                    items.push(Item { kind, path, size, used });
+                }
+            }
+        }
+        items.sort_by(|a, b| (a.kind, &a.path).cmp(&(b.kind, &b.path)));
+        Ok(items)
+    }
+
+    /// Removes what is beyond the limits, and records of layers that are gone. What other processes have used within
+    /// the last hour stays.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn prune(&self, limits: Limits) -> Result<Pruned> {
+        let now = SystemTime::now();
+        let mut items = self.items()?;
+        items.sort_by_key(|item| item.used);
+        let mut pruned = Pruned { left: items.iter().map(|item| item.size).sum(), ..Pruned::default() };
+        for item in items {
+            // A clock that went backwards makes it young.
+            let age = now.duration_since(item.used).unwrap_or_default();
+            let old = limits.age.is_some_and(|limit| age > limit);
+            let too_much = limits.size.is_some_and(|limit| pruned.left > limit);
+            if age > IN_USE && (old || too_much) {
+                self.remove(&item)?;
+                pruned.left -= item.size;
+                pruned.removed.push(item);
+            }
+        }
+        self.forget_lost_layers()?;
+        Ok(pruned)
+    }
+
+    /// A folder is first renamed, so that nobody finds a half of it.
+    fn remove(&self, item: &Item) -> Result<()> {
+        if item.kind == "unfinished" {
+            files::remove_abandoned(&item.path);
+            return Ok(());
+        }
+        if !item.path.is_dir() {
+            present(fs::remove_file(&item.path))?;
+            return Ok(());
+        }
+        let grave = tempfile::Builder::new()
+            .prefix("removed-")
+            .tempdir_in(self.scratch())
+            .map_err(|error| files::named(&self.scratch(), error))?;
+        present(fs::rename(&item.path, grave.path().join("it")))?;
+        Ok(())
+    }
+
+    /// Records of layers whose blob is not there any more say nothing that helps.
+    fn forget_lost_layers(&self) -> Result<()> {
+        /// What matters of a record here.
+        #[derive(serde::Deserialize)]
+        struct Layer {
+            digest: crate::util::Digest,
+            size: u64,
+        }
+        let folder = self.root.join("records").join(super::RecordKind::Layer.folder());
+        let Some(entries) = present(fs::read_dir(&folder))? else { return Ok(()) };
+        for entry in entries {
+            let path = entry?.path();
+            let Some(text) = present(fs::read(&path))? else { continue };
+            let layer = serde_json::from_slice::<Layer>(&text).ok();
+            if layer.is_none_or(|layer| !self.is_blob(&layer.digest, layer.size)) {
+                present(fs::remove_file(&path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Nothing when the thing is not there, which is what another process may have seen to.
+fn present<T>(result: std::io::Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Bytes and last use of a file, or of all in a folder.
+fn measure(path: &Path) -> Result<Option<(u64, SystemTime)>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let Some(metadata) = present(fs::symlink_metadata(path))? else { return Ok(None) };
+    let used = metadata.modified()?;
+    // In blocks of 512 bytes, whatever the file system's own are (stat(2)).
+    let mut size = metadata.blocks() * 512;
+    if metadata.is_dir() {
+        let Some(entries) = present(fs::read_dir(path))? else { return Ok(None) };
+        for entry in entries {
+            size += measure(&entry?.path())?.map_or(0, |(size, _)| size);
+        }
+    }
+    Ok(Some((size, used)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::store::RecordKind;
+    use crate::util::Digest;
+
+    fn age(path: &Path, hours: u64) {
+        let time = SystemTime::now() - Duration::from_secs(hours * 3600);
+        std::fs::File::open(path).and_then(|file| file.set_modified(time)).expect("sets its time");
+    }
+
+    fn blob(store: &Store, content: &[u8], hours: u64) -> Digest {
+        let mut writer = store.new_blob().expect("begins");
+        writer.write_all(content).expect("writes");
+        let (digest, size) = writer.finish(None).expect("finishes");
+        let record = serde_json::json!({"digest": digest, "size": size});
+        store.remember(RecordKind::Layer, &digest, &record).expect("remembers");
+        age(&store.blob(&digest), hours);
+        digest
+    }
+
+    fn known(store: &Store, digest: &Digest) -> bool {
+        store.record::<serde_json::Value>(RecordKind::Layer, digest).is_some()
+    }
+
+    #[test]
+    fn what_was_not_used_for_the_longest_time_goes_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).expect("opens");
+        let (old, middle, young) =
+            (blob(&store, &[1; 8192], 30), blob(&store, &[2; 8192], 20), blob(&store, &[3; 8192], 0));
+        // Asked for, so that it is not the oldest any more.
+        assert!(store.has_blob(&old, 8192));
+        let pruned = store.prune(Limits { size: Some(17_000), age: None }).expect("prunes");
+        assert_eq!(pruned.removed.len(), 1);
+        assert!(!store.has_blob(&middle, 8192) && !known(&store, &middle));
+        assert!(known(&store, &old) && known(&store, &young));
+        // Whatever the limit, what is in use stays.
+        let pruned = store.prune(Limits { size: Some(0), age: Some(Duration::ZERO) }).expect("prunes");
+        assert!(pruned.removed.is_empty() && pruned.left >= 16_384, "{pruned:?}");
+    }
+
+    #[test]
+    fn folders_go_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).expect("opens");
+        let interpreter = store.interpreter(&Digest::of("a"));
+        fs::create_dir_all(interpreter.join("bin")).expect("makes it");
+        fs::write(interpreter.join("bin/python"), [0; 5000]).expect("writes");
+        age(&interpreter, 48);
+        let items = store.items().expect("lists");
+        assert_eq!(items.len(), 1, "{items:?}");
+        assert!(items[0].size >= 5000 && items[0].kind == "interpreters");
+        let day = Duration::from_secs(24 * 3600);
+        assert!(store.prune(Limits { size: None, age: Some(3 * day) }).expect("prunes").removed.is_empty());
+        assert_eq!(store.prune(Limits { size: None, age: Some(day) }).expect("prunes").removed.len(), 1);
+        assert!(!interpreter.exists() && store.items().expect("lists").is_empty());
+    }
+}
