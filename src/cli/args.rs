@@ -351,6 +351,9 @@ pub struct LockArgs {
     /// Take the newest of these packages, or of all, instead of what the lock has
     #[arg(long, value_name = "PACKAGE", num_args = 0.., conflicts_with = "export")]
     pub upgrade: Option<Vec<String>>,
+    /// Read no archive: what only the archives know is found out at the first build
+    #[arg(long, env = "CONDAIMG_NO_FACTS", conflicts_with_all = ["check", "export"])]
+    pub no_facts: bool,
     /// Print the lock that is there in another form; nothing is solved
     #[arg(long, value_enum, value_name = "FORM", env = "CONDAIMG_EXPORT")]
     pub export: Option<ExportArg>,

@@ -16,7 +16,8 @@ use crate::util::{Error, Result};
 /// missing or stale.
 pub async fn run(args: LockArgs, global: Global, reporter: SharedReporter) -> Result<()> {
     let mode = mode(&args);
-    let options = EnvironmentOptions::new(args.environment, mode, &global)?;
+    let mut options = EnvironmentOptions::new(args.environment, mode, &global)?;
+    options.facts_later = args.no_facts;
     let spec = spec::read(&options.path)?;
     if let Some(form) = args.export {
         return export(form, &options, &spec);
@@ -46,7 +47,8 @@ fn tell(locked: &[Locked], options: &EnvironmentOptions, spec: &Spec, world: &Wo
         for warning in lock::warnings(lock) {
             world.reporter.warn(&warning);
         }
-        world.reporter.notice(&format!("{platform}: {} packages", lock.packages.len()));
+        let facts = if lock.has_facts { "" } else { "; their facts are made at the first build" };
+        world.reporter.notice(&format!("{platform}: {} packages{facts}", lock.packages.len()));
     }
     world.reporter.notice(&format!("the lock is `{}`", locking::path(options, spec).display()));
 }

@@ -53,6 +53,9 @@ struct PlatformExtension {
     variables: Option<BTreeMap<String, String>>,
     base: LockedBase,
     virtual_packages: Vec<String>,
+    /// Whether the archives were not read: what they tell is still to be found out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    facts_at_first_build: bool,
     /// By package name; packages without facts worth a line are left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     facts: BTreeMap<String, PackageFacts>,
@@ -141,6 +144,7 @@ fn platform_extension(lock: &Lock, first: &Lock, with_inputs: bool) -> Result<Pl
         variables: (lock.variables != first.variables).then(|| lock.variables.clone()),
         base: lock.base.clone(),
         virtual_packages: lock.virtual_packages.iter().map(virtual_package_text).collect(),
+        facts_at_first_build: !lock.has_facts,
         facts: facts.map(|package| (package.name().to_owned(), package.facts.clone())).collect(),
         wheels: lock.wheels.iter().map(|wheel| (wheel.name.clone(), pypi::Entry::new(wheel))).collect(),
         interpreters: interpreters.collect::<Result<_>>()?,
@@ -259,6 +263,7 @@ fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockF
         packages: packages_of(name, said.facts, &specs, pixi)?,
         wheels: wheels_of(name, said.wheels, pixi, folder)?,
         pip: said.pip.unwrap_or_else(|| common.pip.clone()),
+        has_facts: !said.facts_at_first_build,
         inputs: said.inputs.and_then(SaidInputs::whole),
         platform,
         channels: said.channels.unwrap_or_else(|| channels().map(|channel| channel.url.clone()).collect()),
@@ -364,6 +369,7 @@ mod tests {
             variables: [("A".to_owned(), "1".to_owned())].into(),
             base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
             packages,
+            has_facts: true,
             interpreters: BTreeMap::new(),
         }
     }

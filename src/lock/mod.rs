@@ -62,6 +62,8 @@ pub struct Lock {
     pub packages: Vec<LockedPackage>,
     /// The packages of PyPI, sorted by name.
     pub wheels: Vec<LockedWheel>,
+    /// Whether the archives were read: if not, the packages' facts say nothing, and the first build makes them.
+    pub has_facts: bool,
     /// Where the target's Python does not run: the CPython that makes the byte code and what it needs, by the subdir
     /// of the builder. No byte of the image depends on which of them it is.
     pub interpreters: BTreeMap<Subdir, Vec<LockedPackage>>,

@@ -4,7 +4,7 @@ use url::Url;
 
 use super::{Lock, file};
 use crate::model::Parameters;
-use crate::util::{Result, redact};
+use crate::util::{Error, Result, redact};
 
 /// The URL of an archive without credentials; that of a local channel is `file:///<channel>/<subdir>/<file>`,
 /// whatever folder the channel lies in here.
@@ -41,6 +41,9 @@ fn local(url: &Url, components: usize) -> Option<Url> {
 /// # Errors
 /// When the lock cannot be rendered.
 pub fn normalised(lock: &Lock, parameters: &Parameters) -> Result<String> {
+    if !lock.has_facts {
+        return Err(Error::bug("an image was to be made before the facts of its packages"));
+    }
     let mut lock = lock.clone();
     // They make the same byte code.
     lock.interpreters.clear();

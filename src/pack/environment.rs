@@ -152,6 +152,7 @@ mod tests {
             variables: BTreeMap::new(),
             base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
             packages: Vec::new(),
+            has_facts: true,
             interpreters: BTreeMap::new(),
         };
         let target = Target {

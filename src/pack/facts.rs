@@ -1,5 +1,6 @@
-//! Reading the facts that a lock keeps of its archives: who loses a path that two packages own, what activation
-//! does, post-link scripts, whether byte code is made.
+//! The facts that a lock keeps of its archives: who loses a path that two packages own, what activation does,
+//! post-link scripts, whether byte code is made. What one archive tells by itself is read apart from what follows
+//! from all of them together, so that the store can keep both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -10,47 +11,131 @@ use path_resolver::PathResolver;
 use rattler::install::PythonInfo;
 use rattler_conda_types::package::PathType;
 use rattler_conda_types::{PackageRecord, RepoDataRecord};
+use serde::{Deserialize, Serialize};
 
 use super::activation::{ACTIVATE_FOLDER, ENV_VARS_FOLDER, parse_script, parse_variables};
 use super::archive::Archive;
 use super::bytecode;
 use super::layout::{PackageLayout, ancestors};
-use crate::lock::{Activation, LockedPackage, PackageFacts};
-use crate::util::report::Reporter;
-use crate::util::{Error, Result};
+use crate::lock::{Activation, LockedPackage, PackageFacts, archive_digest};
+use crate::model::LAYOUT_VERSION;
+use crate::util::{Digest, Error, Result};
 
-/// Makes locked packages of solved records whose archives are in the store. `records` and `archives` go
-/// together. The result is sorted by name.
+/// Raised whenever facts say more or other of the same archives: what stores have of older versions is read anew.
+const FACTS_VERSION: u32 = 1;
+
+/// What an archive by itself tells an environment with a certain Python.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ArchiveFacts {
+    /// All but what depends on other packages.
+    facts: PackageFacts,
+    /// Its size in bytes.
+    size: u64,
+    /// The paths that it puts into the prefix.
+    targets: Vec<String>,
+    /// What a user should know of it.
+    warnings: Vec<String>,
+}
+
+/// What the packages of an environment are to each other, by name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EnvironmentFacts {
+    packages: BTreeMap<String, KnownPackage>,
+    /// What a user should know of them.
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct KnownPackage {
+    facts: PackageFacts,
+    size: u64,
+}
+
+/// What [`read`] tells of the archive of a record depends on.
+///
+/// # Errors
+/// A record without sha256.
+pub fn archive_key(record: &RepoDataRecord, python: Option<&PythonInfo>) -> Result<Digest> {
+    let package = &record.package_record;
+    // Reading an archive checks that it is this package.
+    let name = (package.name.as_normalized(), package.version.to_string(), package.build.to_string());
+    key(&("archive", FACTS_VERSION, LAYOUT_VERSION, archive_digest(record)?, name, python_key(python)))
+}
+
+/// What the facts of an environment depend on: its archives, and what their records say of their order, which decides
+/// who wins a path.
+///
+/// # Errors
+/// A record without sha256.
+pub fn environment_key(records: &[RepoDataRecord], python: Option<&PythonInfo>) -> Result<Digest> {
+    let archive = |record: &RepoDataRecord| Ok((archive_key(record, python)?, record.package_record.depends.clone()));
+    let mut archives = records.iter().map(archive).collect::<Result<Vec<_>>>()?;
+    archives.sort();
+    key(&("environment", FACTS_VERSION, LAYOUT_VERSION, archives))
+}
+
+fn key(inputs: &impl Serialize) -> Result<Digest> {
+    crate::util::json::canonical(inputs).map(Digest::of)
+}
+
+/// Where the environment's Python wants the files of others.
+fn python_key(python: Option<&PythonInfo>) -> Option<impl Serialize> {
+    let text = |path: &std::path::Path| path.display().to_string();
+    python.map(|python| {
+        (text(&python.path), text(&python.site_packages_path), text(&python.bin_dir), python.short_version)
+    })
+}
+
+/// Reads archives, with `jobs` threads; in their order.
 ///
 /// # Errors
 /// Damaged and hostile archives.
-pub fn read(
-    records: Vec<RepoDataRecord>,
-    archives: &[Archive],
-    python: Option<&PythonInfo>,
-    jobs: usize,
-    reporter: &dyn Reporter,
-) -> Result<Vec<LockedPackage>> {
-    let layouts = parallel(archives, jobs, |archive| {
+pub fn read(archives: &[Archive], python: Option<&PythonInfo>, jobs: usize) -> Result<Vec<ArchiveFacts>> {
+    parallel(archives, jobs, |archive| {
         let layout = PackageLayout::read(archive, python)?;
-        let facts = facts_of_archive(archive, &layout, python, reporter)?;
-        Ok((layout, facts))
-    })?;
-    let mut clobbered = clobbered_paths(&records, &layouts.iter().map(|(layout, _)| layout).collect::<Vec<_>>());
-    let mut packages: Vec<LockedPackage> = records
-        .into_iter()
-        .zip(layouts)
-        .map(|(record, (_, mut facts))| {
-            if let Some(lost) = clobbered.remove(record.package_record.name.as_normalized()) {
-                facts.activation.steps.retain(|step| !lost.contains_key(&step.file));
-                facts.activation.dynamic.retain(|file| !lost.contains_key(file));
-                facts.clobbered = lost;
-            }
-            LockedPackage { record, facts }
+        let mut warnings = Vec::new();
+        Ok(ArchiveFacts {
+            facts: facts_of_archive(archive, &layout, python, &mut warnings)?,
+            size: fs_err::metadata(&archive.path)?.len(),
+            targets: layout.targets().map(str::to_owned).collect(),
+            warnings,
         })
-        .collect();
-    packages.sort_by(|a, b| a.name().cmp(b.name()));
-    Ok(packages)
+    })
+}
+
+/// Puts together what the archives of an environment's records tell; `archives` are in the order of `records`.
+pub fn of_environment(records: &[RepoDataRecord], archives: Vec<ArchiveFacts>) -> EnvironmentFacts {
+    let mut clobbered = clobbered_paths(records, &archives);
+    let mut environment = EnvironmentFacts { packages: BTreeMap::new(), warnings: Vec::new() };
+    for (record, archive) in records.iter().zip(archives) {
+        let name = record.package_record.name.as_normalized();
+        let ArchiveFacts { mut facts, size, warnings, .. } = archive;
+        if let Some(lost) = clobbered.remove(name) {
+            facts.activation.steps.retain(|step| !lost.contains_key(&step.file));
+            facts.activation.dynamic.retain(|file| !lost.contains_key(file));
+            facts.clobbered = lost;
+        }
+        environment.packages.insert(name.to_owned(), KnownPackage { facts, size });
+        environment.warnings.extend(warnings);
+    }
+    environment
+}
+
+impl EnvironmentFacts {
+    /// The locked packages of the records that the facts are of, sorted by name, and what a user should know of them;
+    /// nothing when the facts are of others.
+    pub fn locked(mut self, records: &[RepoDataRecord]) -> Option<(Vec<LockedPackage>, Vec<String>)> {
+        let locked = records.iter().map(|record| {
+            let KnownPackage { facts, size } = self.packages.remove(record.package_record.name.as_normalized())?;
+            let mut record = record.clone();
+            // Not every channel says it.
+            record.package_record.size = Some(size);
+            Some(LockedPackage { record, facts })
+        });
+        let mut packages = locked.collect::<Option<Vec<_>>>()?;
+        packages.sort_by(|a, b| a.name().cmp(b.name()));
+        Some((packages, self.warnings))
+    }
 }
 
 /// Runs `work` on all items with `jobs` threads; results in the items' order, the first error in that order wins.
@@ -94,7 +179,7 @@ fn facts_of_archive(
     archive: &Archive,
     layout: &PackageLayout,
     python: Option<&PythonInfo>,
-    reporter: &dyn Reporter,
+    warnings: &mut Vec<String>,
 ) -> Result<PackageFacts> {
     let post_link = format!("bin/.{}-post-link.sh", layout.index.name.as_normalized());
     let post_link = layout.files.values().any(|file| file.target == post_link).then_some(post_link);
@@ -103,13 +188,13 @@ fn facts_of_archive(
         stale: bytecode::stale(layout),
         clobbered: BTreeMap::new(),
         bytecode: !sources.is_empty(),
-        activation: activation(archive, layout, reporter)?,
+        activation: activation(archive, layout, warnings)?,
         post_link,
         pypi: BTreeMap::new(),
     })
 }
 
-fn activation(archive: &Archive, layout: &PackageLayout, reporter: &dyn Reporter) -> Result<Activation> {
+fn activation(archive: &Archive, layout: &PackageLayout, warnings: &mut Vec<String>) -> Result<Activation> {
     let wanted = |target: &str| {
         (target.starts_with(ACTIVATE_FOLDER) && target.ends_with(".sh"))
             || (target.starts_with(ENV_VARS_FOLDER) && target.ends_with(".json"))
@@ -139,7 +224,7 @@ fn activation(archive: &Archive, layout: &PackageLayout, reporter: &dyn Reporter
             None if is_script => {
                 activation.dynamic.insert(file.target.clone());
             }
-            None => reporter.warn(&format!(
+            None => warnings.push(format!(
                 "`{}` of `{}` is no JSON object of strings and is ignored",
                 file.target, archive.package
             )),
@@ -155,10 +240,10 @@ fn activation(archive: &Archive, layout: &PackageLayout, reporter: &dyn Reporter
 /// directory).
 fn clobbered_paths(
     records: &[RepoDataRecord],
-    layouts: &[&PackageLayout],
+    archives: &[ArchiveFacts],
 ) -> BTreeMap<String, BTreeMap<String, String>> {
-    let by_name: BTreeMap<&str, &PackageLayout> =
-        layouts.iter().map(|layout| (layout.index.name.as_normalized(), *layout)).collect();
+    let names = records.iter().map(|record| record.package_record.name.as_normalized());
+    let by_name: BTreeMap<&str, &ArchiveFacts> = names.zip(archives).collect();
     let mut sorted: Vec<&PackageRecord> = records.iter().map(|record| &record.package_record).collect();
     sorted.sort_by(|a, b| a.name.as_normalized().cmp(b.name.as_normalized()));
     let mut resolver = PathResolver::new();
@@ -166,8 +251,8 @@ fn clobbered_paths(
     // The resolver gives a path to who asks first.
     for record in PackageRecord::sort_topologically(sorted).into_iter().rev() {
         let name = record.name.as_normalized();
-        let Some(layout) = by_name.get(name) else { continue };
-        let targets: Vec<&str> = layout.targets().collect();
+        let Some(archive) = by_name.get(name) else { continue };
+        let targets: Vec<&str> = archive.targets.iter().map(String::as_str).collect();
         let conflicts = resolver.insert_package(name.into(), &targets);
         let conflicts = conflicts.iter().filter_map(|path| path.to_str());
         let paths: BTreeMap<String, String> =

@@ -259,6 +259,7 @@ mod tests {
             variables: BTreeMap::new(),
             base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
             packages,
+            has_facts: true,
             interpreters: BTreeMap::new(),
         }
     }

@@ -60,7 +60,41 @@ pub async fn download(
     offline: bool,
     reporter: &SharedReporter,
 ) -> Result<Vec<Archive>> {
-    let wanted = records.iter().map(|record| Wanted::new(record, store)).collect::<Result<Vec<_>>>()?;
+    bring(records, Source::Index, store, client, jobs, offline, reporter).await
+}
+
+/// The same for the records of a lock: what differs from it is another archive than the one that was locked.
+///
+/// # Errors
+/// As [`download`].
+pub async fn download_locked(
+    records: &[RepoDataRecord],
+    store: &Store,
+    client: &ClientWithMiddleware,
+    jobs: usize,
+    offline: bool,
+    reporter: &SharedReporter,
+) -> Result<Vec<Archive>> {
+    bring(records, Source::Lock, store, client, jobs, offline, reporter).await
+}
+
+/// Where records come from: who says what an archive should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Index,
+    Lock,
+}
+
+async fn bring(
+    records: &[RepoDataRecord],
+    source: Source,
+    store: &Store,
+    client: &ClientWithMiddleware,
+    jobs: usize,
+    offline: bool,
+    reporter: &SharedReporter,
+) -> Result<Vec<Archive>> {
+    let wanted = records.iter().map(|record| Wanted::new(record, source, store)).collect::<Result<Vec<_>>>()?;
     let missing: Vec<&Wanted<'_>> = wanted.iter().filter(|wanted| wanted.present().is_none()).collect();
     if offline {
         refuse_missing(&missing)?;
@@ -86,6 +120,7 @@ pub async fn download(
 /// An archive that is wanted, and what is known of it.
 pub(super) struct Wanted<'a> {
     record: &'a RepoDataRecord,
+    source: Source,
     extension: &'static str,
     pub(super) sha256: Option<Digest>,
     pub(super) md5: Option<[u8; 16]>,
@@ -95,7 +130,7 @@ pub(super) struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    fn new(record: &'a RepoDataRecord, store: &Store) -> Result<Self> {
+    fn new(record: &'a RepoDataRecord, source: Source, store: &Store) -> Result<Self> {
         let DistArchiveType::Conda(kind) = record.identifier.archive_type else {
             return Err(Error::user(format!("`{}` is no conda package", record.identifier)));
         };
@@ -104,6 +139,7 @@ impl<'a> Wanted<'a> {
         let sha256 = package.sha256.map(|hash| Digest::from_bytes(hash.into()));
         Ok(Self {
             record,
+            source,
             extension,
             sha256,
             md5: package.md5.map(Into::into),
@@ -275,12 +311,21 @@ impl Transfer<'_> {
             return Ok(());
         }
         part.remove();
-        Err(Error::user(format!(
-            "{} is damaged: its {what} is {got}, and the channel's index says {expected}",
-            self.wanted
-        ))
-        .hint(format!("it came from {}", self.wanted.shown_url()))
-        .hint("tell the channel's maintainers; an index or a mirror that is out of date does this too"))
+        let (fault, says, hint) = match self.wanted.source {
+            Source::Index => (
+                "is damaged",
+                "the channel's index",
+                "tell the channel's maintainers; an index or a mirror that is out of date does this too",
+            ),
+            Source::Lock => (
+                "is not the archive that was locked",
+                "the lock",
+                "somebody replaced it in the channel, or edited the lock; `condaimg lock --upgrade PACKAGE` takes what the channel has now",
+            ),
+        };
+        Err(Error::user(format!("{} {fault}: its {what} is {got}, and {says} says {expected}", self.wanted))
+            .hint(format!("it came from {}", self.wanted.shown_url()))
+            .hint(hint))
     }
 
     async fn receive(&mut self, part: &mut Part) -> Result<(), Failure> {

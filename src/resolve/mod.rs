@@ -22,7 +22,7 @@ use url::Url;
 pub use channels::{CHANNEL_ALIAS, Channels};
 pub use client::{Credentials, http_client};
 pub use cutoff::Cutoff;
-pub use download::{Archive, download};
+pub use download::{Archive, download, download_locked};
 pub use interpreter::resolve_interpreter;
 pub use reach::reach;
 pub use virtual_packages::{VirtualPackageOptions, virtual_packages};

@@ -11,6 +11,7 @@ mod common;
 mod copy;
 mod credentials;
 mod doctor;
+mod facts;
 mod faults;
 mod image;
 mod killed;

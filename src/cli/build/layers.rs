@@ -145,7 +145,7 @@ async fn materials(
     // With a lock, only the credentials of the channels are needed.
     let credentials =
         locking::resolving(&options.environment, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
-    let (_, fetched) = locking::fetch(&records, &credentials, &options.environment, world).await?;
+    let fetched = locking::fetch_locked(&records, &credentials, &options.environment, world).await?;
     for (index, archive) in needed.into_iter().zip(fetched) {
         materials.archives[index] = Some(archive);
     }

@@ -15,7 +15,7 @@ use super::locking::{self, Locked};
 use super::summary::{LayerRow, Metadata, PlatformMetadata, delivery, table};
 use super::world::World;
 use crate::image::{self, Artifact, Base, Image};
-use crate::lock;
+use crate::lock::{self, Lock};
 use crate::model::{Blob, LayerBlob};
 use crate::ship::{Delivered, Pusher};
 use crate::spec::{self, Spec};
@@ -38,7 +38,11 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     let registries = options.args.environment.registry.options(&options.tags);
     let offline = options.args.environment.offline;
     let world = World::open(&options.environment.cache_dir, registries, Arc::new(Once::new(reporter)), offline)?;
-    let platforms = locking::obtain(&options.environment, &spec, &world).await?;
+    let mut platforms = locking::obtain(&options.environment, &spec, &world).await?;
+    for Locked { platform, lock, .. } in &mut platforms {
+        let complete = locking::facts::complete(&options.environment, &spec, Lock::clone(lock), &world).await;
+        *lock = Arc::new(options.environment.named(platform, complete)?);
+    }
     let (ready, packed) = tokio::sync::mpsc::unbounded_channel();
     let making = make_all(&options, &spec, platforms, &world, ready);
     let (made, pusher) = if options.args.push {

@@ -3,11 +3,12 @@
 
 use rattler_conda_types::Subdir;
 
+use super::facts::Archives;
 use super::options::EnvironmentOptions;
 use crate::cli::{locking, world::World};
-use crate::lock::{Lock, LockedPackage, Locks};
+use crate::lock::{self, Lock, LockedPackage, Locks};
 use crate::model::Platform;
-use crate::pack::{ForeignInterpreter, bytecode, facts};
+use crate::pack::{ForeignInterpreter, bytecode};
 use crate::resolve::{self, VirtualPackageOptions};
 use crate::spec::Spec;
 use crate::util::{Error, Result};
@@ -47,11 +48,8 @@ pub async fn solve(
     let here = others.iter().filter(|lock| lock.platform.subdir == builder);
     resolving.locked = here.flat_map(|lock| &lock.packages).map(|package| package.record.clone()).collect();
     let resolution = resolve::resolve_interpreter(spec, &python.record, &resolving).await?;
-    let (records, archives) = locking::fetch(&resolution.records, &resolution.credentials, options, world).await?;
-    let (jobs, reporter) = (options.jobs, world.reporter.clone());
-    tokio::task::spawn_blocking(move || facts::read(records, &archives, Some(&info), jobs, reporter.as_ref()))
-        .await
-        .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))?
+    let archives = Archives { credentials: &resolution.credentials, options, world, locked: false };
+    archives.packages(resolution.records, Some(info)).await
 }
 
 /// The interpreter for packing, its archives in the store; none where the environment's own will do.
@@ -71,7 +69,7 @@ pub async fn obtain(
     };
     let records: Vec<_> = packages.iter().map(|package| package.record.clone()).collect();
     let credentials = locking::resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
-    let (_, archives) = locking::fetch(&records, &credentials, options, world).await?;
+    let archives = locking::fetch_locked(&records, &credentials, options, world).await?;
     Ok(Some(ForeignInterpreter { packages: packages.into_iter().zip(archives).collect(), subdir: builder }))
 }
 
@@ -93,7 +91,9 @@ async fn add(
         ));
         return Ok(packages);
     }
-    let mut lock = lock.clone();
+    // As it was written: facts that it was made without stay in the store.
+    let written = lock::read(&locking::path(options, spec))?.unwrap_or_default();
+    let Some(mut lock) = written.get(&lock.platform).cloned() else { return Ok(packages) };
     lock.interpreters.insert(builder, packages.clone());
     world.reporter.notice(&format!("lock: + a CPython of {builder} that makes byte code for `{python}`"));
     locking::save(options, spec, vec![lock], world)?;

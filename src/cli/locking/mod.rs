@@ -2,6 +2,7 @@
 
 mod base;
 mod diff;
+pub mod facts;
 pub mod interpreter;
 pub mod options;
 
@@ -19,7 +20,7 @@ use crate::cli::world::World;
 use crate::image::{self, Base};
 use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Wanted};
 use crate::model::{BaseRef, Platform};
-use crate::pack::{Archive, archive_at, facts};
+use crate::pack::{Archive, archive_at};
 use crate::resolve::{self, ChannelPriority, Credentials, ResolveOptions, VirtualPackageOptions};
 use crate::spec::Spec;
 use crate::util::error::ResultExt as _;
@@ -107,7 +108,11 @@ async fn one(
             check_base(&path, &lock.base, &options.base, base.digest)?;
             Ok((base, None))
         }
-        Some(lock) if !options.mode.upgrades() && lock::changes(lock, wanted).is_empty() => Ok((base, None)),
+        Some(lock) if !options.mode.upgrades() && lock::changes(lock, wanted).is_empty() => {
+            let fills = matches!(options.mode, LockMode::Make(_)) && !options.facts_later && !lock.has_facts;
+            let filled = if fills { Some(facts::complete(options, spec, lock.clone(), world).await?) } else { None };
+            Ok((base, filled))
+        }
         Some(lock) if options.mode == LockMode::Locked => Err(stale(&path, platform, &lock::changes(lock, wanted))),
         None if !options.mode.writes() => Err(missing(&path, platform, locks)),
         old => {
@@ -219,13 +224,12 @@ async fn make(
     let preferred = preferred.iter().flat_map(|lock| &lock.packages).filter(|it| options.mode.keeps(it.name()));
     resolving.locked = preferred.map(|package| package.record.clone()).collect();
     let resolution = resolve::resolve(spec, &resolving).await?;
-    let (records, archives) = fetch(&resolution.records, &resolution.credentials, options, world).await?;
-    let python = python_info(&records, platform.subdir)?;
-    let (jobs, reporter) = (options.jobs, world.reporter.clone());
-    let packages =
-        tokio::task::spawn_blocking(move || facts::read(records, &archives, python.as_ref(), jobs, reporter.as_ref()))
-            .await
-            .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))??;
+    let archives = facts::Archives { credentials: &resolution.credentials, options, world, locked: false };
+    let python = python_info(&resolution.records, platform.subdir)?;
+    let packages = match options.facts_later {
+        true => archives.without_facts(resolution.records).await?,
+        false => archives.packages(resolution.records, python).await?,
+    };
     Ok(Lock {
         inputs: Some(inputs),
         platform: platform.clone(),
@@ -242,6 +246,7 @@ async fn make(
         },
         packages,
         wheels: Vec::new(),
+        has_facts: !options.facts_later,
         interpreters: BTreeMap::new(),
     })
 }
@@ -298,26 +303,50 @@ pub fn resolving<'a>(
     Ok(resolving)
 }
 
-/// The archives of records in the store, downloaded where they are missing; the records with their sha256.
+/// The archives of solved records in the store, downloaded where they are missing; the records with their sha256.
 pub async fn fetch(
     records: &[RepoDataRecord],
     credentials: &Credentials,
     options: &EnvironmentOptions,
     world: &World,
 ) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
-    let client = resolve::http_client(options.args.offline, credentials)?;
+    if records.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
     let offline = options.args.offline;
-    let downloaded =
-        resolve::download(records, &world.store, &client, PARALLEL_DOWNLOADS, offline, &world.reporter).await?;
+    let client = resolve::http_client(offline, credentials)?;
+    let (store, reporter) = (&world.store, &world.reporter);
+    let downloaded = resolve::download(records, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
     let mut records = Vec::with_capacity(downloaded.len());
     let mut archives = Vec::with_capacity(downloaded.len());
-    for resolve::Archive { record, path, .. } in downloaded {
-        let package = &record.package_record;
-        let name = format!("{}-{}-{}", package.name.as_normalized(), package.version, package.build);
-        archives.push(archive_at(&path, &record.identifier.to_string(), name)?);
-        records.push(record);
+    for downloaded in downloaded {
+        archives.push(readable(&downloaded)?);
+        records.push(downloaded.record);
     }
     Ok((records, archives))
+}
+
+/// The same for the records of a lock, which say what the archives must be.
+pub async fn fetch_locked(
+    records: &[RepoDataRecord],
+    credentials: &Credentials,
+    options: &EnvironmentOptions,
+    world: &World,
+) -> Result<Vec<Archive>> {
+    if records.is_empty() {
+        return Ok(Vec::new());
+    }
+    let offline = options.args.offline;
+    let client = resolve::http_client(offline, credentials)?;
+    let (store, reporter) = (&world.store, &world.reporter);
+    let downloaded = resolve::download_locked(records, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
+    downloaded.iter().map(readable).collect()
+}
+
+fn readable(downloaded: &resolve::Archive) -> Result<Archive> {
+    let package = &downloaded.record.package_record;
+    let name = format!("{}-{}-{}", package.name.as_normalized(), package.version, package.build);
+    archive_at(&downloaded.path, &downloaded.record.identifier.to_string(), name)
 }
 
 fn python_info(records: &[RepoDataRecord], subdir: Subdir) -> Result<Option<PythonInfo>> {

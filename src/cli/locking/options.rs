@@ -87,6 +87,8 @@ pub struct EnvironmentOptions {
     pub exclude_newer: Option<Cutoff>,
     /// Whether byte code is made.
     pub bytecode: bool,
+    /// Whether new locks are made without facts, which the first build makes then (`lock --no-facts`).
+    pub facts_later: bool,
     /// The arguments that need no check.
     pub args: EnvironmentArgs,
 }
@@ -119,6 +121,7 @@ impl EnvironmentOptions {
             mode,
             exclude_newer: args.exclude_newer.as_deref().map(str::parse).transpose()?,
             bytecode: args.bytecode == BytecodeArg::On,
+            facts_later: false,
             args,
         })
     }

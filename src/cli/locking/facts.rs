@@ -1,0 +1,121 @@
+//! The facts of locked archives: what the store knows already is not read again, and what it does not know is fetched.
+
+use rattler::install::PythonInfo;
+use rattler_conda_types::RepoDataRecord;
+
+use super::options::EnvironmentOptions;
+use super::{fetch, fetch_locked, python_info, resolving};
+use crate::cli::world::World;
+use crate::lock::{Lock, LockedPackage, PackageFacts};
+use crate::pack::Archive;
+use crate::pack::facts::{self, ArchiveFacts, EnvironmentFacts};
+use crate::resolve::Credentials;
+use crate::spec::Spec;
+use crate::store::RecordKind;
+use crate::util::{Error, Result};
+
+/// The lock with its packages' facts: those that it was made without are made now, and kept in the store.
+///
+/// # Errors
+/// When archives that have to be read cannot be had, are damaged or hostile.
+pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, world: &World) -> Result<Lock> {
+    if lock.has_facts {
+        return Ok(lock);
+    }
+    let records: Vec<_> = lock.packages.iter().map(|package| package.record.clone()).collect();
+    let python = python_info(&records, lock.platform.subdir)?;
+    let credentials = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
+    let archives = Archives { credentials: &credentials, options, world, locked: true };
+    let packages = archives.packages(records, python).await?;
+    Ok(Lock { packages, has_facts: true, ..lock })
+}
+
+/// Where the archives of an environment are had from.
+pub struct Archives<'a> {
+    /// Those of the channels.
+    pub credentials: &'a Credentials,
+    pub options: &'a EnvironmentOptions,
+    pub world: &'a World,
+    /// Whether a lock says what they are, not a channel's index.
+    pub locked: bool,
+}
+
+impl Archives<'_> {
+    /// The packages of a lock that is made without facts, sorted by name. An archive is fetched only if its channel
+    /// gives no sha256 of it.
+    ///
+    /// # Errors
+    /// Those of the downloads.
+    pub async fn without_facts(&self, records: Vec<RepoDataRecord>) -> Result<Vec<LockedPackage>> {
+        let locked = |record| LockedPackage { record, facts: PackageFacts::default() };
+        let mut packages: Vec<LockedPackage> = self.with_hashes(records).await?.into_iter().map(locked).collect();
+        packages.sort_by(|a, b| a.name().cmp(b.name()));
+        Ok(packages)
+    }
+
+    /// The packages of records, sorted by name, with the facts that `python` gives them.
+    ///
+    /// # Errors
+    /// When archives that have to be read cannot be had, are damaged or hostile.
+    pub async fn packages(
+        &self,
+        records: Vec<RepoDataRecord>,
+        python: Option<PythonInfo>,
+    ) -> Result<Vec<LockedPackage>> {
+        let records = self.with_hashes(records).await?;
+        let store = &self.world.store;
+        let key = facts::environment_key(&records, python.as_ref())?;
+        let known = store.record::<EnvironmentFacts>(RecordKind::Facts, &key);
+        let (packages, warnings) = match known.and_then(|known| known.locked(&records)) {
+            Some(known) => known,
+            None => {
+                let environment = facts::of_environment(&records, self.read(&records, python).await?);
+                store.remember(RecordKind::Facts, &key, &environment)?;
+                let bug = || Error::bug("an environment's facts are of other packages");
+                environment.locked(&records).ok_or_else(bug)?
+            }
+        };
+        warnings.iter().for_each(|warning| self.world.reporter.warn(warning));
+        Ok(packages)
+    }
+
+    /// What each of the archives tells by itself, in the records' order.
+    async fn read(&self, records: &[RepoDataRecord], python: Option<PythonInfo>) -> Result<Vec<ArchiveFacts>> {
+        let store = &self.world.store;
+        let key = |record| facts::archive_key(record, python.as_ref());
+        let keys = records.iter().map(key).collect::<Result<Vec<_>>>()?;
+        let mut known: Vec<Option<ArchiveFacts>> =
+            keys.iter().map(|key| store.record(RecordKind::Facts, key)).collect();
+        let unknown: Vec<usize> = (0..records.len()).filter(|&index| known[index].is_none()).collect();
+        let (_, files) = self.fetch(unknown.iter().map(|&index| records[index].clone()).collect()).await?;
+        let jobs = self.options.jobs;
+        let read = tokio::task::spawn_blocking(move || facts::read(&files, python.as_ref(), jobs))
+            .await
+            .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))??;
+        for (index, facts) in unknown.into_iter().zip(read) {
+            store.remember(RecordKind::Facts, &keys[index], &facts)?;
+            known[index] = Some(facts);
+        }
+        known.into_iter().map(|facts| facts.ok_or_else(|| Error::bug("an archive was not read"))).collect()
+    }
+
+    /// The records, each with the sha256 of its archive: a channel that gives none is asked for the archive itself.
+    async fn with_hashes(&self, mut records: Vec<RepoDataRecord>) -> Result<Vec<RepoDataRecord>> {
+        let lacking: Vec<usize> =
+            (0..records.len()).filter(|&index| records[index].package_record.sha256.is_none()).collect();
+        let (fetched, _) = self.fetch(lacking.iter().map(|&index| records[index].clone()).collect()).await?;
+        for (index, record) in lacking.into_iter().zip(fetched) {
+            records[index] = record;
+        }
+        Ok(records)
+    }
+
+    async fn fetch(&self, records: Vec<RepoDataRecord>) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
+        let Self { credentials, options, world, locked } = *self;
+        if locked {
+            let archives = fetch_locked(&records, credentials, options, world).await?;
+            return Ok((records, archives));
+        }
+        fetch(&records, credentials, options, world).await
+    }
+}
