@@ -84,6 +84,8 @@ pub enum PriorityArg {
     /// A package comes from the first channel that has it
     #[default]
     Strict,
+    /// Of a package, what the first channel has is preferred to what later ones have (conda's default)
+    Flexible,
     /// The newest version of all channels
     Disabled,
 }
@@ -296,16 +298,12 @@ pub struct EnvironmentArgs {
     /// Search only the channels given with --channel
     #[arg(long, env = "CONDAIMG_OVERRIDE_CHANNELS", help_heading = "Solving")]
     pub override_channels: bool,
-    /// Whether earlier channels hide later ones
-    #[arg(
-        long,
-        value_enum,
-        default_value_t,
-        env = "CONDAIMG_CHANNEL_PRIORITY",
-        value_name = "PRIORITY",
-        help_heading = "Solving"
-    )]
-    pub channel_priority: PriorityArg,
+    /// Whether earlier channels hide later ones [default: what condarc says, else strict]
+    #[arg(long, value_enum, env = "CONDAIMG_CHANNEL_PRIORITY", value_name = "PRIORITY", help_heading = "Solving")]
+    pub channel_priority: Option<PriorityArg>,
+    /// Read neither conda's configuration (condarc files, CONDA_ variables) nor the mirrors of rattler's and pixi's
+    #[arg(long, env = "CONDAIMG_NO_CONDARC", help_heading = "Solving")]
+    pub no_condarc: bool,
     /// CUDA version of the driver that the image will run on
     #[arg(long, value_name = "VERSION", env = "CONDAIMG_CUDA", help_heading = "Solving")]
     pub cuda: Option<String>,

@@ -15,7 +15,11 @@ pub struct Inputs {
     /// Channels in order as written, without credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<String>,
-    /// `strict` or `disabled`.
+    /// What names of channels meant on the machine that made the lock, where conda's configuration or environment
+    /// variables said so: canonical URLs by the name as written.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub channel_urls: BTreeMap<String, Vec<String>>,
+    /// `strict`, `flexible` or `disabled`.
     pub channel_priority: String,
     /// What was declared of the machine that the image will run on: `NAME=VERSION` of virtual packages,
     /// sorted, then `--cuda=...` and `--glibc=...`.
@@ -55,6 +59,10 @@ pub fn changes(lock: &Lock, now: Wanted<'_>) -> Vec<String> {
         changes.push(format!("variables: {}", differing(&lock.variables, now.variables)));
     }
     changes.extend(list("channels", &then.channels, &inputs.channels));
+    let meanings = |inputs: &Inputs| -> Vec<String> {
+        inputs.channel_urls.iter().map(|(name, urls)| format!("`{name}` is {}", urls.join(" and "))).collect()
+    };
+    changes.extend(list("channel names", &meanings(then), &meanings(inputs)));
     changes.extend(single("channel priority", Some(&then.channel_priority), Some(&inputs.channel_priority)));
     changes.extend(list("target", &then.declared, &inputs.declared));
     changes.extend(single("--exclude-newer", then.exclude_newer.as_ref(), inputs.exclude_newer.as_ref()));

@@ -30,7 +30,6 @@ mod reference;
 mod referrers;
 mod refusals;
 mod retry;
-mod self_signed;
 mod session;
 mod source;
 mod tls;

@@ -9,11 +9,11 @@ use reqwest::{Certificate, Client, ClientBuilder};
 use rustls::pki_types::CertificateDer;
 use url::Url;
 
-use super::certs::{ClientCertificate, Identity, Own, certificates, standard_folders};
+use super::certs::{ClientCertificate, Own, standard_folders};
 use super::location::authority;
 use super::reference::is_loopback;
-use super::self_signed;
-use crate::util::{Error, Result};
+use crate::util::certificates::{Identity, certificates};
+use crate::util::{Error, Result, self_signed};
 
 /// How long to wait for a TCP and TLS connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

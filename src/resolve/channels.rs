@@ -1,5 +1,6 @@
 //! From what users call a channel to where it is.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,52 +9,62 @@ use rattler_repodata_gateway::{MultiSource, Source};
 use url::Url;
 
 use super::client::Credentials;
+use super::condarc::{Condarc, Origin, Said};
+use super::expand::expand;
+use super::names::{Meaning, Names};
 use crate::spec::Spec;
 use crate::util::{Error, Result, ResultExt as _, redact};
 
-/// What the name `defaults` stands for, as in conda on Linux.
-const DEFAULTS: [&str; 2] = ["https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r"];
-
-/// The default of [`super::ResolveOptions::channel_alias`].
-pub const CHANNEL_ALIAS: &str = "https://conda.anaconda.org";
-
-/// The channels of an environment in the order of their priority, and the credentials that go with them.
+/// The channels of an environment in the order of their priority, and what goes with requests to them.
 #[derive(Debug, Clone, Default)]
 pub struct Channels {
     groups: Vec<Group>,
-    /// What was written into their URLs; for [`super::http_client`].
+    /// What was written into their URLs, and how their servers are reached; for [`super::http_client`].
     pub credentials: Credentials,
+    /// What channels are called, as written but without credentials, and the canonical URLs of those that mean
+    /// something else here than on a machine without configuration.
+    meanings: BTreeMap<String, Vec<String>>,
 }
 
 /// A channel, or several under one name that share a priority (`defaults`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Group {
     name: String,
+    /// Whether the name stands for the members, however few they are.
+    is_multi: bool,
     members: Vec<Channel>,
 }
 
 /// Where names and relative paths are looked up.
 struct Lookup<'a> {
-    alias: &'a Url,
+    names: Names<'a>,
     folder: &'a Path,
 }
 
 impl Channels {
-    /// The channels of `spec` with `extra` before them (`--channel`, relative to the working folder), and after
-    /// them those that dependencies name (`channel::package`).
+    /// The channels of `spec` with `extra` before them (`--channel`, relative to the working folder), or those of
+    /// conda's configuration when there are none; and after them those that dependencies name (`channel::package`).
     ///
     /// # Errors
-    /// When something is no channel, or names an environment variable that is not set.
-    pub fn new(spec: &Spec, extra: &[String], override_spec: bool, alias: &Url, folder: &Path) -> Result<Self> {
+    /// When something is no channel, is not allowed, or names an environment variable that is not set; when conda's
+    /// configuration names a file that cannot be used.
+    pub fn new(spec: &Spec, extra: &[String], override_spec: bool, condarc: &Condarc, folder: &Path) -> Result<Self> {
         let mut channels = Self::default();
-        let here = Lookup { alias, folder: Path::new(".") };
+        let names = Names::new(condarc);
+        let here = Lookup { names, folder: Path::new(".") };
         for text in extra {
             channels.add(text, &here)?;
         }
-        let lookup = Lookup { alias, folder };
+        let lookup = Lookup { names, folder };
+        let file = || format!("`{}` cannot be used", spec.file.display());
         if !override_spec {
             for text in spec.channels.iter().filter(|text| text.as_str() != "nodefaults") {
-                channels.add(text, &lookup).context(|| format!("`{}` cannot be used", spec.file.display()))?;
+                channels.add(text, &lookup).context(file)?;
+            }
+        }
+        if let Some((texts, origin)) = channels_of_condarc(spec, extra, override_spec, condarc) {
+            for text in &texts {
+                channels.add(text, &here).context(|| format!("`channels` ({origin}) cannot be used"))?;
             }
         }
         for (index, dependency) in spec.dependencies.iter().enumerate() {
@@ -61,19 +72,33 @@ impl Channels {
                 channels.add(text, &lookup).context(|| format!("{}: `{}`", spec.place_of(index), dependency.text))?;
             }
         }
-        Ok(channels)
+        channels.configure(condarc)
     }
 
     /// These channels (relative to the working folder), without an environment.
     ///
     /// # Errors
-    /// When something is no channel.
-    pub fn named(texts: &[String], alias: &Url) -> Result<Self> {
+    /// As [`Self::new`].
+    pub fn named(texts: &[String], condarc: &Condarc) -> Result<Self> {
         let mut channels = Self::default();
         for text in texts {
-            channels.add(text, &Lookup { alias, folder: Path::new(".") })?;
+            channels.add(text, &Lookup { names: Names::new(condarc), folder: Path::new(".") })?;
         }
-        Ok(channels)
+        channels.configure(condarc)
+    }
+
+    /// Adds what conda's configuration says of all channels.
+    fn configure(mut self, condarc: &Condarc) -> Result<Self> {
+        let names = Names::new(condarc);
+        refuse_forbidden(&names, condarc, self.urls())?;
+        self.credentials.configure(condarc, &names)?;
+        Ok(self)
+    }
+
+    /// What channels mean here, by what they are called, where that is something else than on a machine without
+    /// configuration: what a lock must know beside what was written.
+    pub fn meanings(&self) -> &BTreeMap<String, Vec<String>> {
+        &self.meanings
     }
 
     /// The canonical URLs, without credentials, most important first.
@@ -97,8 +122,8 @@ impl Channels {
 
     /// The dependencies of `spec` with the channels they name put where these channels are. (rattler resolves
     /// such names against the working folder and its own alias.)
-    pub(super) fn specs(&self, spec: &Spec, alias: &Url, folder: &Path) -> Result<Vec<MatchSpec>> {
-        let lookup = Lookup { alias, folder };
+    pub(super) fn specs(&self, spec: &Spec, condarc: &Condarc, folder: &Path) -> Result<Vec<MatchSpec>> {
+        let lookup = Lookup { names: Names::new(condarc), folder };
         spec.dependencies
             .iter()
             .map(|dependency| {
@@ -122,6 +147,7 @@ impl Channels {
 
     fn add(&mut self, text: &str, lookup: &Lookup<'_>) -> Result<()> {
         let mut group = lookup.resolve(text, &mut self.credentials)?;
+        self.remember_meaning(text, &group, lookup)?;
         // The first mention decides the priority.
         group.members.retain(|member| !self.members().any(|known| known.base_url == member.base_url));
         if !group.members.is_empty() {
@@ -131,10 +157,29 @@ impl Channels {
     }
 }
 
+impl Channels {
+    /// Keeps what a text means, where it depends on this machine's configuration or environment.
+    fn remember_meaning(&mut self, text: &str, group: &Group, lookup: &Lookup<'_>) -> Result<()> {
+        let shown = |group: &Group| -> Vec<String> {
+            group.members.iter().map(|member| member.base_url.as_str().trim_end_matches('/').to_owned()).collect()
+        };
+        let here = shown(group);
+        let name = redact::text(text);
+        let plain = Lookup { names: Names::plain(), ..*lookup };
+        // Nothing that only this configuration makes a channel of has a meaning elsewhere.
+        let elsewhere = plain.resolve(text, &mut Credentials::default()).map(|group| shown(&group)).unwrap_or_default();
+        let by_variable = text.contains('$') && here != [name.trim_end_matches('/')];
+        if by_variable || here != elsewhere {
+            self.meanings.insert(name, here);
+        }
+        Ok(())
+    }
+}
+
 impl Group {
     fn source(&self) -> Result<Source> {
         match self.members.as_slice() {
-            [channel] if self.name != "defaults" => Ok(channel.clone().into()),
+            [channel] if !self.is_multi => Ok(channel.clone().into()),
             members => MultiSource::new(self.name.as_str(), members.iter().cloned().map(Source::from).collect())
                 .map(Source::from)
                 .map_err(|error| Error::bug("a group of channels cannot be formed").caused_by(error)),
@@ -145,7 +190,7 @@ impl Group {
     /// single channel's URL.
     fn as_requested(&self) -> Channel {
         let mut channel = self.members[0].clone();
-        if self.name == "defaults" {
+        if self.is_multi {
             channel.name = Some(self.name.clone());
         }
         channel
@@ -164,12 +209,20 @@ impl Lookup<'_> {
         if name.is_empty() {
             return Err(Error::user("a channel has no name"));
         }
-        if name == "defaults" {
-            let members = DEFAULTS.iter().map(|url| self.channel(url, credentials)).collect::<Result<_>>()?;
-            return Ok(Group { name: name.to_owned(), members });
-        }
-        let channel = self.channel(name, credentials)?;
-        Ok(Group { name: redact::url(channel.base_url.url()), members: vec![channel] })
+        let members = match self.names.meaning(name)? {
+            Meaning::Itself => vec![self.channel(name, credentials)?],
+            Meaning::At(url) => vec![self.channel(&url, credentials)?],
+            Meaning::Several(urls) => {
+                let name = without_subdir(name).to_owned();
+                if urls.is_empty() {
+                    return Err(Error::user(format!("`{name}` stands for no channel: its list is empty")));
+                }
+                let members = urls.iter().map(|url| self.channel(url, credentials)).collect::<Result<_>>()?;
+                return Ok(Group { name, is_multi: true, members });
+            }
+        };
+        let name = members.first().map(|channel| redact::url(channel.base_url.url())).unwrap_or_default();
+        Ok(Group { name, is_multi: false, members })
     }
 
     fn channel(&self, text: &str, credentials: &mut Credentials) -> Result<Channel> {
@@ -179,7 +232,7 @@ impl Lookup<'_> {
                 .hint("name it (`conda-forge`), or give its URL or folder (`https://host/channel`, `./channel`)")
         };
         let root_dir = std::path::absolute(self.folder).map_err(|error| refuse(error.to_string()))?;
-        let config = ChannelConfig { channel_alias: self.alias.clone(), root_dir };
+        let config = ChannelConfig { channel_alias: self.names.alias()?, root_dir };
         let channel = Channel::from_str(text, &config).map_err(|error| refuse(super::client::chain(&error)))?;
         let url = channel.base_url.url();
         if !matches!(url.scheme(), "file" | "http" | "https") {
@@ -202,8 +255,44 @@ fn shown(text: &str) -> String {
     }
 }
 
+/// The channels of conda's configuration, as written, and where they were found; nothing when the environment or a flag
+/// says which channels to search. `nodefaults` says it, too.
+pub fn channels_of_condarc<'a>(
+    spec: &Spec,
+    extra: &[String],
+    override_spec: bool,
+    condarc: &'a Condarc,
+) -> Option<(Vec<String>, &'a Origin)> {
+    let said = condarc.channels.as_ref()?;
+    let named = !extra.is_empty() || override_spec || !spec.channels.is_empty();
+    let channels: Vec<String> = said.value.iter().filter(|text| text.as_str() != "nodefaults").cloned().collect();
+    (!named && !channels.is_empty()).then_some((channels, &said.origin))
+}
+
+/// conda's `allowlist_channels` and `denylist_channels`.
+fn refuse_forbidden(names: &Names<'_>, condarc: &Condarc, channels: Vec<Url>) -> Result<()> {
+    let urls = |said: &Option<Said<Vec<String>>>| -> Result<Vec<Url>> {
+        let texts = said.iter().flat_map(|said| &said.value);
+        Ok(texts.map(|text| names.urls(text)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    };
+    let (allowed, denied) = (urls(&condarc.allowed)?, urls(&condarc.denied)?);
+    for channel in channels {
+        let shown = redact::url(&channel);
+        if let Some(said) = condarc.denied.as_ref().filter(|_| denied.contains(&channel)) {
+            return Err(Error::user(format!(
+                "the channel `{shown}` is denied by `denylist_channels` ({})",
+                said.origin
+            )));
+        }
+        if let Some(said) = condarc.allowed.as_ref().filter(|_| !allowed.is_empty() && !allowed.contains(&channel)) {
+            return Err(Error::user(format!("the channel `{shown}` is not in `allowlist_channels` ({})", said.origin)));
+        }
+    }
+    Ok(())
+}
+
 /// `https://host/channel/linux-64` means the channel.
-fn without_subdir(text: &str) -> &str {
+pub(super) fn without_subdir(text: &str) -> &str {
     match text.rsplit_once('/') {
         Some((channel, subdir)) if subdir.parse::<Subdir>().is_ok() && !channel.is_empty() => channel,
         _ => text,
@@ -225,44 +314,12 @@ pub(super) fn named_channel(dependency: &str) -> Option<&str> {
     Some(value.trim_matches([' ', '\'', '"', ']']))
 }
 
-/// `$NAME` and `${NAME}` from the environment, as conda expands them in channels: the usual way to keep a
-/// password out of the file.
-fn expand(text: &str) -> Result<String> {
-    let mut expanded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        expanded.push_str(before);
-        let (name, behind) = match after.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
-            Some(braced) => braced,
-            None => {
-                let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
-                after.split_at(end)
-            }
-        };
-        if name.is_empty() {
-            expanded.push('$');
-        } else {
-            expanded.push_str(&std::env::var(name).map_err(|_| {
-                Error::user(format!("a channel needs the environment variable `{name}`, which is not set"))
-            })?);
-        }
-        rest = behind;
-    }
-    expanded.push_str(rest);
-    Ok(expanded)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn alias() -> Url {
-        CHANNEL_ALIAS.parse().expect("a URL")
-    }
-
     fn urls(text: &str) -> Vec<String> {
-        let alias = alias();
-        let lookup = Lookup { alias: &alias, folder: Path::new("/project") };
+        let lookup = Lookup { names: Names::plain(), folder: Path::new("/project") };
         let mut channels = Channels::default();
         channels.add(text, &lookup).expect("a channel");
         channels.urls().into_iter().map(String::from).collect()
@@ -289,8 +346,7 @@ mod tests {
 
     #[test]
     fn what_is_no_channel_is_refused_without_its_secret() {
-        let alias = alias();
-        let lookup = Lookup { alias: &alias, folder: Path::new("/") };
+        let lookup = Lookup { names: Names::plain(), folder: Path::new("/") };
         for text in ["", "s3://bucket/a", "a:b", "https://me:secret@/x", "$CONDAIMG_TEST_UNSET/x"] {
             let error = Channels::default().add(text, &lookup).expect_err(text).to_string();
             assert!(!error.contains("secret"), "{error}");

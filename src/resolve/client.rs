@@ -9,18 +9,19 @@ use std::time::Duration;
 
 use rattler_networking::authentication_storage::backends::file::{FileStorage, FileStorageError};
 use rattler_networking::authentication_storage::backends::netrc::NetRcStorage;
-use rattler_networking::{AuthenticationMiddleware, AuthenticationStorage, OfflineMiddleware};
+use rattler_networking::{AuthenticationMiddleware, AuthenticationStorage, MirrorMiddleware, OfflineMiddleware};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Request, Response, StatusCode};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Next};
 use url::Url;
 
+use super::condarc::Condarc;
+use super::connection::Connection;
+use super::mirrors::{Mirrors, folder};
+use super::names::Names;
+use super::tokens::Tokens;
 use crate::util::{Error, Result, redact};
 
-const USER_AGENT: &str = concat!("condaimg/", env!("CARGO_PKG_VERSION"));
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// A server that sends nothing for so long is taken for dead.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest wait that a server may ask for before the next try.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Tries of a request that says nothing else: of channel indexes, where people wait for a wrong name to be told.
@@ -30,11 +31,14 @@ const TRIES: u32 = 3;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tries(pub(super) u32);
 
-/// Credentials that users wrote into channel URLs, by the canonical URL of the channel.
+/// What goes with requests to channels: credentials that users wrote into their URLs, mirrors, and how servers are
+/// reached. Without any, what rattler's store, netrc and `anaconda login` know still goes along.
 #[derive(Clone, Default)]
 pub struct Credentials {
     /// Canonical base URL with a trailing slash → the same as written. Longest first.
     channels: Vec<(Url, Url)>,
+    mirrors: Mirrors,
+    connection: Connection,
 }
 
 impl Credentials {
@@ -48,6 +52,19 @@ impl Credentials {
         canonical
     }
 
+    /// Adds what conda's configuration says: credentials in its URLs, mirrors, certificates, proxies, waits.
+    ///
+    /// # Errors
+    /// When something of it cannot be used.
+    pub(super) fn configure(&mut self, condarc: &Condarc, names: &Names<'_>) -> Result<()> {
+        for url in names.written_urls()? {
+            self.remember(&folder(&url));
+        }
+        self.mirrors = Mirrors::new(condarc, names, self)?;
+        self.connection = Connection::new(condarc)?;
+        Ok(())
+    }
+
     /// Takes every secret out of a text that came from elsewhere.
     pub(super) fn scrub(&self, text: &str) -> String {
         let mut clean = text.to_owned();
@@ -57,7 +74,38 @@ impl Credentials {
                 clean = clean.replace(&secret, "***");
             }
         }
-        clean
+        // Tokens of stores are put into URLs, too.
+        redact::within(&clean)
+    }
+
+    /// Who is asked for a URL in the place of its own server, and through whom; nothing when it is that server alone.
+    pub(super) fn way(&self, url: &Url) -> Option<String> {
+        let mirrors = self.mirrors.of(url).unwrap_or_default();
+        let proxy = self.connection.proxies.of(mirrors.first().unwrap_or(url)).map(|proxy| proxy.to_string());
+        let listed: Vec<String> = mirrors.iter().map(|mirror| format!("`{mirror}`")).collect();
+        let mirror = match listed.as_slice() {
+            [] => None,
+            [one] => Some(format!("its mirror {one}")),
+            many => Some(format!("its mirrors {}", many.join(", "))),
+        };
+        match (mirror, proxy) {
+            (Some(mirror), Some(proxy)) => Some(format!("{mirror} and {proxy}")),
+            (mirror, proxy) => mirror.or(proxy),
+        }
+    }
+
+    /// The servers that tokens of `anaconda login` are sent to.
+    ///
+    /// # Errors
+    /// When one of its files cannot be read.
+    pub(crate) fn token_servers(&self) -> Result<Vec<Url>> {
+        let tokens = if self.connection.without_tokens { Tokens::default() } else { Tokens::read()? };
+        Ok(tokens.servers().cloned().collect())
+    }
+
+    /// Mirrors by the channels that they are for.
+    pub(crate) fn mirrors(&self) -> Vec<(&Url, &[Url])> {
+        self.mirrors.all()
     }
 }
 
@@ -79,46 +127,76 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The client for channel indexes and archives: sends `credentials` and what rattler's store and netrc know,
-/// tries again when a server or the way to it fails, and refuses every request when `offline`.
+/// The client for channel indexes and archives: asks mirrors, sends `credentials` and what rattler's store, netrc and
+/// `anaconda login` know, tries again when a server or the way to it fails, and refuses every request when `offline`.
 ///
 /// # Errors
 /// When a credential file cannot be read, or TLS cannot be set up.
 pub fn http_client(offline: bool, credentials: &Credentials) -> Result<ClientWithMiddleware> {
     install_tls();
-    let client = basic_client()
-        .build()
-        // A machine without certificates can still use folders and plain http; https will say what is missing.
-        .or_else(|_| basic_client().tls_certs_only([]).build())
-        .map_err(|error| Error::user("the HTTP client cannot be set up").caused_by(error.without_url()))?;
-    let rewrites = Arc::new(rewrites(&client, credentials)?);
+    let client = credentials.connection.client()?;
+    let signer = Arc::new(Signer::new(&client, credentials)?);
+    let way = credentials.clone();
+    let retries = credentials.connection.retries;
     let mut builder = ClientBuilder::new(client);
     if offline {
         builder = builder.with(OfflineMiddleware);
     }
+    builder = builder
+        .with(middleware(move |request, extensions, next| {
+            let way = way.way(request.url());
+            Box::pin(async move { next.run(request, extensions).await.map_err(|error| by_way(error, way)) })
+        }))
+        .with(middleware(move |request, extensions, next| Box::pin(retrying(request, extensions, next, retries))));
+    if let Some(mirrors) = credentials.mirrors.for_rattler() {
+        builder = builder.with(MirrorMiddleware::from_map(mirrors));
+    }
     Ok(builder
         .with(middleware(move |request, extensions, next| {
-            let request = sign(request, &rewrites);
+            let request = signer.sign(request);
             next.run(request, extensions)
         }))
-        .with(AuthenticationMiddleware::from_auth_storage(stored_credentials()?))
-        .with(middleware(|request, extensions, next| Box::pin(retrying(request, extensions, next))))
+        .with(AuthenticationMiddleware::from_auth_storage(stores(true)?))
         .build())
 }
 
-fn basic_client() -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
-        .user_agent(USER_AGENT)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        // It would tell a token in the URL to whoever a request is redirected to.
-        .referer(false)
+/// A server that was not reached by way of others, which the error names.
+#[derive(Debug)]
+pub(super) struct Unreached {
+    way: String,
+    cause: reqwest::Error,
 }
 
-/// What to do about a failed TLS handshake, if a request failed of that.
+impl fmt::Display for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "asked by way of {}", self.way)
+    }
+}
+
+impl std::error::Error for Unreached {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+fn by_way(error: reqwest_middleware::Error, way: Option<String>) -> reqwest_middleware::Error {
+    match (error, way) {
+        (reqwest_middleware::Error::Reqwest(cause), Some(way)) => {
+            reqwest_middleware::Error::middleware(Unreached { way, cause: cause.without_url() })
+        }
+        (error, _) => error,
+    }
+}
+
+/// What to do about a failed TLS handshake or a proxy that refuses, if a request failed of that.
 pub(super) fn certificate_hint(reason: &str) -> Option<&'static str> {
+    if reason.contains("proxy authorization required") {
+        return Some(
+            "write user and password into the proxy's URL (`http://USER:PASSWORD@HOST:PORT`), special characters as `%` codes",
+        );
+    }
     reason.contains("certificate").then_some(
-        "are the certificates of the authorities installed (package `ca-certificates`)? `SSL_CERT_FILE` names another file of them",
+        "are the certificates of the authorities installed (package `ca-certificates`)? `SSL_CERT_FILE`, or `ssl_verify` of a condarc, names another file of them",
     )
 }
 
@@ -146,8 +224,34 @@ struct Rewrite {
     authorization: Option<HeaderValue>,
 }
 
-fn rewrites(client: &reqwest::Client, credentials: &Credentials) -> Result<Vec<Rewrite>> {
-    credentials.channels.iter().map(|(canonical, written)| rewrite(client, canonical, written)).collect()
+/// Puts credentials into requests when they leave.
+struct Signer {
+    rewrites: Vec<Rewrite>,
+    tokens: Tokens,
+    /// Their credentials go before `tokens`.
+    stores: AuthenticationStorage,
+}
+
+impl Signer {
+    fn new(client: &reqwest::Client, credentials: &Credentials) -> Result<Self> {
+        let rewrites = credentials.channels.iter().map(|(canonical, written)| rewrite(client, canonical, written));
+        Ok(Self {
+            rewrites: rewrites.collect::<Result<_>>()?,
+            tokens: if credentials.connection.without_tokens { Tokens::default() } else { Tokens::read()? },
+            stores: stores(false)?,
+        })
+    }
+
+    fn sign(&self, request: Request) -> Request {
+        let mut request = sign(request, &self.rewrites);
+        let known = |url: &Url| self.stores.get_by_url_with_host(url.clone()).is_ok_and(|(_, found)| found.is_some());
+        if request.headers().get(AUTHORIZATION).is_none()
+            && let Some(url) = self.tokens.put_into(request.url()).filter(|_| !known(request.url()))
+        {
+            *request.url_mut() = url;
+        }
+        request
+    }
 }
 
 fn rewrite(client: &reqwest::Client, canonical: &Url, written: &Url) -> Result<Rewrite> {
@@ -177,9 +281,9 @@ fn sign(mut request: Request, rewrites: &[Rewrite]) -> Request {
     request
 }
 
-/// `RATTLER_AUTH_FILE`, `~/.rattler/credentials.json`, netrc; in this order, as rattler and pixi have it. Unlike
-/// theirs this works for a user without a home.
-fn stored_credentials() -> Result<AuthenticationStorage> {
+/// `RATTLER_AUTH_FILE`, `~/.rattler/credentials.json`, netrc if it is wanted; in this order, as rattler and pixi have
+/// it. Unlike theirs this works for a user without a home.
+fn stores(with_netrc: bool) -> Result<AuthenticationStorage> {
     let mut storage = AuthenticationStorage::empty();
     if let Some(path) = std::env::var_os("RATTLER_AUTH_FILE") {
         storage.add_backend(Arc::new(FileStorage::from_path(path.into()).map_err(unreadable_store)?));
@@ -188,6 +292,9 @@ fn stored_credentials() -> Result<AuthenticationStorage> {
         Ok(file) => storage.add_backend(Arc::new(file)),
         Err(FileStorageError::IOError(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(unreadable_store(error)),
+    }
+    if !with_netrc {
+        return Ok(storage);
     }
     // The parser's reason is not told: it may quote a password.
     let netrc = NetRcStorage::from_env()
@@ -211,8 +318,10 @@ async fn retrying<'a>(
     request: Request,
     extensions: &'a mut http::Extensions,
     next: Next<'a>,
+    retries: Option<u32>,
 ) -> reqwest_middleware::Result<Response> {
-    let tries = extensions.get::<Tries>().map_or(TRIES, |tries| tries.0);
+    let asked = || extensions.get::<Tries>().map_or(TRIES, |tries| tries.0);
+    let tries = retries.map_or_else(asked, |retries| retries.saturating_add(1));
     let mut tried = 1;
     loop {
         let Some(copy) = request.try_clone() else {
@@ -303,7 +412,9 @@ mod tests {
         let scrubbed = credentials.scrub("error for https://host/t/tk-1234/other/noarch and secret");
         assert_eq!(scrubbed, "error for https://host/other/noarch and ***");
 
-        let rewrites = rewrites(&reqwest::Client::new(), &credentials).expect("rewrites");
+        let client = reqwest::Client::new();
+        let rewrites = credentials.channels.iter().map(|(canonical, written)| rewrite(&client, canonical, written));
+        let rewrites = rewrites.collect::<Result<Vec<_>>>().expect("rewrites");
         let signed = sign(request("https://host/private/noarch/a-1-0.conda"), &rewrites);
         assert_eq!(signed.url().as_str(), "https://host/private/noarch/a-1-0.conda");
         assert_eq!(signed.headers()[AUTHORIZATION], "Basic bWU6c2VjcmV0");

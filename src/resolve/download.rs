@@ -17,6 +17,7 @@ use rattler_conda_types::package::DistArchiveType;
 use reqwest::StatusCode;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, RANGE};
 use reqwest_middleware::ClientWithMiddleware;
+use url::Url;
 
 use super::client::{Tries, backoff, certificate_hint, reason};
 use super::part::Part;
@@ -390,7 +391,7 @@ impl Transfer<'_> {
                 part.clear().map_err(Failure::Store)?;
                 Ok(Some(response.content_length()))
             }
-            status => Err(Failure::Final(self.refused(status))),
+            status => Err(Failure::Final(self.refused(status, response.url()))),
         }
     }
 
@@ -457,9 +458,12 @@ impl Transfer<'_> {
         Failure::Final(failed.hint(hint))
     }
 
-    fn refused(&self, status: StatusCode) -> Error {
+    fn refused(&self, status: StatusCode, asked: &Url) -> Error {
+        // A mirror, or whoever a server redirected to.
+        let other = Some(redact::url(asked)).filter(|asked| *asked != self.wanted.shown_url());
+        let asked = other.map(|asked| format!(", asked at {asked}")).unwrap_or_default();
         let error = Error::user(format!(
-            "{} cannot be downloaded: the server says {status} to {}",
+            "{} cannot be downloaded: the server says {status} to {}{asked}",
             self.wanted,
             self.wanted.shown_url()
         ));

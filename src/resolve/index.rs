@@ -14,7 +14,7 @@ use rattler_repodata_gateway::{
 use reqwest::StatusCode;
 use url::Url;
 
-use super::client::{certificate_hint, chain, http_client};
+use super::client::{Unreached, certificate_hint, chain, http_client};
 use super::near;
 use super::solve::Task;
 use crate::util::report::Progress;
@@ -91,7 +91,13 @@ async fn names<'a>(task: &Task<'a>, gateway: &Gateway, progress: &Arc<dyn Progre
                 // One odd name must not make a channel useless.
                 Err(GatewayError::InvalidPackageName(_)) => None,
                 Err(error) => {
-                    return Err(with_way_out(failed_channel(task, channel.base_url.url(), &error), &error));
+                    let url = channel.base_url.url();
+                    let failed = with_way_out(failed_channel(task, url, &error), &error);
+                    let way =
+                        task.channels.credentials.way(url).filter(|_| !task.options.offline && !is_unreached(&error));
+                    return Err(way
+                        .into_iter()
+                        .fold(failed, |it, way| it.hint(format!("it is asked by way of {way}"))));
                 }
             };
             Ok(Names { channel, names })
@@ -183,6 +189,10 @@ fn failed_channel(task: &Task<'_>, url: &Url, error: &GatewayError) -> Error {
                     "give credentials in `~/.netrc`, in rattler's store (`pixi auth login`), or in the channel's URL as `https://${USER}:${PASSWORD}@host/channel`",
                 )
             }
+            Some(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => {
+                Error::user(format!("the channel `{shown}` cannot be read: the proxy refuses us (407)"))
+                    .hint("write user and password into the proxy's URL, special characters as `%` codes")
+            }
             Some(status) => Error::user(format!("the channel `{shown}` cannot be read: the server says {status}"))
                 .hint("try again later"),
             None => {
@@ -200,9 +210,9 @@ fn with_way_out(failed: Error, error: &GatewayError) -> Error {
     if !failed.hints().is_empty() {
         return failed;
     }
-    failed.hint(match http_error(error) {
-        Some(_) => "is its server up, and the way to it free (proxy, firewall)?",
-        None => "its index is broken: tell the channel's owner, or index the folder again",
+    failed.hint(match http_error(error).is_some() || is_unreached(error) {
+        true => "is its server up, and the way to it free (proxy, firewall)?",
+        false => "its index is broken: tell the channel's owner, or index the folder again",
     })
 }
 
@@ -223,6 +233,17 @@ fn http_error(error: &GatewayError) -> Option<&reqwest::Error> {
             Some(error)
         }
         _ => None,
+    }
+}
+
+/// Whether a mirror or proxy was not reached; the error names it.
+fn is_unreached(error: &GatewayError) -> bool {
+    match error {
+        GatewayError::ReqwestMiddlewareError(error)
+        | GatewayError::FetchRepoDataError(FetchRepoDataError::HttpError(reqwest_middleware::Error::Middleware(
+            error,
+        ))) => error.is::<Unreached>(),
+        _ => false,
     }
 }
 

@@ -3,24 +3,33 @@
 
 mod channels;
 mod client;
+mod condarc;
+mod connection;
 mod cutoff;
 mod download;
+mod expand;
 mod index;
 mod interpreter;
+mod mirrors;
+mod names;
 mod near;
 mod part;
+mod proxies;
 mod reach;
 mod solve;
+mod tokens;
 mod virtual_packages;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rattler_conda_types::{GenericVirtualPackage, RepoDataRecord};
 pub use rattler_solve::ChannelPriority;
 use url::Url;
 
-pub use channels::{CHANNEL_ALIAS, Channels};
+pub use channels::{Channels, channels_of_condarc};
 pub use client::{Credentials, http_client};
+pub use condarc::{Condarc, Origin};
 pub use cutoff::Cutoff;
 pub use download::{Archive, download, download_locked};
 pub use interpreter::resolve_interpreter;
@@ -58,8 +67,8 @@ pub struct ResolveOptions<'a> {
     pub jobs: usize,
     /// Who is told of progress.
     pub reporter: &'a SharedReporter,
-    /// What stands before a channel's name.
-    pub channel_alias: Url,
+    /// What conda's configuration says of channels' names, and of how their servers are reached.
+    pub condarc: Arc<Condarc>,
     /// What relative paths of channels in the spec are relative to: [`Spec::folder`].
     pub spec_dir: PathBuf,
 }
@@ -84,9 +93,7 @@ impl<'a> ResolveOptions<'a> {
             exclude_newer: None,
             jobs: 8,
             reporter,
-            channel_alias: CHANNEL_ALIAS
-                .parse()
-                .map_err(|error: url::ParseError| Error::bug("the channel alias is no URL").caused_by(error))?,
+            condarc: Arc::default(),
             spec_dir: spec.folder().to_owned(),
         })
     }
@@ -96,7 +103,7 @@ impl<'a> ResolveOptions<'a> {
     /// # Errors
     /// When something is no channel, or names an environment variable that is not set.
     pub fn channels_of(&self, spec: &Spec) -> Result<Channels> {
-        Channels::new(spec, &self.channels, self.override_channels, &self.channel_alias, &self.spec_dir)
+        Channels::new(spec, &self.channels, self.override_channels, &self.condarc, &self.spec_dir)
     }
 }
 
@@ -121,7 +128,7 @@ pub struct Resolution {
 pub async fn resolve(spec: &Spec, options: &ResolveOptions<'_>) -> Result<Resolution> {
     let channels = options.channels_of(spec)?;
     let virtual_packages = virtual_packages(options.platform, &options.virtual_packages)?;
-    let specs = channels.specs(spec, &options.channel_alias, &options.spec_dir)?;
+    let specs = channels.specs(spec, &options.condarc, &options.spec_dir)?;
     let mut resolution = Resolution {
         channels: channels.urls(),
         virtual_packages,

@@ -52,10 +52,11 @@ async fn ask(
             break;
         }
     }
-    let error = Error::user(format!("it answered {status}"));
+    let way = channels.credentials.way(channel).map(|way| format!(", asked by way of {way}")).unwrap_or_default();
+    let error = Error::user(format!("it answered {status}{way}"));
     Err(match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            error.hint("it wants a login: `pixi auth login`, `.netrc`, or credentials in the URL")
+            error.hint("it wants a login: `pixi auth login`, `anaconda login`, `.netrc`, or credentials in the URL")
         }
         StatusCode::NOT_FOUND => error.hint("check the name: there is no index of a channel"),
         _ => error,

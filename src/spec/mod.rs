@@ -1,7 +1,7 @@
 //! What users write, read with errors that name file, line and column. Knows nothing of the network.
 
 mod environment;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -14,11 +14,24 @@ use crate::util::{Error, Result};
 /// No file that a person writes is longer, in bytes.
 const LONGEST: usize = 10_000_000;
 
-/// The text of a YAML file.
+/// The text of a YAML file that must say something.
 ///
 /// # Errors
 /// When it cannot be read, is too long, is not UTF-8, or holds nothing.
 pub(super) fn load(file: &Path) -> Result<String> {
+    let text = text(file)?;
+    if text.lines().all(|line| matches!(line.split('#').next().map(str::trim), Some("" | "---" | "..."))) {
+        return Err(Error::user(format!("`{}` is empty", file.display()))
+            .hint("write at least `dependencies:` with a list of packages"));
+    }
+    Ok(text)
+}
+
+/// The text of a YAML file, which may be empty.
+///
+/// # Errors
+/// When it cannot be read, is too long, or is not UTF-8.
+pub(crate) fn text(file: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     fs::File::open(file)?.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > LONGEST {
@@ -30,12 +43,16 @@ pub(super) fn load(file: &Path) -> Result<String> {
         Error::user(format!("{}:{line}: the file is not UTF-8", file.display())).hint("save it as UTF-8")
     })?;
     let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
-    if text.lines().all(|line| matches!(line.split('#').next().map(str::trim), Some("" | "---" | "..."))) {
-        return Err(Error::user(format!("`{}` is empty", file.display()))
-            .hint("write at least `dependencies:` with a list of packages"));
-    }
     refuse_endless_brackets(file, &text)?;
     Ok(text)
+}
+
+/// Any document.
+///
+/// # Errors
+/// When the text is no YAML.
+pub(crate) fn document(file: &Path, text: &str) -> Result<serde_yaml::Value> {
+    serde_yaml::from_str(text).map_err(|error| Context::new().explain(file, text, &error))
 }
 
 /// The parser needs time that grows with the square of the number of brackets in one line: refuse what no person

@@ -1,5 +1,6 @@
 //! What every room uses: errors, digests, canonical JSON, atomic files, tars, redaction, reporting.
 
+pub(crate) mod certificates;
 pub mod digest;
 pub mod error;
 pub mod files;
@@ -7,6 +8,7 @@ pub mod json;
 pub mod paths;
 pub mod redact;
 pub mod report;
+pub(crate) mod self_signed;
 pub mod tarball;
 
 pub use digest::{DiffId, Digest, Hasher};

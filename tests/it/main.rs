@@ -8,6 +8,7 @@ mod bases;
 mod build;
 mod cache;
 mod common;
+mod condarc;
 mod copy;
 mod credentials;
 mod doctor;

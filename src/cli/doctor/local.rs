@@ -23,11 +23,11 @@ pub fn examine(global: &Global) -> Vec<Finding> {
     findings
 }
 
-fn finding(name: &'static str, state: State, detail: String) -> Finding {
+pub(super) fn finding(name: &'static str, state: State, detail: String) -> Finding {
     Finding { name, state, detail, advice: None }
 }
 
-fn failed(name: &'static str, error: &Error) -> Finding {
+pub(super) fn failed(name: &'static str, error: &Error) -> Finding {
     let advice = error.hints().first().map(|&hint| hint.to_owned());
     Finding { name, state: State::No, detail: error.chain().join(": "), advice }
 }

@@ -1,5 +1,6 @@
 //! `condaimg doctor`: tries out a registry, channels and this machine, and says what does not work and what to do.
 
+mod condarc;
 mod local;
 mod report;
 
@@ -8,7 +9,7 @@ use clap::Args;
 use super::args::{Global, RegistryArgs};
 use super::print_data;
 use crate::registry::{DEFAULT_REPOSITORY, Examination, Finding, Reference, Registry, RetryPolicy, State};
-use crate::resolve::{CHANNEL_ALIAS, Channels, reach};
+use crate::resolve::{Channels, Condarc, reach};
 use crate::util::{Error, Result};
 use report::{Report, Tried};
 
@@ -27,6 +28,9 @@ pub struct DoctorArgs {
     /// A channel to look for (repeat for several)
     #[arg(short, long = "channel", value_name = "CHANNEL", env = "CONDAIMG_CHANNEL", value_delimiter = ',')]
     pub channels: Vec<String>,
+    /// Read neither conda's configuration (condarc files, CONDA_ variables) nor the mirrors of rattler's and pixi's
+    #[arg(long, env = "CONDAIMG_NO_CONDARC")]
+    pub no_condarc: bool,
     /// Print JSON
     #[arg(long, env = "CONDAIMG_JSON")]
     pub json: bool,
@@ -42,8 +46,10 @@ pub struct DoctorArgs {
 pub async fn run(args: DoctorArgs, global: Global) -> Result<()> {
     let target = args.registry.as_deref().map(target).transpose()?;
     let mut report = Report { local: local::examine(&global), ..Report::default() };
+    let condarc = if args.no_condarc { Condarc::default() } else { Condarc::read()? };
+    report.local.extend(condarc::examine(&condarc, args.no_condarc)?);
     if !args.channels.is_empty() {
-        report.channels = channels(&args.channels).await?;
+        report.channels = channels(&args.channels, &condarc).await?;
     }
     if let Some(target) = &target {
         let mut options = args.registries.options([target]);
@@ -77,10 +83,8 @@ fn target(text: &str) -> Result<Reference> {
     Registry::parse(&format!("{registry}/{repository}"))
 }
 
-async fn channels(texts: &[String]) -> Result<Vec<Finding>> {
-    let no_url = |error: url::ParseError| Error::bug("the channels' address is no URL").caused_by(error);
-    let alias = CHANNEL_ALIAS.parse().map_err(no_url)?;
-    let found = reach(&Channels::named(texts, &alias)?).await?;
+async fn channels(texts: &[String], condarc: &Condarc) -> Result<Vec<Finding>> {
+    let found = reach(&Channels::named(texts, condarc)?).await?;
     let finding = |(url, result): (url::Url, Result<&str>)| match result {
         Ok(index) => Finding { name: "channel", state: State::Ok, detail: format!("{url} has {index}"), advice: None },
         Err(error) => {

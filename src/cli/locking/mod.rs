@@ -15,16 +15,15 @@ use rattler_conda_types::{RepoDataRecord, Subdir};
 
 use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name};
 
-use crate::cli::args::PriorityArg;
 use crate::cli::world::World;
 use crate::image::{self, Base};
 use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Wanted};
 use crate::model::{BaseRef, Platform};
 use crate::pack::{Archive, archive_at};
-use crate::resolve::{self, ChannelPriority, Credentials, ResolveOptions, VirtualPackageOptions};
+use crate::resolve::{self, Credentials, ResolveOptions, VirtualPackageOptions};
 use crate::spec::Spec;
 use crate::util::error::ResultExt as _;
-use crate::util::{Digest, Error, Result, files};
+use crate::util::{Digest, Error, Result, files, redact};
 
 /// Archives that are fetched at once: what conda's own clients do, and servers put up with.
 const PARALLEL_DOWNLOADS: usize = 8;
@@ -39,6 +38,7 @@ pub struct Locked {
 /// The locks of a build's platforms and their bases. A lock that is current is used as it is; those that are missing
 /// or stale are made, and written when all of them are.
 pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) -> Result<Vec<Locked>> {
+    tell_condarc(options, spec, world);
     let path = path(options, spec);
     // A build that was killed while it wrote the lock may have left something.
     files::sweep(folder(&path));
@@ -100,7 +100,7 @@ async fn one(
     let path = path(options, spec);
     let old = locks.get(platform);
     let base = base::open(options, platform, old, world).await?;
-    let inputs = inputs(options, spec);
+    let inputs = inputs(options, platform, spec, world)?;
     let texts = texts(spec);
     let wanted = Wanted { specs: &texts, pip: &[], variables: &spec.variables, inputs: &inputs, base: base.digest };
     match old {
@@ -165,26 +165,52 @@ fn write(path: &Path, text: &str, options: &EnvironmentOptions, world: &World) -
     Err(error)
 }
 
-fn inputs(options: &EnvironmentOptions, spec: &Spec) -> Inputs {
+/// Says what conda's configuration decides and users may not expect.
+fn tell_condarc(options: &EnvironmentOptions, spec: &Spec, world: &World) {
+    let condarc = &options.condarc;
+    for warning in &condarc.warnings {
+        world.reporter.warn(warning);
+    }
+    for notice in &condarc.notices {
+        world.reporter.notice(notice);
+    }
+    let channels = resolve::channels_of_condarc(spec, &options.channels, options.args.override_channels, condarc);
+    if let Some((channels, origin)) = channels {
+        let channels: Vec<String> = channels.iter().map(|channel| redact::text(channel)).collect();
+        world.reporter.notice(&format!(
+            "`{}` names no channel: those of {origin} are searched ({})",
+            spec.file.display(),
+            channels.join(", ")
+        ));
+    }
+}
+
+fn inputs(options: &EnvironmentOptions, platform: &Platform, spec: &Spec, world: &World) -> Result<Inputs> {
     let mut channels: Vec<String> = options.channels.clone();
     if !options.args.override_channels {
         channels.extend(spec.channels.iter().cloned());
+    }
+    let override_channels = options.args.override_channels;
+    if let Some((more, _)) = resolve::channels_of_condarc(spec, &options.channels, override_channels, &options.condarc)
+    {
+        channels.extend(more.iter().cloned());
     }
     let mut declared: Vec<String> =
         options.virtual_packages.iter().map(|(name, version)| format!("{name}={version}")).collect();
     declared.sort();
     declared.extend(options.cuda.iter().map(|version| format!("--cuda={version}")));
     declared.extend(options.glibc.iter().map(|version| format!("--glibc={version}")));
-    Inputs {
-        channels: channels.iter().map(|channel| crate::util::redact::text(channel)).collect(),
-        channel_priority: priority_name(options.args.channel_priority).to_owned(),
+    Ok(Inputs {
+        channels: channels.iter().map(|channel| redact::text(channel)).collect(),
+        channel_urls: resolving(options, platform, spec, world)?.channels_of(spec)?.meanings().clone(),
+        channel_priority: priority_name(options.channel_priority).to_owned(),
         declared,
         base: match &options.base {
             BaseRef::Registry(reference) => Some(reference.clone()),
             _ => None,
         },
         exclude_newer: options.exclude_newer.as_ref().map(ToString::to_string),
-    }
+    })
 }
 
 /// A lock that must be current and is not.
@@ -294,11 +320,9 @@ pub fn resolving<'a>(
     let mut resolving = ResolveOptions::new(spec, platform, world.store.index(), &world.reporter)?;
     resolving.channels = options.channels.clone();
     resolving.override_channels = options.args.override_channels;
-    resolving.channel_priority = match options.args.channel_priority {
-        PriorityArg::Strict => ChannelPriority::Strict,
-        PriorityArg::Disabled => ChannelPriority::Disabled,
-    };
-    resolving.offline = options.args.offline;
+    resolving.channel_priority = options.channel_priority;
+    resolving.condarc = Arc::clone(&options.condarc);
+    resolving.offline = options.channels_offline();
     resolving.exclude_newer = options.exclude_newer.clone();
     Ok(resolving)
 }
@@ -313,7 +337,7 @@ pub async fn fetch(
     if records.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }
-    let offline = options.args.offline;
+    let offline = options.channels_offline();
     let client = resolve::http_client(offline, credentials)?;
     let (store, reporter) = (&world.store, &world.reporter);
     let downloaded = resolve::download(records, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
@@ -336,7 +360,7 @@ pub async fn fetch_locked(
     if records.is_empty() {
         return Ok(Vec::new());
     }
-    let offline = options.args.offline;
+    let offline = options.channels_offline();
     let client = resolve::http_client(offline, credentials)?;
     let (store, reporter) = (&world.store, &world.reporter);
     let downloaded = resolve::download_locked(records, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;

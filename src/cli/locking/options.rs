@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::cli::args::{BytecodeArg, EnvironmentArgs, Global, PriorityArg};
 use crate::cli::values::{pair, variable};
 use crate::cli::world::cache_dir;
 use crate::model::{BaseRef, Platform};
 use crate::registry::Registry;
-use crate::resolve::Cutoff;
+use crate::resolve::{ChannelPriority, Condarc, Cutoff};
 use crate::util::{Error, Result, ResultExt as _};
 
 /// The base of an image when nothing else is said.
@@ -83,6 +84,10 @@ pub struct EnvironmentOptions {
     pub channels: Vec<String>,
     /// What is done with a lock that is there.
     pub mode: LockMode,
+    /// What conda's configuration says; nothing with `--no-condarc`.
+    pub condarc: Arc<Condarc>,
+    /// What a package in an earlier channel does to those of the same name in later ones.
+    pub channel_priority: ChannelPriority,
     /// `--exclude-newer`.
     pub exclude_newer: Option<Cutoff>,
     /// Whether byte code is made.
@@ -103,6 +108,7 @@ impl EnvironmentOptions {
             BaseRef::Registry(reference) => BaseRef::Registry(Registry::parse(&reference)?.to_string()),
             local => local,
         };
+        let condarc = if args.no_condarc { Condarc::default() } else { Condarc::read()? };
         Ok(Self {
             path: args.file.clone().or_else(|| args.path.clone()).unwrap_or_else(|| PathBuf::from(".")),
             lock_file: args.lock_file.clone(),
@@ -119,11 +125,19 @@ impl EnvironmentOptions {
                 .collect::<Result<_>>()?,
             channels: channels(&args),
             mode,
+            channel_priority: priority(args.channel_priority, &condarc),
+            condarc: Arc::new(condarc),
             exclude_newer: args.exclude_newer.as_deref().map(str::parse).transpose()?,
             bytecode: args.bytecode == BytecodeArg::On,
             facts_later: false,
             args,
         })
+    }
+
+    /// Whether channels' servers must not be asked: by the flag, or by conda's configuration, which says nothing of
+    /// registries.
+    pub fn channels_offline(&self) -> bool {
+        self.args.offline || self.condarc.offline()
     }
 
     /// Adds to an error which of several platforms it is about.
@@ -158,11 +172,22 @@ fn channels(args: &EnvironmentArgs) -> Vec<String> {
     given.split(',').map(str::trim).filter(|channel| !channel.is_empty()).map(str::to_owned).collect()
 }
 
-/// `strict` or `disabled`.
-pub fn priority_name(priority: PriorityArg) -> &'static str {
+/// The flag, else what conda's configuration says, else strict.
+fn priority(asked: Option<PriorityArg>, condarc: &Condarc) -> ChannelPriority {
+    match asked {
+        Some(PriorityArg::Strict) => ChannelPriority::Strict,
+        Some(PriorityArg::Flexible) => ChannelPriority::Flexible,
+        Some(PriorityArg::Disabled) => ChannelPriority::Disabled,
+        None => condarc.channel_priority().unwrap_or(ChannelPriority::Strict),
+    }
+}
+
+/// As in the lock.
+pub fn priority_name(priority: ChannelPriority) -> &'static str {
     match priority {
-        PriorityArg::Strict => "strict",
-        PriorityArg::Disabled => "disabled",
+        ChannelPriority::Strict => "strict",
+        ChannelPriority::Flexible => "flexible",
+        ChannelPriority::Disabled => "disabled",
     }
 }
 

@@ -1,12 +1,18 @@
-//! A web server for one folder, on loopback, that can misbehave: cut connections, fail, ask for a password.
+//! A web server for one folder, on loopback, with TLS if need be, that can misbehave: cut connections, fail, ask for a
+//! password.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 /// What goes wrong with a request whose path contains `path`, as often as `times` says.
 #[derive(Clone, Debug)]
@@ -50,19 +56,52 @@ pub struct FileServer {
 
 impl FileServer {
     pub fn start(folder: impl Into<PathBuf>) -> Self {
-        let folder = folder.into();
+        Self::start_with(folder.into(), None)
+    }
+
+    /// One with TLS, by `server.crt` and `server.key` in `keys`; with `mutual`, for clients that have a certificate of
+    /// the authority `ca.crt` there.
+    pub fn start_tls(folder: impl Into<PathBuf>, keys: &Path, mutual: bool) -> Self {
+        let read = |name: &str| CertificateDer::from_pem_file(keys.join(name)).unwrap();
+        let key = PrivateKeyDer::from_pem_file(keys.join("server.key")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = if mutual {
+            let mut roots = RootCertStore::empty();
+            roots.add(read("ca.crt")).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+            builder.with_client_cert_verifier(verifier)
+        } else {
+            builder.with_no_client_auth()
+        };
+        let config = builder.with_single_cert(vec![read("server.crt")], key).unwrap();
+        Self::start_with(folder.into(), Some(Arc::new(config)))
+    }
+
+    fn start_with(folder: PathBuf, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (folder, state) = (folder.clone(), Arc::clone(&shared));
+                let (folder, state, tls) = (folder.clone(), Arc::clone(&shared), tls.clone());
                 // A client that goes away is no concern of the server's.
-                std::thread::spawn(move || answer(&stream, &folder, &state));
+                std::thread::spawn(move || serve(stream, &folder, &state, tls));
             }
         });
         Self { url, state }
+    }
+
+    /// `HOST:PORT`.
+    pub fn host(&self) -> &str {
+        self.url.split_once("://").unwrap().1
+    }
+
+    pub fn port(&self) -> u16 {
+        self.host().rsplit_once(':').unwrap().1.parse().unwrap()
     }
 
     pub fn fault(&self, path: &'static str, times: usize, kind: FaultKind) {
@@ -74,15 +113,28 @@ impl FileServer {
         self.state.lock().unwrap().password = Some(authorization.to_owned());
     }
 
+    /// Answers everybody.
+    pub fn open(&self) {
+        self.state.lock().unwrap().password = None;
+    }
+
     /// The requests so far for paths that contain `path`.
     pub fn seen(&self, path: &str) -> Vec<Seen> {
         self.state.lock().unwrap().seen.iter().filter(|seen| seen.path.contains(path)).cloned().collect()
     }
 }
 
-fn answer(stream: &TcpStream, folder: &std::path::Path, state: &Mutex<State>) -> Option<()> {
+fn serve(mut stream: TcpStream, folder: &Path, state: &Mutex<State>, tls: Option<Arc<ServerConfig>>) -> Option<()> {
+    let Some(config) = tls else { return answer(&mut stream, folder, state) };
+    let mut stream = StreamOwned::new(ServerConnection::new(config).ok()?, stream);
+    let done = answer(&mut stream, folder, state);
+    stream.conn.send_close_notify();
+    let _ = stream.flush();
+    done
+}
+
+fn answer(stream: &mut (impl Read + Write), folder: &Path, state: &Mutex<State>) -> Option<()> {
     let (head, seen) = read_request(stream)?;
-    let mut stream = stream;
     let (fault, refused) = {
         let mut state = state.lock().unwrap();
         state.seen.push(seen.clone());
@@ -131,7 +183,7 @@ fn answer(stream: &TcpStream, folder: &std::path::Path, state: &Mutex<State>) ->
 }
 
 /// Whether it is a HEAD, and what is asked.
-fn read_request(stream: &TcpStream) -> Option<(bool, Seen)> {
+fn read_request(stream: &mut impl Read) -> Option<(bool, Seen)> {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let first = lines.next()?;
     let mut words = first.split(' ');

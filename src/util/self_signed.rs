@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::certs::Identity;
+use super::certificates::Identity;
 
 /// Trusts exactly these certificates, as authorities and as servers.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ struct Verifier {
 
 /// A TLS configuration that trusts exactly these certificates, and shows ours to servers that want one; none when
 /// they cannot be used.
-pub(super) fn configuration(trusted: &[CertificateDer<'static>], identity: Option<&Identity>) -> Option<ClientConfig> {
+pub(crate) fn configuration(trusted: &[CertificateDer<'static>], identity: Option<&Identity>) -> Option<ClientConfig> {
     let mut roots = RootCertStore::empty();
     if roots.add_parsable_certificates(trusted.iter().cloned()).0 == 0 {
         return None;
