@@ -5,7 +5,7 @@ EXAMPLES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # Everything that the scripts make and want to keep; git ignores it.
 EXAMPLES_CACHE=${EXAMPLES_CACHE:-$EXAMPLES/.cache}
 # Debian keeps runc and others in sbin, which ordinary users do not have in PATH.
-PATH=$PATH:/usr/sbin:/sbin:$EXAMPLES_CACHE/tools/usr/bin
+PATH=$PATH:/usr/sbin:/sbin:$EXAMPLES_CACHE/tools/usr/bin:$EXAMPLES_CACHE/uv/bin
 export PATH
 
 note() { printf '%s\n' "$*" >&2; }
@@ -100,6 +100,20 @@ need_venv() {
     python3 -m venv "$dir"
     "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary=:all: -r "$requirements"
     echo "$key" >"$dir/.key"
+}
+
+# download_wheels PYTHON DIR REQUIREMENTS MACHINE: wheels for the Python of the example channel, whatever Python runs pip.
+download_wheels() {
+    PYTHONDONTWRITEBYTECODE=1 PYTHONUTF8=1 "$1" -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary=:all: --implementation cp --python-version 3.11.2 \
+        --platform "manylinux_2_28_$4" --platform "manylinux_2_17_$4" --platform "manylinux2014_$4" -d "$2" -r "$3"
+}
+
+# uv resolves and builds what environments take from PyPI.
+need_uv() {
+    command -v uv >/dev/null && return 0
+    note "installing with pip: uv"
+    need_venv "$EXAMPLES_CACHE/uv" "$EXAMPLES/wheels/uv.txt"
 }
 
 # Debian's docker-registry package starts a service on port 5000; the program alone is what is wanted here.

@@ -25,6 +25,7 @@ step() { printf '\n%s== %s%s (%d s)\n' "$bold" "$*" "$plain" "$SECONDS"; }
 prepare() {
     need_apt python3=python3 cc=build-essential podman=podman conmon=conmon runc=runc skopeo=skopeo umoci=umoci
     need_registry
+    need_uv
     examples/channel/make.sh
     examples/base/make.sh
 }

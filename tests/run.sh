@@ -23,6 +23,7 @@ install_tools() {
     need_apt python3=python3 cc=build-essential openssl=openssl htpasswd=apache2-utils tar=tar \
         podman=podman buildah=buildah oci-image-tool=oci-image-tool skopeo=skopeo umoci=umoci $(programs_of_tests)
     need_registry
+    need_uv
 }
 
 find_rust() {
@@ -43,12 +44,13 @@ run_as_root() {
     export "CARGO_TARGET_${host}_RUNNER=sudo env PATH=$PATH EXAMPLES_CACHE=$EXAMPLES_CACHE"
 }
 
-step "Tools, example channel, base image"
+step "Tools, example channel, base image, wheels"
 install_tools
 find_rust
 run_as_root
 examples/channel/make.sh
 examples/base/make.sh
+examples/wheels/make.sh
 
 step "Format"
 cargo fmt --check

@@ -17,12 +17,8 @@ done
 
 python() { PYTHONDONTWRITEBYTECODE=1 PYTHONUTF8=1 "$EXAMPLES_CACHE/channel-venv/bin/python" "$@"; }
 
-# Wheels for the Python that goes into the channel, whatever Python runs pip.
-download_wheels() { # DIR REQUIREMENTS MACHINE
-    python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
-        --implementation cp --python-version 3.11.2 \
-        --platform "manylinux_2_28_$3" --platform "manylinux_2_17_$3" --platform "manylinux2014_$3" \
-        -d "$1" -r "$here/requirements/$2.txt"
+wheels() { # DIR REQUIREMENTS MACHINE
+    download_wheels "$EXAMPLES_CACHE/channel-venv/bin/python" "$1" "$here/requirements/$2.txt" "$3"
 }
 
 make_channel() { # OUT SCRATCH
@@ -34,9 +30,9 @@ make_channel() { # OUT SCRATCH
     [ ${#debs[@]} -gt 0 ] || die "make_channel.py names no Debian packages"
     apt_download "$scratch/debs/amd64" "${debs[@]}"
     apt_download_for arm64 "$scratch/debs/arm64" "${debs[@]}"
-    download_wheels "$scratch/wheels" wheels x86_64
-    download_wheels "$scratch/older" wheels-older x86_64
-    download_wheels "$scratch/aarch64" wheels-aarch64 aarch64
+    wheels "$scratch/wheels" wheels x86_64
+    wheels "$scratch/older" wheels-older x86_64
+    wheels "$scratch/aarch64" wheels-aarch64 aarch64
     mv "$scratch"/older/* "$scratch"/aarch64/* "$scratch/wheels"
     python "$here/make_channel.py" "$scratch/debs" "$scratch/wheels" "$1" "$scratch"
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pins what requirements/*.in asks for: one wheel each, by sha256. Only for maintainers, after an edit of those files.
+# Pins what requirements/*.in and ../wheels/*.in ask for: one wheel each, by sha256. Only for maintainers, after an edit of those files.
 set -euo pipefail
 cd "$(dirname "$0")/requirements"
 
@@ -24,6 +24,8 @@ report "$debian_python" x86_64 -r wheels.in | pins >wheels.txt
 report "$debian_python" x86_64 --no-deps -r wheels-older.in | pins >wheels-older.txt
 # In the versions that linux-64 has.
 report "$debian_python" aarch64 --no-deps -c <(sed 's/ --hash.*//' wheels.txt) -r wheels-aarch64.in | pins >wheels-aarch64.txt
+report "$debian_python" x86_64 --no-deps -r ../../wheels/wheels.in | pins >../../wheels/wheels.txt
+report "$debian_python" x86_64 --no-deps -r ../../wheels/uv.in | pins >../../wheels/uv.txt
 # The tools run under whatever Python starts the script: a wheel of every release that is about.
 for python in 3.9 3.10 3.11 3.12 3.13 3.14; do
     report "$python" x86_64 -r tools.in | pins
