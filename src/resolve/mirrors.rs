@@ -14,9 +14,6 @@ use super::expand::expand;
 use super::names::Names;
 use crate::util::{Error, Result, ResultExt as _, redact};
 
-/// Mirrors that fail more often are not asked any more.
-const MOST_FAILURES: usize = 3;
-
 /// The mirrors of channels, by canonical URL; both with a slash at the end.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mirrors(HashMap<Url, Vec<Url>>);
@@ -64,10 +61,10 @@ impl Mirrors {
         all
     }
 
-    /// As rattler's middleware wants them; nothing when there are none.
+    /// As rattler's middleware wants them; nothing when there are none. It asks the one that failed least, and would
+    /// say that nothing is there at all if it gave up those that failed often.
     pub(super) fn for_rattler(&self) -> Option<HashMap<Url, Vec<Mirror>>> {
-        let mirror =
-            |url: &Url| Mirror { url: url.clone(), no_zstd: false, no_bz2: false, max_failures: Some(MOST_FAILURES) };
+        let mirror = |url: &Url| Mirror { url: url.clone(), no_zstd: false, no_bz2: false, max_failures: None };
         let all = self.0.iter().map(|(channel, urls)| (channel.clone(), urls.iter().map(mirror).collect()));
         (!self.0.is_empty()).then(|| all.collect())
     }

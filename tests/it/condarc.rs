@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::common::file_server::FileServer;
 use crate::common::forward_proxy::Proxy;
 use crate::common::packages::Channel;
-use crate::common::registry::free_port;
+use crate::common::registry::{Fake, free_port};
 use crate::common::token_server::basic;
 use crate::common::{Workspace, certificates, fail, run_output, succeed};
 
@@ -180,7 +180,7 @@ fn a_mirror_that_fails_is_named() {
     bench.environment(&[&channel], &["lib"]);
     let dead = format!("http://me:hush@127.0.0.1:{}/t/tk-hush/x", free_port());
     let shown = format!("http://127.0.0.1:{}/x/", dead.split(':').next_back().unwrap().split('/').next().unwrap());
-    bench.condarc(&format!("mirrored_channels: {{'{channel}': ['{dead}']}}\nremote_max_retries: 0\n"));
+    bench.condarc(&format!("mirrored_channels: {{'{channel}': ['{dead}']}}\nremote_max_retries: 4\n"));
     let message = fail(bench.lock().arg("-vv"), 1);
     assert!(message.contains(&format!("the channel `{channel}/` cannot be read")), "{message}");
     assert!(
@@ -503,4 +503,24 @@ fn proxies_of_the_configuration_and_the_environment_are_used_and_named() {
     let message = clean(fail(bench.lock().env("HTTP_PROXY", format!("http://me:hu%40sh@{dead}")), 1));
     assert!(message.contains(&format!("the proxy `http://{dead}` (`$HTTP_PROXY`)")), "{message}");
     assert!(message.contains("onnection refused"), "{message}");
+}
+
+#[test]
+fn credentials_do_not_follow_a_redirect() {
+    let bench = Bench::new("t/tk-hush/team");
+    let elsewhere = format!("http://localhost:{}", bench.server.port());
+    let target = format!("{elsewhere}/t/tk-hush/team");
+    let first = Fake::start(move |_, request| {
+        let path = request.line.split(' ').nth(1).unwrap_or_default();
+        let rest = path.strip_prefix("/t/tk-own/team").unwrap_or("/nowhere");
+        (302, vec![("location", format!("{target}{rest}"))], Vec::new())
+    });
+    bench.environment(&[&format!("http://me:hush@{}/t/tk-own/team", first.host)], &["lib"]);
+    succeed(&mut bench.lock());
+    let sent = basic("me", "hush");
+    assert!(first.requests().iter().all(|request| request.headers.get("authorization") == Some(&sent)));
+    let seen = bench.server.seen("");
+    assert!(!seen.is_empty() && seen.iter().all(|seen| seen.authorization.is_none()), "{seen:?}");
+    assert!(seen.iter().all(|seen| !seen.path.contains("tk-own")), "{seen:?}");
+    assert!(!bench.text().contains("hush") && !bench.text().contains("tk-own"), "{}", bench.text());
 }

@@ -27,3 +27,4 @@ mod registry;
 mod reproducible;
 mod resolve;
 mod runs;
+mod secrets;

@@ -113,6 +113,11 @@ impl FileServer {
         self.state.lock().unwrap().password = Some(authorization.to_owned());
     }
 
+    /// The `Authorization` that it wants.
+    pub fn required(&self) -> Option<String> {
+        self.state.lock().unwrap().password.clone()
+    }
+
     /// Answers everybody.
     pub fn open(&self) {
         self.state.lock().unwrap().password = None;

@@ -5,6 +5,7 @@ pub mod engine;
 pub mod file_server;
 pub mod forward_proxy;
 pub mod images;
+pub mod needles;
 pub mod packages;
 pub mod proxy;
 pub mod registry;
