@@ -264,7 +264,8 @@ impl RegistryArgs {
 /// What a lock is made from, and where: flags of every command that needs one.
 #[derive(Debug, Clone, Args)]
 pub struct EnvironmentArgs {
-    /// An environment.yml, or a folder that holds one [default: the current folder]
+    /// An environment.yml, pixi.lock, conda-lock.yml or file with @EXPLICIT, or a folder that holds one
+    /// [default: the current folder]
     #[arg(value_name = "PATH", env = "CONDAIMG_PATH")]
     pub path: Option<PathBuf>,
     /// The same as PATH
@@ -322,6 +323,9 @@ pub struct EnvironmentArgs {
     /// The lock [default: condaimg.lock beside environment.yml, NAME.condaimg.lock beside NAME.yml]
     #[arg(long, value_name = "FILE", env = "CONDAIMG_LOCK_FILE", help_heading = "Solving")]
     pub lock_file: Option<PathBuf>,
+    /// Which environment of a pixi.lock [default: default], or which category of a conda-lock.yml beside `main`
+    #[arg(long, value_name = "NAME", env = "CONDAIMG_ENVIRONMENT", help_heading = "Solving")]
+    pub environment: Option<String>,
     /// Leave out packages that appeared after this date (2026-01-31, or with a time as RFC 3339 has it)
     #[arg(long, value_name = "DATE", env = "CONDAIMG_EXCLUDE_NEWER", help_heading = "Solving")]
     pub exclude_newer: Option<String>,
@@ -364,6 +368,8 @@ pub enum ExportArg {
     Explicit,
     /// A pixi.lock
     Pixi,
+    /// A conda-lock.yml
+    CondaLock,
 }
 
 /// Flags of `build`.

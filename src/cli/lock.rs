@@ -18,7 +18,7 @@ pub async fn run(args: LockArgs, global: Global, reporter: SharedReporter) -> Re
     let mode = mode(&args);
     let mut options = EnvironmentOptions::new(args.environment, mode, &global)?;
     options.facts_later = args.no_facts;
-    let spec = spec::read(&options.path)?;
+    let spec = spec::read_with(&options.path, &options.choices)?;
     if let Some(form) = args.export {
         return export(form, &options, &spec);
     }
@@ -68,6 +68,7 @@ fn export(form: ExportArg, options: &EnvironmentOptions, spec: &Spec) -> Result<
     };
     let text = match form {
         ExportArg::Pixi => lock::export_pixi(&chosen)?,
+        ExportArg::CondaLock => lock::export_conda_lock(&chosen)?,
         ExportArg::Explicit => lock::export_explicit(only(&chosen)?)?,
     };
     super::print_data(text.as_bytes())

@@ -1,9 +1,12 @@
 //! Locks in the forms of other tools.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use rattler_conda_lock::{Channel, Hashes, LockFile, Manager, Metadata, Package};
 use rattler_conda_types::PackageRecord;
 
-use super::{Lock, Locks, file};
-use crate::util::{Result, redact};
+use super::{Lock, LockedPackage, Locks, dependency_name, file};
+use crate::util::{Error, Result, redact};
 
 /// A pixi.lock with the packages of all platforms, without what only condaimg knows.
 ///
@@ -19,9 +22,10 @@ pub fn export_pixi(locks: &Locks) -> Result<String> {
 /// # Errors
 /// When the lock gives no hash of a package.
 pub fn export_explicit(lock: &Lock) -> Result<String> {
+    // As conda's history has it; reading the file takes it from there.
+    let specs = serde_json::to_string(&lock.specs).unwrap_or_default();
     let mut text = format!(
-        "# Packages of {}, from a lock of condaimg\n# platform: {}\n@EXPLICIT\n",
-        lock.specs.join(", ").replace('\n', " "),
+        "# Packages from a lock of condaimg\n# update specs: {specs}\n# platform: {}\n@EXPLICIT\n",
         lock.platform.subdir
     );
     let records: Vec<&PackageRecord> = lock.packages.iter().map(|package| &package.record.package_record).collect();
@@ -31,4 +35,60 @@ pub fn export_explicit(lock: &Lock) -> Result<String> {
         text.push_str(&format!("{url}#{}\n", package.sha256()?.hex()));
     }
     Ok(text)
+}
+
+/// A conda-lock.yml (CEP 37) with the packages of all platforms, in the category `main`.
+///
+/// `rattler_lock` can write one, too, but refuses what nearly every lock has: virtual packages, and generic noarch
+/// packages whose build does not tell what they are.
+///
+/// # Errors
+/// Two platforms of one subdir, which the format cannot tell apart.
+pub fn export_conda_lock(locks: &Locks) -> Result<String> {
+    let mut lock_file = LockFile::default();
+    let mut subdirs = BTreeSet::new();
+    for lock in locks.iter() {
+        let subdir = lock.platform.subdir.to_string();
+        if !subdirs.insert(subdir.clone()) {
+            return Err(Error::usage(format!("a conda-lock.yml can hold one platform of {subdir}"))
+                .hint(format!("add `--platform` with one of {}", locks.platforms().join(", "))));
+        }
+        lock_file.package.extend(lock.packages.iter().map(|package| conda_lock_package(package, &subdir)));
+    }
+    let channels = locks.iter().take(1).flat_map(|lock| &lock.channels);
+    let channels = channels.map(|channel| Channel { url: redact::text(channel), used_env_vars: Vec::new() });
+    lock_file.metadata =
+        Metadata { channels: channels.collect(), platforms: subdirs.into_iter().collect(), ..Metadata::default() };
+    // Of the packages: what the original files were is nothing that can be hashed the same way.
+    lock_file.metadata.content_hash = lock_file.compute_content_hashes();
+    let broken = |error: rattler_conda_lock::Error| {
+        Error::user("the lock has no form as a conda-lock.yml").caused_by(std::io::Error::other(error.to_string()))
+    };
+    lock_file.to_yaml().map_err(broken)
+}
+
+fn conda_lock_package(package: &LockedPackage, subdir: &str) -> Package {
+    let record = &package.record.package_record;
+    // A name may be there several times, with a bound each.
+    let mut dependencies: BTreeMap<String, String> = BTreeMap::new();
+    for text in record.depends.iter().filter(|text| !text.starts_with("__")) {
+        let name = dependency_name(text);
+        let constraint = text[name.len()..].trim();
+        let constraints = dependencies.entry(name.to_owned()).or_default();
+        let comma = if constraints.is_empty() || constraint.is_empty() { "" } else { "," };
+        constraints.push_str(&format!("{comma}{constraint}"));
+    }
+    Package {
+        name: record.name.as_normalized().to_owned(),
+        version: record.version.to_string(),
+        manager: Manager::Conda,
+        platform: subdir.to_owned(),
+        dependencies,
+        url: redact::canonical(&package.record.url).to_string(),
+        hash: Hashes { md5: record.md5.map(hex::encode), sha256: record.sha256.map(hex::encode) },
+        source: None,
+        build: Some(record.build.to_string()),
+        category: "main".to_owned(),
+        optional: false,
+    }
 }

@@ -259,8 +259,9 @@ fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockF
         Ok((builder, packages.collect::<Result<_>>()?))
     });
     let specs = said.specs.unwrap_or_else(|| common.specs.clone());
+    let pinned = matches!(&said.inputs, Some(SaidInputs::Whole(inputs)) if inputs.pins.is_some());
     Ok(Lock {
-        packages: packages_of(name, said.facts, &specs, pixi)?,
+        packages: packages_of(name, said.facts, specs.is_empty() && !pinned, pixi)?,
         wheels: wheels_of(name, said.wheels, pixi, folder)?,
         pip: said.pip.unwrap_or_else(|| common.pip.clone()),
         has_facts: !said.facts_at_first_build,
@@ -275,11 +276,11 @@ fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockF
     })
 }
 
-/// The packages of one platform, sorted, with their facts.
+/// The packages of one platform, sorted, with their facts. There are some, unless none were asked for.
 fn packages_of(
     name: &str,
     mut facts: BTreeMap<String, PackageFacts>,
-    specs: &[String],
+    may_be_empty: bool,
     pixi: &LockFile,
 ) -> Result<Vec<LockedPackage>> {
     let records = pixi
@@ -290,7 +291,7 @@ fn packages_of(
         .map_err(|error| Error::user("its packages cannot be read").caused_by(error))?
         .flatten()
         // An environment without packages is not in the file at all.
-        .or_else(|| specs.is_empty().then(Vec::new))
+        .or_else(|| may_be_empty.then(Vec::new))
         .ok_or_else(|| Error::user(format!("it has no packages for {name}")))?;
     let mut packages: Vec<LockedPackage> = records
         .into_iter()
@@ -534,6 +535,7 @@ mod tests {
                 specs: &lock.specs,
                 pip: &lock.pip,
                 variables: &lock.variables,
+                pinned: None,
                 inputs: &inputs,
                 base: lock.base.digest,
             };

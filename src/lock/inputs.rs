@@ -1,10 +1,11 @@
 //! What a lock was made from, and how that differs from what one would be made from now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::Lock;
+use super::foreign::some;
+use super::{Lock, Pinned};
 use crate::util::Digest;
 
 /// What a lock is made from beside dependencies, variables and platform, which it holds anyway. When it changes, the
@@ -31,6 +32,9 @@ pub struct Inputs {
     /// Packages that appeared after this date or time were left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude_newer: Option<String>,
+    /// Digest of the packages that another tool's lock pins ([`super::Pinned::digest`]), where there was no solving.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pins: Option<Digest>,
 }
 
 /// What a lock would be made from now.
@@ -42,6 +46,8 @@ pub struct Wanted<'a> {
     pub pip: &'a [String],
     /// `variables:`.
     pub variables: &'a BTreeMap<String, String>,
+    /// What another tool's lock pins.
+    pub pinned: Option<&'a Pinned>,
     /// The rest.
     pub inputs: &'a Inputs,
     /// Digest of the base's manifest for the platform.
@@ -66,12 +72,33 @@ pub fn changes(lock: &Lock, now: Wanted<'_>) -> Vec<String> {
     changes.extend(single("channel priority", Some(&then.channel_priority), Some(&inputs.channel_priority)));
     changes.extend(list("target", &then.declared, &inputs.declared));
     changes.extend(single("--exclude-newer", then.exclude_newer.as_ref(), inputs.exclude_newer.as_ref()));
+    if then.pins != inputs.pins {
+        changes.push(match now.pinned {
+            Some(pinned) if then.pins.is_some() => repinned(lock, pinned),
+            Some(_) => "packages: they are pinned now".to_owned(),
+            None => "packages: they are no longer pinned".to_owned(),
+        });
+    }
     if then.base != inputs.base {
         changes.extend(single("base", then.base.as_ref().or(Some(&lock.base.reference)), inputs.base.as_ref()));
     } else if lock.base.digest != now.base {
         changes.push(format!("base: {} instead of {}", now.base, lock.base.digest));
     }
     changes
+}
+
+/// How what is pinned now differs from the packages of a lock.
+fn repinned(lock: &Lock, pinned: &Pinned) -> String {
+    let now: BTreeSet<String> = pinned.packages.iter().map(|package| package.record.identifier.to_string()).collect();
+    let then: BTreeSet<String> = lock.packages.iter().map(|package| package.record.identifier.to_string()).collect();
+    let changed =
+        |sign: &str, items: Vec<&String>| items.into_iter().map(|item| format!("{sign} {item}")).collect::<Vec<_>>();
+    let mut changes = changed("+", now.difference(&then).collect());
+    changes.extend(changed("-", then.difference(&now).collect()));
+    match changes.is_empty() {
+        true => "pinned packages: the same names with other URLs or hashes".to_owned(),
+        false => format!("pinned packages: {}", some(&changes)),
+    }
 }
 
 /// `what: + new, - old`, or that the order is another one.

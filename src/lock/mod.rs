@@ -3,6 +3,7 @@
 
 mod export;
 mod file;
+mod foreign;
 mod inputs;
 mod interpreter;
 mod locks;
@@ -20,8 +21,9 @@ use serde::{Deserialize, Serialize};
 use crate::model::{BaseFacts, Platform};
 use crate::util::{Digest, Error, Result};
 
-pub use export::{export_explicit, export_pixi};
+pub use export::{export_conda_lock, export_explicit, export_pixi};
 pub use file::{parse, read, render, write};
+pub use foreign::{Pinned, PinnedPackage, PinnedWheel, Pins, missing_dependencies, refuse_unfit_target};
 pub use inputs::{Inputs, Wanted, changes};
 pub use locks::Locks;
 pub use member::Member;

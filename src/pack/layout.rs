@@ -165,6 +165,16 @@ impl PackageLayout {
     }
 }
 
+/// What an archive says of itself (`info/index.json`).
+///
+/// # Errors
+/// Archives that are damaged, or another package than their file name says.
+pub fn index_of(archive: &Archive) -> Result<IndexJson> {
+    let index: IndexJson = InfoFiles::read(archive)?.parse(archive)?.ok_or_else(|| missing::<IndexJson>(archive))?;
+    check_identity(archive, &index)?;
+    Ok(index)
+}
+
 /// An archive must be the package that its channel says: its name becomes that of a file.
 fn check_identity(archive: &Archive, index: &IndexJson) -> Result<()> {
     let name = format!("{}-{}-{}", index.name.as_normalized(), index.version, index.build);

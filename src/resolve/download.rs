@@ -321,7 +321,7 @@ impl Transfer<'_> {
             Source::Lock => (
                 "is not the archive that was locked",
                 "the lock",
-                "somebody replaced it in the channel, or edited the lock; `condaimg lock --upgrade PACKAGE` takes what the channel has now",
+                "somebody replaced it in the channel, or edited the lock; `condaimg lock --upgrade PACKAGE` takes what the channel has now, where the lock is condaimg's own",
             ),
         };
         Err(Error::user(format!("{} {fault}: its {what} is {got}, and {says} says {expected}", self.wanted))

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -15,8 +16,8 @@ use reqwest::StatusCode;
 use url::Url;
 
 use super::client::{Unreached, certificate_hint, chain, http_client};
-use super::near;
 use super::solve::Task;
+use super::{Credentials, ResolveOptions, near};
 use crate::util::report::Progress;
 use crate::util::{Error, Result, redact};
 
@@ -34,7 +35,7 @@ fn platforms(task: &Task<'_>) -> [Subdir; 2] {
 
 /// Reads from the channels what the specs may lead to.
 pub(super) async fn read(task: &Task<'_>, progress: &Arc<dyn Progress>) -> Result<Index> {
-    let gateway = gateway(task)?;
+    let gateway = gateway(task.options, &task.channels.credentials)?;
     let names = names(task, &gateway, progress).await?;
     refuse_unknown_packages(task, &names)?;
     let query = async |specs: Vec<MatchSpec>, recursive: bool| {
@@ -54,13 +55,13 @@ pub(super) async fn read(task: &Task<'_>, progress: &Arc<dyn Progress>) -> Resul
     Ok(Index { parts, named })
 }
 
-fn gateway(task: &Task<'_>) -> Result<Gateway> {
-    let options = task.options;
+/// What reads the indexes.
+pub(super) fn gateway(options: &ResolveOptions<'_>, credentials: &Credentials) -> Result<Gateway> {
     let source = SourceConfig {
         cache_action: if options.offline { CacheAction::ForceCacheOnly } else { CacheAction::CacheOrFetch },
         ..SourceConfig::default()
     };
-    let client = http_client(options.offline, &task.channels.credentials)?;
+    let client = http_client(options.offline, credentials)?;
     Ok(Gateway::builder()
         .with_client(client)
         .with_cache_dir(&options.index_cache)
@@ -110,15 +111,17 @@ async fn names<'a>(task: &Task<'a>, gateway: &Gateway, progress: &Arc<dyn Progre
 /// rattler takes a missing folder for an empty channel in some cases.
 fn refuse_missing_folder(channel: &Channel) -> Result<()> {
     let url = channel.base_url.url();
-    if url.scheme() != "file" {
-        return Ok(());
-    }
-    match url.to_file_path() {
-        Ok(folder) if folder.is_dir() => Ok(()),
-        Ok(folder) => Err(Error::user(format!("the channel `{}` is not there", redact::url(url)))
+    match missing_folder(url) {
+        None => Ok(()),
+        Some(folder) => Err(Error::user(format!("the channel `{}` is not there", redact::url(url)))
             .hint(format!("there is no folder `{}`", folder.display()))),
-        Err(()) => Err(Error::user(format!("the channel `{}` is no folder of this machine", redact::url(url)))),
     }
+}
+
+/// The folder of a local channel, if it is not there.
+pub(super) fn missing_folder(channel: &Url) -> Option<PathBuf> {
+    let folder = (channel.scheme() == "file").then(|| channel.to_file_path().unwrap_or_default())?;
+    (!folder.is_dir()).then_some(folder)
 }
 
 /// More unknown packages than this are only counted.

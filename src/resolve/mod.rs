@@ -10,6 +10,7 @@ mod download;
 mod expand;
 mod index;
 mod interpreter;
+mod lookup;
 mod mirrors;
 mod names;
 mod near;
@@ -33,6 +34,7 @@ pub use condarc::{Condarc, Origin};
 pub use cutoff::Cutoff;
 pub use download::{Archive, download, download_locked};
 pub use interpreter::resolve_interpreter;
+pub use lookup::look_up;
 pub use reach::reach;
 pub use virtual_packages::{VirtualPackageOptions, virtual_packages};
 

@@ -36,6 +36,7 @@ pub(super) fn parse(file: PathBuf, source: String) -> Result<Spec> {
         channels: document.channels,
         dependencies: document.dependencies,
         variables: document.variables,
+        pins: None,
         notices,
         source,
     })

@@ -1,6 +1,7 @@
 //! What users write, read with errors that name file, line and column. Knows nothing of the network.
 
 mod environment;
+mod kinds;
 pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rattler_conda_types::MatchSpec;
 
+use crate::lock::Pins;
 use crate::util::{Error, Result};
 
 /// What is to be in an image, as a file says it.
@@ -23,6 +25,8 @@ pub struct Spec {
     pub dependencies: Vec<Dependency>,
     /// `variables:`, values as the text that the file has.
     pub variables: BTreeMap<String, String>,
+    /// Exact packages, where the file is another tool's lock: in place of dependencies.
+    pub pins: Option<Pins>,
     /// What the user should know about the file: keys that are ignored.
     pub notices: Vec<String>,
     /// The file's text, to find lines in.
@@ -64,14 +68,32 @@ impl Spec {
     }
 }
 
-/// Reads what `path` names: an environment.yml, or a folder that holds one.
+/// What a file alone does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choices {
+    /// Which environment of a pixi.lock, or which category of a conda-lock.yml beside `main` (`--environment`).
+    pub environment: Option<String>,
+}
+
+/// Reads what `path` names: an environment.yml, a lock of another tool, or a folder that holds one.
 ///
 /// # Errors
 /// When there is no such file, when it is of a kind that is not supported, and for everything that is wrong in
 /// it, with line and column.
 pub fn read(path: &Path) -> Result<Spec> {
+    read_with(path, &Choices::default())
+}
+
+/// The same, with what the file alone does not say.
+///
+/// # Errors
+/// As [`read`]; a choice that the file does not offer.
+pub fn read_with(path: &Path, choices: &Choices) -> Result<Spec> {
     let file = find(path)?;
     refuse_other_kinds(&file)?;
+    if let Some(pinned) = kinds::read_pins(&file, choices)? {
+        return Ok(pinned);
+    }
     let source = yaml::load(&file)?;
     environment::parse(file, source)
 }
@@ -89,29 +111,21 @@ fn find(path: &Path) -> Result<PathBuf> {
     if !metadata.is_dir() {
         return Ok(path.to_owned());
     }
-    ["condaimg.yaml", "condaimg.yml", "environment.yml", "environment.yaml"]
-        .iter()
-        .map(|name| path.join(name))
-        .find(|file| file.is_file())
-        .ok_or_else(|| {
-            Error::user(format!("the folder `{}` holds no environment.yml", path.display()))
-                .hint("name the file itself if it is called otherwise")
-        })
+    kinds::IN_FOLDERS.iter().map(|name| path.join(name)).find(|file| file.is_file()).ok_or_else(|| {
+        Error::user(format!("the folder `{}` holds no environment.yml", path.display()))
+            .hint("name the file itself if it is called otherwise")
+    })
 }
 
-/// Files that condaimg will read one day, and files that it never will.
+/// Files that condaimg will read one day.
 fn refuse_other_kinds(file: &Path) -> Result<()> {
     let name = file.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let refuse = |what: &str| {
-        Err(Error::user(format!("`{}` is {what}", file.display())).hint("write an environment.yml for now"))
-    };
     match name.as_str() {
-        "condaimg.yaml" | "condaimg.yml" => refuse("a condaimg.yaml, which is not supported yet"),
-        _ if name.ends_with("conda-lock.yml") || name.ends_with(".lock") => {
-            refuse("a lock, which cannot be the input yet")
+        "condaimg.yaml" | "condaimg.yml" => {
+            Err(Error::user(format!("`{}` is a condaimg.yaml, which is not supported yet", file.display()))
+                .hint("write an environment.yml for now"))
         }
-        _ if name.ends_with(".yml") || name.ends_with(".yaml") => Ok(()),
-        _ => refuse("no environment file: its name does not end in .yml or .yaml"),
+        _ => Ok(()),
     }
 }
 
@@ -134,8 +148,8 @@ mod tests {
         fs_err::write(folder.path().join("condaimg.yaml"), "").expect("writes");
         assert!(message(folder.path()).contains("not supported yet"));
         assert!(message(&folder.path().join("conda-lock.yml")).contains("does not exist"));
-        fs_err::write(folder.path().join("requirements.txt"), "").expect("writes");
-        assert!(message(&folder.path().join("requirements.txt")).contains("no environment file"));
+        fs_err::write(folder.path().join("setup.py"), "").expect("writes");
+        assert!(message(&folder.path().join("setup.py")).contains("none of the files"));
     }
 
     #[test]

@@ -143,7 +143,7 @@ fn files_that_are_not_there_are_named() {
     for (path, says) in [
         ("none.yml", "`none.yml` does not exist"),
         ("folder", "the folder `folder` holds no environment.yml"),
-        ("requirements.txt", "`requirements.txt` is no environment file"),
+        ("requirements.txt", "`requirements.txt` names packages for pip only"),
     ] {
         bench.refuses(bench.build_here().arg(path), 1, &[says]);
     }

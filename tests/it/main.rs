@@ -19,6 +19,7 @@ mod killed;
 mod lock;
 mod logins;
 mod oracle;
+mod pins;
 mod platforms;
 mod proxies;
 mod push;

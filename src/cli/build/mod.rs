@@ -31,7 +31,7 @@ use options::Options;
 /// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
 pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
     let options = Options::new(args, &global)?;
-    let spec = spec::read(&options.environment.path)?;
+    let spec = spec::read_with(&options.environment.path, &options.environment.choices)?;
     for notice in &spec.notices {
         reporter.notice(notice);
     }

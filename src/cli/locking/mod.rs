@@ -5,6 +5,7 @@ mod diff;
 pub mod facts;
 pub mod interpreter;
 pub mod options;
+mod pins;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name
 
 use crate::cli::world::World;
 use crate::image::{self, Base};
-use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Wanted};
+use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted};
 use crate::model::{BaseRef, Platform};
 use crate::pack::{Archive, archive_at};
 use crate::resolve::{self, Credentials, ResolveOptions, VirtualPackageOptions};
@@ -100,9 +101,19 @@ async fn one(
     let path = path(options, spec);
     let old = locks.get(platform);
     let base = base::open(options, platform, old, world).await?;
-    let inputs = inputs(options, platform, spec, world)?;
+    let mut inputs = inputs(options, platform, spec, world)?;
     let texts = texts(spec);
-    let wanted = Wanted { specs: &texts, pip: &[], variables: &spec.variables, inputs: &inputs, base: base.digest };
+    let pinned = spec.pins.as_ref().filter(|_| options.mode != LockMode::Frozen).map(|pins| pins.of(platform));
+    let pinned = pinned.transpose()?;
+    inputs.pins = pinned.as_ref().map(Pinned::digest).transpose()?;
+    let wanted = Wanted {
+        specs: &texts,
+        pip: &[],
+        variables: &spec.variables,
+        pinned: pinned.as_ref(),
+        inputs: &inputs,
+        base: base.digest,
+    };
     match old {
         Some(lock) if options.mode == LockMode::Frozen => {
             check_base(&path, &lock.base, &options.base, base.digest)?;
@@ -116,6 +127,7 @@ async fn one(
         Some(lock) if options.mode == LockMode::Locked => Err(stale(&path, platform, &lock::changes(lock, wanted))),
         None if !options.mode.writes() => Err(missing(&path, platform, locks)),
         old => {
+            pins::check_options(options, spec)?;
             let new = make(options, platform, spec, &base, inputs, old, locks, world).await?;
             Ok((base, Some(new)))
         }
@@ -148,6 +160,9 @@ fn check_base(path: &std::path::Path, locked: &LockedBase, asked: &BaseRef, dige
 }
 
 fn texts(spec: &Spec) -> Vec<String> {
+    if let Some(pins) = &spec.pins {
+        return pins.specs().to_vec();
+    }
     spec.dependencies.iter().map(|dependency| dependency.text.clone()).collect()
 }
 
@@ -210,6 +225,7 @@ fn inputs(options: &EnvironmentOptions, platform: &Platform, spec: &Spec, world:
             _ => None,
         },
         exclude_newer: options.exclude_newer.as_ref().map(ToString::to_string),
+        pins: None,
     })
 }
 
@@ -249,8 +265,12 @@ async fn make(
     let preferred: Vec<&Lock> = old.map_or_else(|| file.iter().collect(), |old| vec![old]);
     let preferred = preferred.iter().flat_map(|lock| &lock.packages).filter(|it| options.mode.keeps(it.name()));
     resolving.locked = preferred.map(|package| package.record.clone()).collect();
-    let resolution = resolve::resolve(spec, &resolving).await?;
-    let archives = facts::Archives { credentials: &resolution.credentials, options, world, locked: false };
+    let resolution = match &spec.pins {
+        Some(pins) => pins::resolve(pins, spec, &resolving, options, world).await?,
+        None => resolve::resolve(spec, &resolving).await?,
+    };
+    let locked = spec.pins.is_some();
+    let archives = facts::Archives { credentials: &resolution.credentials, options, world, locked };
     let python = python_info(&resolution.records, platform.subdir)?;
     let packages = match options.facts_later {
         true => archives.without_facts(resolution.records).await?,

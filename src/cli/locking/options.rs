@@ -10,6 +10,7 @@ use crate::cli::world::cache_dir;
 use crate::model::{BaseRef, Platform};
 use crate::registry::Registry;
 use crate::resolve::{ChannelPriority, Condarc, Cutoff};
+use crate::spec::Choices;
 use crate::util::{Error, Result, ResultExt as _};
 
 /// The base of an image when nothing else is said.
@@ -88,6 +89,8 @@ pub struct EnvironmentOptions {
     pub condarc: Arc<Condarc>,
     /// What a package in an earlier channel does to those of the same name in later ones.
     pub channel_priority: ChannelPriority,
+    /// What the file alone does not say.
+    pub choices: Choices,
     /// `--exclude-newer`.
     pub exclude_newer: Option<Cutoff>,
     /// Whether byte code is made.
@@ -127,6 +130,7 @@ impl EnvironmentOptions {
             mode,
             channel_priority: priority(args.channel_priority, &condarc),
             condarc: Arc::new(condarc),
+            choices: Choices { environment: args.environment.clone() },
             exclude_newer: args.exclude_newer.as_deref().map(str::parse).transpose()?,
             bytecode: args.bytecode == BytecodeArg::On,
             facts_later: false,
@@ -207,6 +211,13 @@ mod tests {
     #[test]
     fn locks_lie_beside_their_spec() {
         assert_eq!(default_lock(Path::new("a/environment.yml")), Path::new("a/condaimg.lock"));
-        assert_eq!(default_lock(Path::new("gpu.yaml")), Path::new("gpu.condaimg.lock"));
+        for (spec, lock) in [
+            ("gpu.yaml", "gpu.condaimg.lock"),
+            ("a/pixi.lock", "a/pixi.condaimg.lock"),
+            ("conda-lock.yml", "conda-lock.condaimg.lock"),
+            ("explicit.txt", "explicit.condaimg.lock"),
+        ] {
+            assert_eq!(default_lock(Path::new(spec)), Path::new(lock));
+        }
     }
 }

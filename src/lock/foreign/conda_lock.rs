@@ -1,0 +1,227 @@
+//! conda-lock.yml, version 1 (CEP 37): the packages of several platforms in one list, each with a category.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use rattler_digest::{Md5, Sha256, parse_digest_from_hex};
+use serde::Deserialize;
+use url::Url;
+
+use super::{ChannelList, Pinned, PinnedPackage, PinnedWheel, environment_of, not_for, record_of};
+use crate::model::Platform;
+use crate::util::{Digest, Error, Result, redact};
+
+/// The category of what is always installed.
+const MAIN: &str = "main";
+
+/// What matters here of the file. (`rattler_conda_lock` reads it, too, but refuses what conda-lock itself has written,
+/// as absolute paths of sources.)
+#[derive(Deserialize)]
+struct Document {
+    version: u32,
+    metadata: Metadata,
+    package: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    channels: Vec<Channel>,
+    platforms: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Channel {
+    Name(String),
+    Whole {
+        url: String,
+        #[serde(default)]
+        used_env_vars: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Package {
+    name: String,
+    version: String,
+    manager: Manager,
+    platform: String,
+    #[serde(default)]
+    dependencies: BTreeMap<String, String>,
+    url: String,
+    #[serde(default)]
+    hash: Hashes,
+    #[serde(default)]
+    source: Option<Source>,
+    #[serde(default = "main_category")]
+    category: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Manager {
+    Conda,
+    Pip,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Hashes {
+    md5: Option<String>,
+    sha256: Option<String>,
+}
+
+/// Where a package of pip is built from.
+#[derive(Debug, Clone, Deserialize)]
+struct Source {
+    url: String,
+}
+
+fn main_category() -> String {
+    MAIN.to_owned()
+}
+
+/// The content of such a file, and what is taken of it.
+#[derive(Debug, Clone)]
+pub(super) struct CondaLock {
+    pub(super) channels: Vec<String>,
+    platforms: Vec<String>,
+    packages: Vec<Package>,
+    categories: Vec<String>,
+    /// Categories that are not taken.
+    others: BTreeSet<String>,
+}
+
+impl CondaLock {
+    pub(super) fn parse(file: &Path, text: &str, category: Option<&str>) -> Result<Self> {
+        let broken = || {
+            Error::user(format!("`{}` is no conda-lock.yml that can be read", file.display()))
+                .hint("make it again with conda-lock 1.0 or newer")
+        };
+        let lock: Document = serde_yaml::from_str(text)
+            .map_err(|error| broken().caused_by(std::io::Error::other(redact::within(&error.to_string()))))?;
+        if lock.version != 1 {
+            return Err(broken().caused_by(std::io::Error::other(format!("its version is {}, not 1", lock.version))));
+        }
+        let mut others: BTreeSet<String> = lock.package.iter().map(|package| package.category.clone()).collect();
+        let mut categories = vec![MAIN.to_owned()];
+        if let Some(category) = category.filter(|category| ![MAIN, "default"].contains(category)) {
+            if !others.contains(category) {
+                let known = others.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                return Err(Error::user(format!("`{}` has no category `{category}`", file.display()))
+                    .hint(format!("it has {known}")));
+            }
+            categories.push(category.to_owned());
+        }
+        others.retain(|other| !categories.contains(other));
+        let mut packages = lock.package;
+        packages.retain(|package| categories.contains(&package.category));
+        let mut names = Vec::new();
+        let mut channels = ChannelList::default();
+        for channel in &lock.metadata.channels {
+            match channel {
+                Channel::Name(name) => channels.add(name),
+                Channel::Whole { url, used_env_vars } => {
+                    channels.add(url);
+                    names.extend(used_env_vars.iter().cloned());
+                }
+            }
+        }
+        let variables = environment_of(&names);
+        for package in &mut packages {
+            package.url = expanded(&package.url, &variables);
+            if let (Manager::Conda, Ok(url)) = (package.manager, Url::parse(&package.url))
+                && redact::canonical(&url) != url
+            {
+                channels.add_of(&url);
+            }
+        }
+        Ok(Self { channels: channels.texts, platforms: lock.metadata.platforms, packages, categories, others })
+    }
+
+    pub(super) fn notices(&self, file: &Path) -> Vec<String> {
+        match self.others.is_empty() {
+            true => Vec::new(),
+            false => vec![format!(
+                "{}: packages of the category {} are left out; `--environment NAME` takes one beside {MAIN}",
+                file.display(),
+                self.others.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            )],
+        }
+    }
+
+    pub(super) fn pinned(&self, file: &Path, platform: &Platform) -> Result<Pinned> {
+        let subdir = platform.subdir.to_string();
+        if !self.platforms.contains(&subdir) {
+            return Err(not_for(file, platform, &self.platforms));
+        }
+        let mut pinned = Pinned { packages: Vec::new(), wheels: Vec::new() };
+        // A package may be in several categories; two of one name that differ are told by whoever sorts them.
+        let mut seen = BTreeSet::new();
+        for package in self.packages.iter().filter(|package| package.platform == subdir) {
+            if !seen.insert((package.manager, &package.name, &package.url)) {
+                continue;
+            }
+            let wrong = |reason: String| {
+                Error::user(format!("`{}` pins `{}` ({subdir}) wrongly: {reason}", file.display(), package.name))
+                    .hint("make the file again with conda-lock")
+            };
+            match package.manager {
+                Manager::Conda => pinned.packages.push(conda(package).map_err(wrong)?),
+                Manager::Pip => pinned.wheels.push(wheel(package).map_err(wrong)?),
+            }
+        }
+        if pinned.packages.is_empty() {
+            return Err(Error::user(format!(
+                "`{}` has no package of the category {} for {subdir}",
+                file.display(),
+                self.categories.join(" or ")
+            ))
+            .hint("make the file again with conda-lock"));
+        }
+        Ok(pinned)
+    }
+}
+
+fn expanded(url: &str, variables: &BTreeMap<String, String>) -> String {
+    let mut url = url.to_owned();
+    for (name, value) in variables {
+        url = url.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value);
+    }
+    url
+}
+
+fn url_of(package: &Package) -> Result<Url, String> {
+    Url::parse(&package.url).map_err(|error| format!("its URL is none ({error})"))
+}
+
+fn conda(package: &Package) -> Result<PinnedPackage, String> {
+    let mut record = record_of(&url_of(package)?)?;
+    let said = &mut record.package_record;
+    if said.name.as_normalized() != package.name.to_lowercase() || said.version.as_str() != package.version {
+        return Err(format!("its URL is that of {} {}", said.name.as_normalized(), said.version));
+    }
+    let wrong = |what: &str| format!("its {what} is none");
+    let hash = &package.hash;
+    said.md5 =
+        hash.md5.as_deref().map(|md5| parse_digest_from_hex::<Md5>(md5).ok_or_else(|| wrong("md5"))).transpose()?;
+    said.sha256 = hash
+        .sha256
+        .as_deref()
+        .map(|sha256| parse_digest_from_hex::<Sha256>(sha256).ok_or_else(|| wrong("sha256")))
+        .transpose()?;
+    said.depends = package
+        .dependencies
+        .iter()
+        .map(|(name, constraint)| format!("{name} {constraint}").trim_end().to_owned())
+        .collect();
+    Ok(PinnedPackage { record, complete: false })
+}
+
+fn wheel(package: &Package) -> Result<PinnedWheel, String> {
+    let url = package.source.as_ref().map_or(&package.url, |source| &source.url);
+    let url = Url::parse(url).map_err(|error| format!("its URL is none ({error})"))?;
+    let sha256 = package.hash.sha256.as_deref().map(Digest::from_hex).transpose();
+    let sha256 = sha256.map_err(|_| "its sha256 is none".to_owned())?;
+    Ok(PinnedWheel::at(&package.name, Some(package.version.clone()), &url, sha256))
+}

@@ -1,0 +1,332 @@
+//! Locks of other tools: exact packages, in place of what a solver would find.
+//!
+//! What each form gives differs. A pixi.lock holds nearly all that a channel's index says of a package; a
+//! conda-lock.yml lacks sizes, times and build numbers; a file with `@EXPLICIT` has URLs and, mostly, one hash. What
+//! is lacking is filled from the channel's index or from the archive itself by whoever makes a lock of the pins.
+
+mod check;
+mod conda_lock;
+mod explicit;
+mod pixi;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rattler_conda_types::package::{DistArchiveIdentifier, DistArchiveType};
+use rattler_conda_types::{PackageName, PackageRecord, RepoDataRecord, Subdir, VersionWithSource};
+use serde::Serialize;
+use url::Url;
+
+use super::canonical_url;
+use crate::model::Platform;
+use crate::util::{Digest, Error, Result, json, redact};
+
+pub use check::{missing_dependencies, refuse_unfit_target};
+
+/// Packages that a file pins, for the platforms that it is for.
+#[derive(Debug, Clone)]
+pub struct Pins {
+    /// The file.
+    file: PathBuf,
+    content: Content,
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    Explicit(explicit::Explicit),
+    CondaLock(conda_lock::CondaLock),
+    Pixi(pixi::Pixi),
+}
+
+/// What is pinned for one platform.
+#[derive(Debug, Clone)]
+pub struct Pinned {
+    /// Packages of conda, sorted by name, each name once.
+    pub packages: Vec<PinnedPackage>,
+    /// Packages of PyPI, sorted by name, each name once.
+    pub wheels: Vec<PinnedWheel>,
+}
+
+/// A package of conda as a file pins it.
+#[derive(Debug, Clone)]
+pub struct PinnedPackage {
+    /// What the file says, with the canonical URL. There may be no hash at all.
+    pub record: RepoDataRecord,
+    /// Whether that is all that a channel's index says: dependencies, build number, times, which kind of noarch.
+    pub complete: bool,
+}
+
+/// A package of PyPI as a file pins it: a wheel, or what a wheel can be built of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedWheel {
+    /// The normalised name (PEP 503).
+    pub name: String,
+    /// The version (PEP 440); a folder has none.
+    pub version: Option<String>,
+    /// Where the wheel or source distribution is, without credentials; `git+https:` for a repository, `file:` for what
+    /// lies on this machine.
+    pub url: Url,
+    /// Its sha256.
+    pub sha256: Option<Digest>,
+    /// The index that lists it.
+    pub index: Option<Url>,
+    /// What it needs (PEP 508).
+    pub requires_dist: Vec<String>,
+    /// The versions of Python that it is for.
+    pub requires_python: Option<String>,
+}
+
+impl Pins {
+    /// Reads the text of a file with `@EXPLICIT`.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the line.
+    pub fn explicit(file: &Path, text: &str) -> Result<Self> {
+        let content = Content::Explicit(explicit::Explicit::parse(file, text)?);
+        Ok(Self { file: file.to_owned(), content })
+    }
+
+    /// Reads the text of a conda-lock.yml. `category` is taken beside `main`.
+    ///
+    /// # Errors
+    /// What is wrong with it; a category that it does not have.
+    pub fn conda_lock(file: &Path, text: &str, category: Option<&str>) -> Result<Self> {
+        let content = Content::CondaLock(conda_lock::CondaLock::parse(file, text, category)?);
+        Ok(Self { file: file.to_owned(), content })
+    }
+
+    /// Reads the text of a pixi.lock of any version; `environment` is the one to take, else `default`.
+    ///
+    /// # Errors
+    /// What is wrong with it; an environment that it does not have.
+    pub fn pixi(file: &Path, text: &str, environment: Option<&str>) -> Result<Self> {
+        let content = Content::Pixi(pixi::Pixi::parse(file, text, environment)?);
+        Ok(Self { file: file.to_owned(), content })
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The channels of the packages, as written, credentials and all.
+    pub fn channels(&self) -> &[String] {
+        match &self.content {
+            Content::Explicit(explicit) => &explicit.channels,
+            Content::CondaLock(lock) => &lock.channels,
+            Content::Pixi(lock) => &lock.channels,
+        }
+    }
+
+    /// What the packages were once solved for, where the file says so.
+    pub fn specs(&self) -> &[String] {
+        match &self.content {
+            Content::Explicit(explicit) => &explicit.specs,
+            Content::CondaLock(_) | Content::Pixi(_) => &[],
+        }
+    }
+
+    /// What the user should know of the file.
+    pub fn notices(&self) -> Vec<String> {
+        match &self.content {
+            Content::Explicit(explicit) => explicit.notices(&self.file),
+            Content::CondaLock(lock) => lock.notices(&self.file),
+            Content::Pixi(lock) => lock.notices(&self.file),
+        }
+    }
+
+    /// What is pinned for a platform.
+    ///
+    /// # Errors
+    /// When the file is not for the platform; when it pins what is no archive of a package, or a name twice.
+    pub fn of(&self, platform: &Platform) -> Result<Pinned> {
+        let mut pinned = match &self.content {
+            Content::Explicit(explicit) => explicit.pinned(&self.file, platform)?,
+            Content::CondaLock(lock) => lock.pinned(&self.file, platform)?,
+            Content::Pixi(lock) => lock.pinned(&self.file, platform)?,
+        };
+        pinned.packages.sort_by(|a, b| a.name().cmp(b.name()));
+        pinned.wheels.sort_by(|a, b| a.name.cmp(&b.name));
+        let twice = |name: &str| {
+            Error::user(format!("`{}` pins the package `{name}` twice", self.file.display()))
+                .hint("remove one of the two, or make the file again with the tool that wrote it")
+        };
+        if let Some(pair) = pinned.packages.windows(2).find(|pair| pair[0].name() == pair[1].name()) {
+            return Err(twice(pair[0].name()));
+        }
+        if let Some(pair) = pinned.wheels.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            return Err(twice(&pair[0].name));
+        }
+        for package in &pinned.packages {
+            let subdir = package.record.package_record.subdir.as_str();
+            if ![platform.subdir.as_str(), Subdir::NoArch.as_str(), ""].contains(&subdir) {
+                return Err(Error::user(format!(
+                    "`{}` pins `{}` for {}, which is a package of {subdir}",
+                    self.file.display(),
+                    package.record.identifier,
+                    platform.subdir
+                ))
+                .hint("make the file again with the tool that wrote it"));
+            }
+        }
+        Ok(pinned)
+    }
+}
+
+impl PinnedPackage {
+    /// The normalised name.
+    pub fn name(&self) -> &str {
+        self.record.package_record.name.as_normalized()
+    }
+}
+
+impl PinnedWheel {
+    /// A distribution at a URL, which may have its hash behind `#sha256=`.
+    fn at(name: &str, version: Option<String>, url: &Url, sha256: Option<Digest>) -> Self {
+        let fragment = url.fragment().unwrap_or_default().to_owned();
+        let said = fragment.split('&').find_map(|part| part.strip_prefix("sha256="));
+        let sha256 = sha256.or(said.and_then(|hash| Digest::from_hex(hash).ok()));
+        let mut location = redact::canonical(url);
+        if url.scheme().starts_with("git+") {
+            // The commit is in the fragment, the folder of the project in the query.
+            let folder = url.query_pairs().find(|(key, _)| key == "subdirectory");
+            location.set_query(folder.map(|(key, value)| format!("{key}={value}")).as_deref());
+        } else {
+            location.set_fragment(None);
+        }
+        Self {
+            name: normalised(name),
+            version,
+            url: location,
+            sha256,
+            index: None,
+            requires_dist: Vec::new(),
+            requires_python: None,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct DigestedPackage {
+    url: String,
+    sha256: Option<String>,
+    md5: Option<String>,
+}
+
+impl Pinned {
+    /// A digest of what is pinned, the same on every machine: when it changes, a lock made of it is stale.
+    ///
+    /// # Errors
+    /// Never for what was read.
+    pub fn digest(&self) -> Result<Digest> {
+        let conda = self.packages.iter().map(|package| DigestedPackage {
+            url: canonical_url(&package.record.url).to_string(),
+            sha256: package.record.package_record.sha256.map(hex::encode),
+            md5: package.record.package_record.md5.map(hex::encode),
+        });
+        let wheels = self.wheels.iter().map(|wheel| DigestedPackage {
+            url: redact::url(&wheel.url),
+            sha256: wheel.sha256.map(|digest| digest.hex()),
+            md5: None,
+        });
+        json::canonical(&conda.chain(wheels).collect::<Vec<_>>()).map(Digest::of)
+    }
+}
+
+/// What the URL of an archive tells of its package, or why it tells nothing.
+fn record_of(url: &Url) -> Result<RepoDataRecord, String> {
+    let canonical = redact::canonical(url);
+    let shown = canonical.path_segments().and_then(Iterator::last).unwrap_or_default();
+    let identifier = DistArchiveIdentifier::try_from_url(&canonical)
+        .filter(|identifier| matches!(identifier.archive_type, DistArchiveType::Conda(_)))
+        .ok_or_else(|| {
+            format!("`{shown}` is no archive of a conda package (`NAME-VERSION-BUILD.conda`, or `.tar.bz2`)")
+        })?;
+    let parts = &identifier.identifier;
+    let name: PackageName = parts.name.parse().map_err(|_| format!("`{}` is no name of a package", parts.name))?;
+    let version: VersionWithSource =
+        parts.version.parse().map_err(|_| format!("`{}` is no version of a package", parts.version))?;
+    let build = parts.build_string.parse().map_err(|_| format!("`{}` is no build of a package", parts.build_string))?;
+    let mut record = PackageRecord::new(name, version, build);
+    record.subdir = subdir_of(&canonical).map(|subdir| subdir.to_string()).unwrap_or_default();
+    let channel = channel_of(&canonical).map(|channel| channel.to_string());
+    Ok(RepoDataRecord { package_record: record, identifier, url: canonical, channel })
+}
+
+/// The subdir in the URL of an archive.
+fn subdir_of(url: &Url) -> Option<Subdir> {
+    url.path_segments()?.rev().nth(1)?.parse().ok()
+}
+
+/// The channel that the URL of an archive begins with, as written: what is before the subdir and the file.
+fn channel_of(url: &Url) -> Option<Url> {
+    let mut channel = url.clone();
+    channel.path_segments_mut().ok()?.pop().pop();
+    channel.set_fragment(None);
+    Some(channel)
+}
+
+/// Channels in the order of their first mention, each once; as written.
+#[derive(Default)]
+struct ChannelList {
+    texts: Vec<String>,
+    /// The same without credentials.
+    known: Vec<String>,
+}
+
+impl ChannelList {
+    fn add(&mut self, text: &str) {
+        let canonical = redact::text(text).trim_end_matches('/').to_owned();
+        match self.known.iter().position(|known| *known == canonical) {
+            // One that is written with a secret is of more use than the same without it.
+            Some(index) if redact::text(&self.texts[index]) == self.texts[index] => {
+                text.clone_into(&mut self.texts[index])
+            }
+            Some(_) => {}
+            None => {
+                self.texts.push(text.to_owned());
+                self.known.push(canonical);
+            }
+        }
+    }
+
+    /// The channel of an archive, if its URL says more than those that are there.
+    fn add_of(&mut self, archive: &Url) {
+        if let Some(channel) = channel_of(archive) {
+            self.add(channel.as_str());
+        }
+    }
+}
+
+/// A platform that a file has nothing for.
+fn not_for(file: &Path, platform: &Platform, has: &[String]) -> Error {
+    let error = Error::user(format!("`{}` has nothing for {}", file.display(), platform.subdir));
+    match has {
+        [] => error.hint("it has packages for no platform at all"),
+        has => error.hint(format!("it is for {}", has.join(", "))),
+    }
+    .hint("choose with `--platform`, or add the platform with the tool that wrote the file")
+}
+
+/// At most five of them, for a message.
+pub(super) fn some(items: &[String]) -> String {
+    let shown = items.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if items.len() > 5 { format!("{shown}, and {} more", items.len() - 5) } else { shown }
+}
+
+/// The platforms of a subdir, for people: `linux/amd64`.
+fn platform_of(subdir: Subdir) -> Option<Platform> {
+    Platform::from_lock_name(subdir.as_str())
+}
+
+/// Environment variables that conda-lock leaves in URLs, so that no password is in the file: `$NAME`, `${NAME}`.
+fn environment_of(names: &[String]) -> BTreeMap<String, String> {
+    names.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))).collect()
+}
+
+/// A name as PEP 503 has it.
+fn normalised(name: &str) -> String {
+    let mut parts: Vec<&str> = name.split(['-', '_', '.']).collect();
+    parts.retain(|part| !part.is_empty());
+    parts.join("-").to_lowercase()
+}

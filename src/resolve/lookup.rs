@@ -1,0 +1,102 @@
+//! What channels' indexes say of archives that are pinned already: a hash tells which archive it is, the index what
+//! its package needs, how large it is, and when it was made.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use rattler_conda_types::{Channel, MatchSpec, PackageNameMatcher, RepoDataRecord, Subdir};
+use rattler_repodata_gateway::sparse::PackageFormatSelection;
+use rattler_repodata_gateway::{ChannelRelationsMode, Gateway};
+use url::Url;
+
+use super::client::chain;
+use super::index::{gateway, missing_folder};
+use super::{Credentials, ResolveOptions};
+use crate::util::report::Step;
+use crate::util::{Result, redact};
+
+/// The records that the channels' indexes have of these archives, in the same order; nothing for an archive that its
+/// channel does not list (any more), or lists with another hash. A channel that cannot be read is a notice.
+///
+/// # Errors
+/// When no client can be made.
+pub async fn look_up(
+    records: &[RepoDataRecord],
+    options: &ResolveOptions<'_>,
+    credentials: &Credentials,
+) -> Result<Vec<Option<RepoDataRecord>>> {
+    let mut by_channel: BTreeMap<&str, Vec<&RepoDataRecord>> = BTreeMap::new();
+    for record in records {
+        if let Some(channel) = record.channel.as_deref() {
+            by_channel.entry(channel).or_default().push(record);
+        }
+    }
+    let gateway = gateway(options, credentials)?;
+    let progress = options.reporter.begin(Step::Solve, 0);
+    let mut known: HashMap<Url, Arc<RepoDataRecord>> = HashMap::new();
+    let channels = by_channel.len();
+    for (channel, records) in by_channel {
+        progress.item(&redact::text(channel));
+        match listed(channel, &records, options.platform.subdir, &gateway).await {
+            Ok(listed) => known.extend(listed.into_iter().map(|record| (redact::canonical(&record.url), record))),
+            Err(reason) => options.reporter.notice(&format!(
+                "the index of `{}` cannot be read ({}): what is to be known of its packages is read from their archives",
+                redact::text(channel),
+                credentials.scrub(&reason)
+            )),
+        }
+    }
+    let found: Vec<Option<RepoDataRecord>> = records
+        .iter()
+        .map(|record| known.get(&record.url).filter(|known| is_same(record, known)).map(|known| merged(record, known)))
+        .collect();
+    let count = found.iter().flatten().count();
+    progress.finish(&format!(
+        "{count} of {} pinned packages are in the index of {}",
+        found.len(),
+        super::plural(channels, "channel")
+    ));
+    Ok(found)
+}
+
+/// What a channel has under the names of these records, or why it cannot be told.
+async fn listed(
+    channel: &str,
+    records: &[&RepoDataRecord],
+    subdir: Subdir,
+    gateway: &Gateway,
+) -> Result<Vec<Arc<RepoDataRecord>>, String> {
+    let url = Url::parse(channel).map_err(|error| error.to_string())?;
+    if let Some(folder) = missing_folder(&url) {
+        return Err(format!("there is no folder `{}`", folder.display()));
+    }
+    let bare = |record: &&RepoDataRecord| MatchSpec {
+        name: PackageNameMatcher::Exact(record.package_record.name.clone()),
+        ..MatchSpec::default()
+    };
+    let answer = gateway
+        .query([Channel::from_url(url)], [subdir, Subdir::NoArch], records.iter().map(bare).collect::<Vec<_>>())
+        .recursive(false)
+        .package_format_selection(PackageFormatSelection::Both)
+        .channel_relations(ChannelRelationsMode::Disabled)
+        .execute()
+        .await
+        .map_err(|error| chain(&error))?;
+    Ok(answer.repodata.iter().flat_map(|part| part.iter_arc().cloned().collect::<Vec<_>>()).collect())
+}
+
+/// Whether the index speaks of the archive that is pinned. What has no hash is known by its URL alone.
+fn is_same(pinned: &RepoDataRecord, listed: &RepoDataRecord) -> bool {
+    let (pinned, listed) = (&pinned.package_record, &listed.package_record);
+    let differ = |one: Option<&[u8]>, other: Option<&[u8]>| one.zip(other).is_some_and(|(one, other)| one != other);
+    !differ(pinned.sha256.as_ref().map(|it| &it[..]), listed.sha256.as_ref().map(|it| &it[..]))
+        && !differ(pinned.md5.as_ref().map(|it| &it[..]), listed.md5.as_ref().map(|it| &it[..]))
+}
+
+/// What the index says, and the hashes of both.
+fn merged(pinned: &RepoDataRecord, listed: &RepoDataRecord) -> RepoDataRecord {
+    let mut record = RepoDataRecord { url: pinned.url.clone(), ..listed.clone() };
+    record.package_record.sha256 = record.package_record.sha256.or(pinned.package_record.sha256);
+    record.package_record.md5 = record.package_record.md5.or(pinned.package_record.md5);
+    record
+}

@@ -1,0 +1,195 @@
+//! Which kind of file it is: by its name, and where names say little, by its content.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use super::{Choices, Spec};
+use crate::lock::Pins;
+use crate::util::{Error, Result};
+
+/// No lock is longer, in bytes: the largest that is known of, for a dozen environments on five platforms, has 30 MB.
+const LONGEST: usize = 200_000_000;
+
+/// What a folder is searched for, in this order.
+pub(super) const IN_FOLDERS: [&str; 6] =
+    ["condaimg.yaml", "condaimg.yml", "environment.yml", "environment.yaml", "pixi.lock", "conda-lock.yml"];
+
+/// The kinds of files that an environment can be read from, but for a condaimg.yaml.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// An environment.yml.
+    Environment,
+    /// A pixi.lock, whatever it is called.
+    Pixi,
+    /// A conda-lock.yml.
+    CondaLock,
+    /// URLs behind `@EXPLICIT`.
+    Explicit,
+    /// A lock of condaimg.
+    Lock,
+    /// A pixi.toml, or a pyproject.toml.
+    Manifest,
+    /// Lines for pip.
+    Requirements,
+    /// Nothing that is known.
+    Unknown,
+}
+
+/// Reads a file that pins an environment; nothing of an environment.yml.
+///
+/// # Errors
+/// What is wrong with it; kinds that cannot be used.
+pub(super) fn read_pins(file: &Path, choices: &Choices) -> Result<Option<Spec>> {
+    let name = lower_name(file);
+    let text = match text_of(file) {
+        Ok(text) => text,
+        // Whoever reads it as an environment says where.
+        Err(_) if is_yaml(&name) && file.is_file() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let environment = choices.environment.as_deref();
+    let pins = match kind_of(&name, &text) {
+        Kind::Environment => return no_choice(file, environment).map(|()| None),
+        Kind::Pixi => Pins::pixi(file, &text, environment)?,
+        Kind::CondaLock => Pins::conda_lock(file, &text, environment)?,
+        Kind::Explicit => {
+            no_choice(file, environment)?;
+            Pins::explicit(file, &text)?
+        }
+        Kind::Manifest => {
+            let lock = lock_of_manifest(file, &name, &text)?;
+            Pins::pixi(&lock, &text_of(&lock)?, environment)?
+        }
+        Kind::Lock => {
+            return Err(Error::user(format!(
+                "`{}` is a lock of condaimg, which cannot be the input yet",
+                file.display()
+            ))
+            .hint("name the file that it was made from"));
+        }
+        Kind::Requirements => {
+            return Err(Error::user(format!("`{}` names packages for pip only", file.display()))
+                .hint("write an environment.yml with a `pip:` section"));
+        }
+        Kind::Unknown => {
+            return Err(Error::user(format!(
+                "`{}` is none of the files that an environment can be read from",
+                file.display()
+            ))
+            .hint("an environment.yml, pixi.lock, conda-lock.yml, or a file with `@EXPLICIT`"));
+        }
+    };
+    Ok(Some(Spec {
+        file: pins.file().to_owned(),
+        channels: pins.channels().to_vec(),
+        notices: pins.notices(),
+        pins: Some(pins),
+        ..Spec::default()
+    }))
+}
+
+/// `--environment` chooses from files that have several.
+fn no_choice(file: &Path, environment: Option<&str>) -> Result<()> {
+    match environment {
+        None => Ok(()),
+        Some(name) => Err(Error::usage(format!("`--environment {name}`: `{}` is one environment", file.display()))
+            .hint("it chooses one of a pixi.lock, or a category of a conda-lock.yml")),
+    }
+}
+
+fn lower_name(file: &Path) -> String {
+    file.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default()
+}
+
+fn is_yaml(name: &str) -> bool {
+    name.ends_with(".yml") || name.ends_with(".yaml")
+}
+
+fn kind_of(name: &str, text: &str) -> Kind {
+    if name == "pixi.toml" || name == "pyproject.toml" {
+        return Kind::Manifest;
+    }
+    // Comments, empty lines, then the mark.
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    if lines.next() == Some("@EXPLICIT") {
+        return Kind::Explicit;
+    }
+    let has = |key: &str| text.lines().any(|line| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':')));
+    if has("condaimg") && has("packages") {
+        Kind::Lock
+    } else if has("version") && (has("environments") || (has("package") && name.ends_with("pixi.lock"))) {
+        Kind::Pixi
+    } else if has("metadata") && has("package") {
+        Kind::CondaLock
+    } else if name.ends_with("pixi.lock") {
+        // Whoever reads it says what is wrong.
+        Kind::Pixi
+    } else if name.ends_with("conda-lock.yml") {
+        Kind::CondaLock
+    } else if is_yaml(name) {
+        Kind::Environment
+    } else if name.ends_with(".txt") || name.ends_with(".in") {
+        Kind::Requirements
+    } else {
+        Kind::Unknown
+    }
+}
+
+/// The pixi.lock beside a manifest: what counts.
+fn lock_of_manifest(file: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    if name == "pyproject.toml" && !text.lines().any(|line| line.trim_start().starts_with("[tool.pixi")) {
+        return Err(Error::user(format!("`{}` has no `[tool.pixi]`: it names no conda packages", file.display()))
+            .hint("write an environment.yml; its `pip:` section may hold `.` for the project"));
+    }
+    let lock = file.with_file_name("pixi.lock");
+    match lock.is_file() {
+        true => Ok(lock),
+        false => Err(Error::user(format!("there is no pixi.lock beside `{}`", file.display()))
+            .hint("`pixi lock` makes it; an image is made of what is locked there")),
+    }
+}
+
+/// The text of a file that may be a large lock.
+fn text_of(file: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    fs::File::open(file)?.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > LONGEST {
+        return Err(Error::user(format!("`{}` is longer than {} MB: no lock", file.display(), LONGEST / 1_000_000)));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::user(format!("`{}` is not UTF-8", file.display())).hint("is it a text file?"))?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_by_name_and_content() {
+        let pixi = "version: 6\nenvironments:\n  default: {}\npackages: []\n";
+        let conda_lock = "# made by\nversion: 1\nmetadata:\n  platforms: []\npackage:\n- name: a\n";
+        let explicit = "# platform: linux-64\n\n@EXPLICIT\nhttps://host/a-1-0.conda\n";
+        for (name, text, kind) in [
+            ("pixi.lock", pixi, Kind::Pixi),
+            ("other.yml", pixi, Kind::Pixi),
+            ("pixi.lock", "version: 3\nmetadata: {}\npackage: []\n", Kind::Pixi),
+            ("pixi.lock", "nonsense", Kind::Pixi),
+            ("condaimg.lock", &format!("{pixi}condaimg:\n  version: 1\n"), Kind::Lock),
+            ("conda-lock.yml", conda_lock, Kind::CondaLock),
+            ("gpu.conda-lock.yml", "nonsense", Kind::CondaLock),
+            ("locked.yaml", conda_lock, Kind::CondaLock),
+            ("explicit.txt", explicit, Kind::Explicit),
+            ("linux-64.lock", explicit, Kind::Explicit),
+            ("environment.yml", explicit, Kind::Explicit),
+            ("environment.yml", "dependencies:\n  - a\n", Kind::Environment),
+            ("requirements.txt", "numpy\n", Kind::Requirements),
+            ("pixi.toml", "", Kind::Manifest),
+            ("setup.py", "", Kind::Unknown),
+        ] {
+            assert_eq!(kind_of(name, text), kind, "{name}");
+        }
+    }
+}
