@@ -3,6 +3,7 @@
 
 mod export;
 mod file;
+mod fit;
 mod foreign;
 mod inputs;
 mod interpreter;
@@ -23,6 +24,7 @@ use crate::util::{Digest, Error, Result};
 
 pub use export::{export_conda_lock, export_explicit, export_pixi};
 pub use file::{parse, read, render, write};
+pub use fit::{check_wheels, target_python};
 pub use foreign::{Pinned, PinnedPackage, PinnedWheel, Pins, missing_dependencies, refuse_unfit_target};
 pub use inputs::{Inputs, Wanted, changes};
 pub use locks::Locks;

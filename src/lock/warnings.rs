@@ -7,23 +7,14 @@ use super::{Lock, LockedPackage};
 /// The warnings about a lock's packages: paths that two of them bring, scripts that are not run, activation that
 /// needs a shell.
 pub fn warnings(lock: &Lock) -> Vec<String> {
-    lock.packages.iter().flat_map(of_package).collect()
+    let wheels = lock.wheels.iter().flat_map(|wheel| clobbered(&wheel.name, &wheel.facts.clobbered));
+    lock.packages.iter().flat_map(of_package).chain(wheels).collect()
 }
 
 fn of_package(package: &LockedPackage) -> Vec<String> {
     let name = package.name();
     let facts = &package.facts;
-    let mut warnings = Vec::new();
-    let mut by_winner: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (path, winner) in &facts.clobbered {
-        by_winner.entry(winner).or_default().push(path);
-    }
-    for (winner, paths) in by_winner {
-        let more = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
-        let first = paths.first().copied().unwrap_or_default();
-        warnings
-            .push(format!("`{winner}` and `{name}` both bring `{first}`{more}: the one of `{winner}` is in the image"));
-    }
+    let mut warnings = clobbered(name, &facts.clobbered);
     if let Some(script) = &facts.post_link {
         warnings.push(format!(
             "`{name}` has a post-link script (`{script}`), which is not run: what it would do is missing in the image"
@@ -35,4 +26,18 @@ fn of_package(package: &LockedPackage) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// The paths that a package loses, a line for each of those that win.
+fn clobbered(name: &str, lost: &BTreeMap<String, String>) -> Vec<String> {
+    let mut by_winner: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (path, winner) in lost {
+        by_winner.entry(winner).or_default().push(path);
+    }
+    let line = |(winner, paths): (&str, Vec<&str>)| {
+        let more = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
+        let first = paths.first().copied().unwrap_or_default();
+        format!("`{winner}` and `{name}` both bring `{first}`{more}: the one of `{winner}` is in the image")
+    };
+    by_winner.into_iter().map(line).collect()
 }

@@ -1,6 +1,6 @@
 //! Packages of PyPI in a lock: wheels, and what wheels are built from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -82,9 +82,24 @@ pub struct WheelFacts {
     /// Paths in the prefix that another package brings too, and that package, which wins.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub clobbered: BTreeMap<String, String>,
+    /// Paths in the prefix that another wheel brings too, with the same content, and has in the image.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub shared: BTreeSet<String>,
     /// Whether byte code is made for it: it has modules for which it ships none.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub bytecode: bool,
+}
+
+impl WheelFacts {
+    /// Whether a path of the wheel stays out of its segments.
+    pub fn leaves_out(&self, path: &str) -> bool {
+        self.clobbered.contains_key(path) || self.shared.contains(path)
+    }
+
+    /// All paths that stay out.
+    pub fn left_out(&self) -> BTreeSet<&str> {
+        self.clobbered.keys().chain(&self.shared).map(String::as_str).collect()
+    }
 }
 
 fn archive_info(url: &Url, sha256: Digest) -> Option<(&Url, serde_json::Value)> {

@@ -12,7 +12,7 @@ pub use blob::{Blob, BlobSource, LayerBlob};
 pub use compression::Compression;
 pub use parameters::{ImageOptions, Parameters, User};
 pub use platform::Platform;
-pub use tags::{Flavour, Tag, TargetPython, WheelName, compatible_tags, rank};
+pub use tags::{Flavour, Tag, TargetPython, WheelName, check_fit, compatible_tags, rank};
 
 /// The version of the digest contract: part of every key and a label of the image. Raised whenever the bytes of
 /// a layer, config or manifest change for the same lock and parameters.

@@ -6,6 +6,8 @@ use std::fmt;
 
 use rattler_conda_types::Subdir;
 
+use crate::util::{Error, Result};
+
 /// One tag: for which interpreter, with which ABI, on which platform.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tag {
@@ -41,6 +43,17 @@ pub enum Flavour {
 impl From<(u64, u64)> for TargetPython {
     fn from(version: (u64, u64)) -> Self {
         Self { version, flavour: Flavour::CPython }
+    }
+}
+
+impl fmt::Display for TargetPython {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.flavour {
+            Flavour::CPython => "CPython",
+            Flavour::FreeThreaded => "free-threaded CPython",
+            Flavour::Other => "a Python that is no CPython,",
+        };
+        write!(f, "{name} {}.{}", self.version.0, self.version.1)
     }
 }
 
@@ -202,6 +215,30 @@ fn build_tag(text: &str) -> Option<(u64, String)> {
 /// does not fit. Of several wheels with the same place, the one with the highest build is preferred.
 pub fn rank(wheel: &WheelName, tags: &[Tag]) -> Option<usize> {
     tags.iter().position(|tag| wheel.has(tag))
+}
+
+/// Refuses a wheel that is for another Python, ABI, architecture or newer glibc than the target's. `what` is the
+/// wheel, for the message.
+///
+/// # Errors
+/// They name the wheel, its tags and the target.
+pub fn check_fit(
+    what: &str,
+    wheel: &WheelName,
+    python: impl Into<TargetPython>,
+    glibc: Option<(u64, u64)>,
+    subdir: Subdir,
+) -> Result<()> {
+    let python = python.into();
+    if rank(wheel, &compatible_tags(python, glibc, subdir)).is_some() {
+        return Ok(());
+    }
+    let glibc = glibc.map_or_else(|| "no known glibc".to_owned(), |(major, minor)| format!("glibc {major}.{minor}"));
+    let tags = wheel.tags();
+    Err(Error::user(format!(
+        "the wheel `{what}` does not fit: it is for {tags}, the image has {python}, {glibc}, {subdir}"
+    ))
+    .hint("choose another version of the package, of `python`, or of the base (`--base`, `--glibc`)"))
 }
 
 #[cfg(test)]

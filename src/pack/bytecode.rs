@@ -47,6 +47,17 @@ pub struct Source {
     pub pyc: String,
 }
 
+impl Source {
+    /// The module at `target` of the prefix, `source` of the archive; nothing when it is no module.
+    pub fn new(source: &str, target: &str, python: &PythonInfo) -> Option<Self> {
+        let (major, minor) = python.short_version;
+        let (folder, name) = target.rsplit_once('/')?;
+        let stem = name.strip_suffix(".py")?;
+        let pyc = format!("{folder}/__pycache__/{stem}.cpython-{major}{minor}.pyc");
+        Some(Self { source: source.to_owned(), module: target.to_owned(), pyc })
+    }
+}
+
 /// The modules of a package for which byte code is made: all of a noarch Python package's, and those of others
 /// that prefix replacement changes.
 pub fn sources(layout: &PackageLayout, python: &PythonInfo) -> Vec<Source> {
@@ -64,12 +75,7 @@ pub fn sources(layout: &PackageLayout, python: &PythonInfo) -> Vec<Source> {
         .files
         .iter()
         .filter(|(_, file)| wanted(file))
-        .filter_map(|(source, file)| {
-            let (folder, name) = file.target.rsplit_once('/')?;
-            let stem = name.strip_suffix(".py")?;
-            let pyc = format!("{folder}/__pycache__/{stem}.cpython-{major}{minor}.pyc");
-            Some(Source { source: source.clone(), module: file.target.clone(), pyc })
-        })
+        .filter_map(|(source, file)| Source::new(source, &file.target, python))
         .filter(|source| !owned.contains(source.pyc.as_str()))
         .collect();
     sources.sort_by(|a, b| a.pyc.cmp(&b.pyc));
@@ -265,6 +271,13 @@ pub struct Module {
     content: Vec<u8>,
 }
 
+impl Module {
+    /// A module with its content and the time of its file in seconds since 1970.
+    pub fn new(source: Source, mtime: u64, content: Vec<u8>) -> Self {
+        Self { source, mtime, content }
+    }
+}
+
 /// Reads the modules of a package, in the order of their byte code, in groups of one process each.
 ///
 /// # Errors
@@ -292,16 +305,21 @@ pub fn modules(
         if let Some(placeholder) = &file.entry.prefix_placeholder {
             content = segment::replace_prefix(archive, file, placeholder, &content, target)?;
         }
-        modules.push(Module { source: source.clone(), mtime: entry.mtime, content });
+        modules.push(Module::new(source.clone(), entry.mtime, content));
         Ok(ControlFlow::Continue(()))
     })?;
+    Ok(grouped(modules))
+}
+
+/// Modules in the order of their byte code, in groups of one process each.
+pub fn grouped(mut modules: Vec<Module>) -> Vec<Vec<Module>> {
     modules.sort_by(|a, b| a.source.pyc.cmp(&b.source.pyc));
     let mut groups = Vec::new();
     while !modules.is_empty() {
         let rest = modules.split_off(modules.len().min(MODULES_PER_PROCESS));
         groups.push(std::mem::replace(&mut modules, rest));
     }
-    Ok(groups)
+    groups
 }
 
 /// Compiles modules in one interpreter process. Modules that are not valid for this Python are left out.

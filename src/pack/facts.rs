@@ -1,5 +1,5 @@
 //! The facts that a lock keeps of its archives: who loses a path that two packages own, what activation does,
-//! post-link scripts, whether byte code is made. What one archive tells by itself is read apart from what follows
+//! post-link scripts, what a package is to pip, whether byte code is made. What one archive tells by itself is read apart from what follows
 //! from all of them together, so that the store can keep both.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,14 +15,15 @@ use serde::{Deserialize, Serialize};
 
 use super::activation::{ACTIVATE_FOLDER, ENV_VARS_FOLDER, parse_script, parse_variables};
 use super::archive::Archive;
-use super::bytecode;
 use super::layout::{PackageLayout, ancestors};
+use super::{bytecode, pypi};
 use crate::lock::{Activation, LockedPackage, PackageFacts, archive_digest};
 use crate::model::LAYOUT_VERSION;
 use crate::util::{Digest, Error, Result};
 
 /// Raised whenever facts say more or other of the same archives: what stores have of older versions is read anew.
-const FACTS_VERSION: u32 = 1;
+/// 2: `pypi`.
+const FACTS_VERSION: u32 = 2;
 
 /// What an archive by itself tells an environment with a certain Python.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -103,6 +104,13 @@ pub fn read(archives: &[Archive], python: Option<&PythonInfo>, jobs: usize) -> R
     })
 }
 
+impl ArchiveFacts {
+    /// The paths that it puts into the prefix.
+    pub fn targets(&self) -> &[String] {
+        &self.targets
+    }
+}
+
 /// Puts together what the archives of an environment's records tell; `archives` are in the order of `records`.
 pub fn of_environment(records: &[RepoDataRecord], archives: Vec<ArchiveFacts>) -> EnvironmentFacts {
     let mut clobbered = clobbered_paths(records, &archives);
@@ -111,14 +119,19 @@ pub fn of_environment(records: &[RepoDataRecord], archives: Vec<ArchiveFacts>) -
         let name = record.package_record.name.as_normalized();
         let ArchiveFacts { mut facts, size, warnings, .. } = archive;
         if let Some(lost) = clobbered.remove(name) {
-            facts.activation.steps.retain(|step| !lost.contains_key(&step.file));
-            facts.activation.dynamic.retain(|file| !lost.contains_key(file));
-            facts.clobbered = lost;
+            lose(&mut facts, lost);
         }
         environment.packages.insert(name.to_owned(), KnownPackage { facts, size });
         environment.warnings.extend(warnings);
     }
     environment
+}
+
+/// Takes paths from a package that others keep, and what activation would have done with them.
+pub(super) fn lose(facts: &mut PackageFacts, lost: BTreeMap<String, String>) {
+    facts.activation.steps.retain(|step| !lost.contains_key(&step.file));
+    facts.activation.dynamic.retain(|file| !lost.contains_key(file));
+    facts.clobbered.extend(lost);
 }
 
 impl EnvironmentFacts {
@@ -186,7 +199,7 @@ fn facts_of_archive(
         bytecode: !sources.is_empty(),
         activation: activation(archive, layout, warnings)?,
         post_link,
-        pypi: BTreeMap::new(),
+        pypi: python.map(|python| pypi::distributions(layout.targets(), python)).unwrap_or_default(),
     })
 }
 

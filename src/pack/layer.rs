@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use rattler::install::PythonInfo;
 use rattler_conda_types::Subdir;
 
 use super::archive::Archive;
@@ -13,7 +14,8 @@ use super::facts::parallel;
 use super::layout::{PackageLayout, ancestors};
 use super::metadata::DIRECTORY_MTIME;
 use super::segment::{self, Target};
-use crate::lock::{Lock, LockedPackage, Member};
+use super::wheel::{self, WheelFile, WheelLayout, WheelZip};
+use crate::lock::{Lock, LockedPackage, LockedWheel, Member};
 use crate::plan::{PlannedLayer, SegmentKind};
 use crate::store::Store;
 use crate::util::report::Progress;
@@ -26,6 +28,8 @@ pub struct PackerOptions<'a> {
     pub lock: &'a Lock,
     /// The archives of its packages, in the lock's order; none for those that no layer to be packed needs.
     pub archives: Vec<Option<Archive>>,
+    /// Its wheels, likewise.
+    pub wheels: Vec<Option<WheelFile>>,
     /// Where and how files are placed.
     pub target: &'a Target,
     /// The store that gets the blobs.
@@ -42,6 +46,20 @@ pub struct ForeignInterpreter {
     pub packages: Vec<(LockedPackage, Archive)>,
     /// The subdir of these packages.
     pub subdir: Subdir,
+}
+
+/// A member of the lock with its file and what that installs.
+enum Part<'a> {
+    Package { package: &'a LockedPackage, archive: &'a Archive, layout: PackageLayout },
+    Wheel { wheel: &'a LockedWheel, file: &'a WheelFile, layout: WheelLayout, python: &'a PythonInfo },
+}
+
+/// What a layer holds, by path in the prefix.
+#[derive(Default)]
+struct Content {
+    paths: BTreeSet<String>,
+    /// Folders that are wanted even if they are empty.
+    directories: BTreeSet<String>,
 }
 
 /// Packs layers of one environment.
@@ -67,28 +85,14 @@ impl<'a> Packer<'a> {
         compressors: &Compressors,
         progress: &dyn Progress,
     ) -> Result<LayerDigests> {
-        let mut layouts = BTreeMap::new();
-        let mut paths = BTreeSet::new();
-        let mut directories = BTreeSet::new();
+        let mut parts = BTreeMap::new();
+        let mut content = Content::default();
         for segment in &layer.segments {
-            let (package, archive) = self.package(segment.member)?;
-            let layout = self.layout(archive)?;
-            match segment.kind {
-                SegmentKind::Files => {
-                    let kept = layout.targets().filter(|path| !package.facts.leaves_out(path));
-                    paths.extend(kept.map(str::to_owned));
-                    paths.insert("conda-meta/record".to_owned());
-                    directories.extend(layout.directories.iter().cloned());
-                }
-                SegmentKind::Bytecode => {
-                    let python = self.options.target.python.as_ref();
-                    let sources = python.map(|python| bytecode::sources(&layout, python)).unwrap_or_default();
-                    let made = sources.into_iter().filter(|source| !package.facts.leaves_out(&source.module));
-                    paths.extend(made.map(|source| source.pyc));
-                }
-            }
-            layouts.insert(segment.member, layout);
+            let part = self.part(segment.member)?;
+            self.collect(&part, segment.kind, &mut content);
+            parts.insert(segment.member, part);
         }
+        let Content { paths, mut directories } = content;
         refuse_files_below_files(layer, &paths)?;
         // A folder that one package wants empty may be a link of another.
         let is_file = |path: &str| paths.contains(path);
@@ -96,14 +100,11 @@ impl<'a> Packer<'a> {
         let mut writer = compressors.layer(self.options.store.new_blob()?);
         self.write_directories(&mut writer, &paths, directories)?;
         for segment in &layer.segments {
-            let (package, archive) = self.package(segment.member)?;
-            progress.item(package.name());
-            let layout = layouts.get(&segment.member).ok_or_else(|| Error::bug("a segment without its layout"))?;
+            progress.item(self.options.lock.member_name(segment.member));
+            let part = parts.get(&segment.member).ok_or_else(|| Error::bug("a segment without its layout"))?;
             match segment.kind {
-                SegmentKind::Files => {
-                    segment::write(&mut writer, archive, package, layout, self.options.target, progress)?;
-                }
-                SegmentKind::Bytecode => self.write_bytecode(&mut writer, archive, package, layout)?,
+                SegmentKind::Files => self.write_files(&mut writer, part, progress)?,
+                SegmentKind::Bytecode => self.write_bytecode(&mut writer, part)?,
             }
             writer.end_segment()?;
         }
@@ -111,15 +112,66 @@ impl<'a> Packer<'a> {
         writer.finish()
     }
 
-    fn package(&self, member: Member) -> Result<(&LockedPackage, &Archive)> {
-        let Member::Package(index) = member else { return Err(Error::bug("a wheel was planned to be packed")) };
+    /// A member of the lock with its file and what that installs.
+    fn part(&self, member: Member) -> Result<Part<'_>> {
+        let python = self.options.target.python.as_ref();
+        match member {
+            Member::Package(index) => {
+                let (package, archive) = self.package(index)?;
+                Ok(Part::Package { package, archive, layout: PackageLayout::read(archive, python)? })
+            }
+            Member::Wheel(index) => {
+                let wheel = self.options.lock.wheels.get(index);
+                let file = self.options.wheels.get(index).and_then(Option::as_ref);
+                let (wheel, file) =
+                    wheel.zip(file).ok_or_else(|| Error::bug("a layer was planned for a wheel without a file"))?;
+                let python = wheel::need_python(python, &wheel.name)?;
+                let layout = WheelLayout::read(&mut WheelZip::open(file)?, wheel, python)?;
+                Ok(Part::Wheel { wheel, file, layout, python })
+            }
+        }
+    }
+
+    fn package(&self, index: usize) -> Result<(&LockedPackage, &Archive)> {
         let package = self.options.lock.packages.get(index);
         let archive = self.options.archives.get(index).and_then(Option::as_ref);
         package.zip(archive).ok_or_else(|| Error::bug("a layer was planned for a package without an archive"))
     }
 
-    fn layout(&self, archive: &Archive) -> Result<PackageLayout> {
-        PackageLayout::read(archive, self.options.target.python.as_ref())
+    /// What a segment puts into the layer.
+    fn collect(&self, part: &Part<'_>, kind: SegmentKind, content: &mut Content) {
+        let Content { paths, directories } = content;
+        match (kind, part) {
+            (SegmentKind::Files, Part::Package { package, layout, .. }) => {
+                paths.extend(layout.targets().filter(|path| !package.facts.leaves_out(path)).map(str::to_owned));
+                paths.insert("conda-meta/record".to_owned());
+                directories.extend(layout.directories.iter().cloned());
+            }
+            (SegmentKind::Files, Part::Wheel { wheel, layout, .. }) => {
+                paths.extend(layout.targets().filter(|path| !wheel.facts.leaves_out(path)).map(str::to_owned));
+            }
+            (SegmentKind::Bytecode, Part::Package { package, layout, .. }) => {
+                let python = self.options.target.python.as_ref();
+                let sources = python.map(|python| bytecode::sources(layout, python)).unwrap_or_default();
+                let made = sources.into_iter().filter(|source| !package.facts.leaves_out(&source.module));
+                paths.extend(made.map(|source| source.pyc));
+            }
+            (SegmentKind::Bytecode, Part::Wheel { wheel, layout, python, .. }) => {
+                let sources = wheel::sources(layout, python).into_iter();
+                let made = sources.filter(|source| !wheel.facts.leaves_out(&source.module));
+                paths.extend(made.map(|source| source.pyc));
+            }
+        }
+    }
+
+    fn write_files(&self, writer: &mut LayerWriter<'_>, part: &Part<'_>, progress: &dyn Progress) -> Result<()> {
+        let target = self.options.target;
+        match part {
+            Part::Package { package, archive, layout } => {
+                segment::write(writer, archive, package, layout, target, progress)
+            }
+            Part::Wheel { wheel, file, layout, .. } => wheel::write(writer, file, wheel, layout, target, progress),
+        }
     }
 
     /// The directories above everything in the layer, the prefix's own parents included, so that each layer can
@@ -148,16 +200,13 @@ impl<'a> Packer<'a> {
         Ok(())
     }
 
-    fn write_bytecode(
-        &self,
-        writer: &mut LayerWriter<'_>,
-        archive: &Archive,
-        package: &LockedPackage,
-        layout: &PackageLayout,
-    ) -> Result<()> {
+    fn write_bytecode(&self, writer: &mut LayerWriter<'_>, part: &Part<'_>) -> Result<()> {
         let target = self.options.target;
         let interpreter = self.interpreter()?;
-        let groups = bytecode::modules(archive, package, layout, target)?;
+        let groups = match part {
+            Part::Package { package, archive, layout } => bytecode::modules(archive, package, layout, target)?,
+            Part::Wheel { wheel, file, layout, python } => wheel::modules(file, wheel, layout, python)?,
+        };
         let compiled: Vec<Vec<Compiled>> =
             parallel(&groups, self.options.jobs, |modules| bytecode::compile(interpreter, &target.prefix, modules))?;
         for module in compiled.into_iter().flatten() {
@@ -192,7 +241,7 @@ impl<'a> Packer<'a> {
         let lock = self.options.lock;
         let needed = lock.closure(["python"]);
         let needed = (0..lock.packages.len()).filter(|&index| needed.contains(lock.packages[index].name()));
-        needed.map(|index| self.package(Member::Package(index))).collect()
+        needed.map(|index| self.package(index)).collect()
     }
 }
 

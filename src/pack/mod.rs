@@ -3,17 +3,21 @@
 pub mod activation;
 pub mod archive;
 pub mod bytecode;
+pub mod collisions;
 pub mod compress;
 pub mod environment;
 pub mod facts;
 pub mod layer;
 pub mod layout;
 pub mod metadata;
+mod pypi;
 mod record;
 pub mod segment;
+pub mod wheel;
 
 pub use archive::{Archive, archive_at};
 pub use compress::{Compressors, LayerDigests, codec_id};
 pub use layer::{ForeignInterpreter, Packer, PackerOptions};
 pub use metadata::ModePolicy;
 pub use segment::Target;
+pub use wheel::WheelFile;

@@ -92,6 +92,8 @@ struct WheelInputs<'a> {
     codec: &'a str,
     group_write: bool,
     left_out: BTreeSet<&'a str>,
+    /// Left out, but named in RECORD.
+    shared: &'a BTreeSet<String>,
     site_packages: Option<String>,
     interpreter: Option<String>,
     python: Option<Digest>,
@@ -144,7 +146,8 @@ impl KeyInputs {
             root: &self.root,
             codec: &self.codec,
             group_write: self.group_write,
-            left_out: wheel.facts.clobbered.keys().map(String::as_str).collect(),
+            left_out: wheel.facts.left_out(),
+            shared: &wheel.facts.shared,
             site_packages: self.python.as_ref().map(|python| python.site_packages_path.display().to_string()),
             interpreter: self.python.as_ref().map(|python| python.path.display().to_string()),
             python: self.python_archive.filter(|_| is_bytecode),

@@ -10,13 +10,14 @@ use std::sync::PoisonError;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::options::Options;
+use crate::cli::locking::facts::wheel_file;
 use crate::cli::locking::{self, interpreter};
 use crate::cli::world::World;
-use crate::lock::{Lock, Member};
+use crate::lock::{self, Lock, Member};
 use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
 use crate::pack::{
-    Archive, Compressors, ForeignInterpreter, LayerDigests, ModePolicy, Packer, PackerOptions, Target, codec_id,
-    environment,
+    Archive, Compressors, ForeignInterpreter, LayerDigests, ModePolicy, Packer, PackerOptions, Target, WheelFile,
+    codec_id, environment,
 };
 use crate::plan::{KeyInputs, LayerPlan, PlannedLayer, SegmentKind, plan, python_of};
 use crate::spec::Spec;
@@ -48,6 +49,7 @@ pub fn target(lock: &Lock, parameters: &Parameters) -> Result<Target> {
 
 /// Plans the layers of a lock.
 pub fn planned(lock: &Lock, options: &Options, target: &Target) -> Result<LayerPlan> {
+    lock::check_wheels(lock)?;
     let parameters = &options.parameters;
     let python = python_of(lock)?;
     let inputs = KeyInputs {
@@ -110,6 +112,8 @@ fn known(store: &Store, key: &Digest, no_cache: bool) -> Option<LayerDigests> {
 struct Materials {
     /// In the lock's order.
     archives: Vec<Option<Archive>>,
+    /// Likewise.
+    wheels: Vec<Option<WheelFile>>,
     /// What makes byte code, if it is not the environment's own Python.
     interpreter: Option<ForeignInterpreter>,
 }
@@ -125,12 +129,19 @@ async fn materials(
     let to_pack: Vec<&PlannedLayer> =
         plan.layers.iter().zip(known).filter(|(_, known)| known.is_none()).map(|(layer, _)| layer).collect();
     let segments = || to_pack.iter().flat_map(|layer| &layer.segments);
-    let packages = segments().filter_map(|segment| match segment.member {
-        Member::Package(index) => Some(index),
-        Member::Wheel(_) => None,
-    });
-    let mut needed: BTreeSet<usize> = packages.collect();
-    let mut materials = Materials { archives: vec![None; lock.packages.len()], interpreter: None };
+    let mut needed = BTreeSet::new();
+    let mut wheels = BTreeSet::new();
+    for segment in segments() {
+        match segment.member {
+            Member::Package(index) => needed.insert(index),
+            Member::Wheel(index) => wheels.insert(index),
+        };
+    }
+    let mut materials = Materials {
+        archives: vec![None; lock.packages.len()],
+        wheels: wheel_files(lock, &wheels, &world.store)?,
+        interpreter: None,
+    };
     if segments().any(|segment| segment.kind == SegmentKind::Bytecode) {
         materials.interpreter = interpreter::obtain(&options.environment, spec, lock, world).await?;
         if materials.interpreter.is_none() {
@@ -150,6 +161,13 @@ async fn materials(
         materials.archives[index] = Some(archive);
     }
     Ok(materials)
+}
+
+/// The wheels of a lock, in its order; nothing for those that are not needed.
+fn wheel_files(lock: &Lock, needed: &BTreeSet<usize>, store: &Store) -> Result<Vec<Option<WheelFile>>> {
+    (0..lock.wheels.len())
+        .map(|index| needed.contains(&index).then(|| wheel_file(&lock.wheels[index], store)).transpose())
+        .collect()
 }
 
 /// What the packing threads work on.
@@ -214,6 +232,7 @@ impl Work {
         let packer = Packer::new(PackerOptions {
             lock: &self.lock,
             archives: materials.archives,
+            wheels: materials.wheels,
             interpreter: materials.interpreter,
             target: &self.target,
             store: &self.store,

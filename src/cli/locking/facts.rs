@@ -6,12 +6,13 @@ use rattler_conda_types::RepoDataRecord;
 use super::options::EnvironmentOptions;
 use super::{fetch, fetch_locked, python_info, resolving};
 use crate::cli::world::World;
-use crate::lock::{Lock, LockedPackage, PackageFacts};
-use crate::pack::Archive;
+use crate::lock::{Lock, LockedPackage, LockedWheel, PackageFacts};
 use crate::pack::facts::{self, ArchiveFacts, EnvironmentFacts};
+use crate::pack::wheel::{self, Joining};
+use crate::pack::{Archive, WheelFile};
 use crate::resolve::Credentials;
 use crate::spec::Spec;
-use crate::store::RecordKind;
+use crate::store::{RecordKind, Store};
 use crate::util::{Error, Result};
 
 /// The lock with its packages' facts: those that it was made without are made now, and kept in the store.
@@ -26,8 +27,9 @@ pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, wor
     let python = python_info(&records, lock.platform.subdir)?;
     let credentials = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
     let archives = Archives { credentials: &credentials, options, world, locked: true };
-    let packages = archives.packages(records, python).await?;
-    Ok(Lock { packages, has_facts: true, ..lock })
+    let packages = archives.packages(records, python.clone()).await?;
+    let (packages, wheels) = archives.with_wheels(packages, lock.wheels, python).await?;
+    Ok(Lock { packages, wheels, has_facts: true, ..lock })
 }
 
 /// Where the archives of an environment are had from.
@@ -79,6 +81,33 @@ impl Archives<'_> {
         Ok(packages)
     }
 
+    /// Adds wheels, whose files are in the store: with their facts, and packages that lose paths to them. `packages`
+    /// are what [`Self::packages`] made; both stay sorted by name.
+    ///
+    /// # Errors
+    /// Damaged and hostile wheels; files that a wheel and a conda package both bring.
+    pub async fn with_wheels(
+        &self,
+        mut packages: Vec<LockedPackage>,
+        wheels: Vec<LockedWheel>,
+        python: Option<PythonInfo>,
+    ) -> Result<(Vec<LockedPackage>, Vec<LockedWheel>)> {
+        if wheels.is_empty() {
+            return Ok((packages, wheels));
+        }
+        let records: Vec<RepoDataRecord> = packages.iter().map(|package| package.record.clone()).collect();
+        let read = self.read(&records, python.clone()).await?;
+        let files = wheels.iter().map(|wheel| wheel_file(wheel, &self.world.store)).collect::<Result<Vec<_>>>()?;
+        let (allowed, jobs) = (self.options.allow_clobber.clone(), self.options.jobs);
+        tokio::task::spawn_blocking(move || {
+            let joining = Joining { python: python.as_ref(), allowed: &allowed, jobs };
+            let wheels = wheel::join(&mut packages, &read, wheels, &files, &joining)?;
+            Ok((packages, wheels))
+        })
+        .await
+        .map_err(|error| Error::bug("reading the wheels ended early").caused_by(error))?
+    }
+
     /// What each of the archives tells by itself, in the records' order.
     async fn read(&self, records: &[RepoDataRecord], python: Option<PythonInfo>) -> Result<Vec<ArchiveFacts>> {
         let store = &self.world.store;
@@ -117,5 +146,17 @@ impl Archives<'_> {
             return Ok((records, archives));
         }
         fetch(&records, credentials, options, world).await
+    }
+}
+
+/// A wheel in the store.
+///
+/// # Errors
+/// When it is not there.
+pub fn wheel_file(wheel: &LockedWheel, store: &Store) -> Result<WheelFile> {
+    let path = store.archive(&wheel.sha256, "whl");
+    match path.exists() {
+        true => Ok(WheelFile { path, name: wheel.file_name.clone() }),
+        false => Err(Error::user(format!("the wheel `{}` is not in the cache", wheel.file_name))),
     }
 }

@@ -129,6 +129,7 @@ async fn one(
         old => {
             pins::check_options(options, spec)?;
             let new = make(options, platform, spec, &base, inputs, old, locks, world).await?;
+            lock::check_wheels(&new)?;
             Ok((base, Some(new)))
         }
     }

@@ -16,6 +16,12 @@ use crate::util::{Error, Result, ResultExt as _};
 /// The base of an image when nothing else is said.
 const DEFAULT_BASE: &str = "docker.io/library/debian:12-slim";
 
+/// A pattern of `--allow-clobber`.
+fn clobber_pattern(text: &str) -> Result<glob::Pattern> {
+    glob::Pattern::new(text)
+        .map_err(|error| Error::usage(format!("`--allow-clobber {text}` is no pattern")).caused_by(error))
+}
+
 /// What is done with a lock that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockMode {
@@ -93,6 +99,8 @@ pub struct EnvironmentOptions {
     pub choices: Choices,
     /// `--exclude-newer`.
     pub exclude_newer: Option<Cutoff>,
+    /// `--allow-clobber`: paths in the prefix that wheels may take from conda packages.
+    pub allow_clobber: Vec<glob::Pattern>,
     /// Whether byte code is made.
     pub bytecode: bool,
     /// Whether new locks are made without facts, which the first build makes then (`lock --no-facts`).
@@ -131,6 +139,7 @@ impl EnvironmentOptions {
             channel_priority: priority(args.channel_priority, &condarc),
             condarc: Arc::new(condarc),
             choices: Choices { environment: args.environment.clone() },
+            allow_clobber: args.allow_clobber.iter().map(|text| clobber_pattern(text)).collect::<Result<_>>()?,
             exclude_newer: args.exclude_newer.as_deref().map(str::parse).transpose()?,
             bytecode: args.bytecode == BytecodeArg::On,
             facts_later: false,

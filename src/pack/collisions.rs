@@ -1,0 +1,155 @@
+//! Who keeps a path that a wheel brings and something else, too. Decided once, when locking.
+//!
+//! - **Wheel and conda package**: an error that names both, because pip would overwrite the file of a package that
+//!   knows nothing of it. Where it is declared (`--allow-clobber GLOB`), the wheel's is kept: pip installs after
+//!   conda. The byte code of a module that goes to a wheel goes with it.
+//! - **Two wheels, the same content**: namespace packages and licences are brought so. The first by name has the
+//!   file, the others' lists name it, and nobody is told.
+//! - **Two wheels, other content**: pip lets the one win that it installs last, in an order of its own. Here it is
+//!   the last by name, and a warning says so.
+//! - **A file against a folder**: of two wheels an error, since pip would fail, too; of a wheel and a conda package
+//!   as above.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::facts::{ArchiveFacts, lose};
+use super::layout::ancestors;
+use super::wheel::WheelLayout;
+use crate::lock::{LockedPackage, LockedWheel};
+use crate::util::{Error, Result};
+
+/// Paths in the prefix that a user lets wheels take from conda packages.
+pub type Allowed = [glob::Pattern];
+
+/// A wheel and what it installs.
+pub struct LaidWheel {
+    /// The wheel.
+    pub locked: LockedWheel,
+    /// What it installs.
+    pub layout: WheelLayout,
+    /// The byte code that would be made for it, by prefix path.
+    pub bytecode: BTreeSet<String>,
+}
+
+impl LaidWheel {
+    fn name(&self) -> &str {
+        &self.locked.name
+    }
+
+    fn same(&self, other: &Self, path: &str) -> bool {
+        let content = self.layout.known_content(path);
+        content.is_some() && content == other.layout.known_content(path)
+    }
+}
+
+/// Settles what wheels bring twice; they are sorted by name.
+///
+/// # Errors
+/// A file of one that is a folder of another.
+pub fn among_wheels(wheels: &mut [LaidWheel]) -> Result<()> {
+    let mut owners: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, wheel) in wheels.iter().enumerate() {
+        for path in wheel.layout.targets() {
+            owners.entry(path).or_default().push(index);
+        }
+    }
+    for (path, of) in &owners {
+        if let Some(file) = ancestors(path).find(|ancestor| owners.contains_key(ancestor)) {
+            let (file_of, below) = (wheels[owners[file][0]].name(), wheels[of[0]].name());
+            return Err(Error::user(format!(
+                "`{file_of}` brings `{file}` as a file and `{below}` as a folder, with `{path}` in it"
+            ))
+            .hint("both are of pip, and cannot be installed together: leave one of them out"));
+        }
+    }
+    let mut lost: Vec<(usize, String, Option<String>)> = Vec::new();
+    for (path, of) in owners.into_iter().filter(|(_, of)| of.len() > 1) {
+        let Some(&last) = of.last() else { continue };
+        let keeper = of.iter().copied().find(|&one| wheels[one].same(&wheels[last], path)).unwrap_or(last);
+        for loser in of.into_iter().filter(|&one| one != keeper) {
+            let same = wheels[loser].same(&wheels[keeper], path);
+            lost.push((loser, path.to_owned(), (!same).then(|| wheels[keeper].name().to_owned())));
+        }
+    }
+    for (loser, path, winner) in lost {
+        let facts = &mut wheels[loser].locked.facts;
+        match winner {
+            Some(winner) => drop(facts.clobbered.insert(path, winner)),
+            None => drop(facts.shared.insert(path)),
+        }
+    }
+    for wheel in wheels {
+        let stale = shipped_bytecode(&wheel.locked.facts.clobbered, wheel.layout.targets());
+        wheel.locked.facts.clobbered.extend(stale);
+    }
+    Ok(())
+}
+
+/// Settles what conda packages and wheels both bring; `archives` are those of the packages, by name.
+///
+/// # Errors
+/// The first collision that is not allowed.
+pub fn with_packages(
+    packages: &mut [LockedPackage],
+    archives: &BTreeMap<&str, &ArchiveFacts>,
+    wheels: &[LaidWheel],
+    allowed: &Allowed,
+) -> Result<()> {
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for wheel in wheels {
+        let bytecode = wheel.bytecode.iter().map(String::as_str);
+        let paths = wheel.layout.targets().chain(bytecode).filter(|path| !wheel.locked.facts.leaves_out(path));
+        owners.extend(paths.map(|path| (path, wheel.name())));
+    }
+    for package in packages {
+        let Some(archive) = archives.get(package.name()) else { continue };
+        let kept = || archive.targets().iter().map(String::as_str).filter(|path| !package.facts.leaves_out(path));
+        let mut lost: BTreeMap<String, String> =
+            kept().filter_map(|path| Some((path.to_owned(), owner(&owners, path)?.to_owned()))).collect();
+        let bytecode = shipped_bytecode(&lost, kept());
+        let declared = |path: &str| allowed.iter().any(|glob| glob.matches(path)) || bytecode.contains_key(path);
+        let undeclared: Vec<(&String, &String)> = lost.iter().filter(|(path, _)| !declared(path)).collect();
+        if let Some((path, wheel)) = undeclared.first() {
+            return Err(collision(wheel, package.name(), path, undeclared.len()));
+        }
+        lost.extend(bytecode);
+        lose(&mut package.facts, lost);
+    }
+    Ok(())
+}
+
+/// The wheel whose file is at a path, above it, or below it.
+fn owner<'a>(owners: &BTreeMap<&str, &'a str>, path: &str) -> Option<&'a str> {
+    let above = || ancestors(path).find_map(|parent| owners.get(parent));
+    let folder = format!("{path}/");
+    let below = || {
+        let next = owners.range(folder.as_str()..).next();
+        next.filter(|(path, _)| path.starts_with(&folder)).map(|(_, owner)| owner)
+    };
+    owners.get(path).or_else(above).or_else(below).copied()
+}
+
+fn collision(wheel: &str, package: &str, path: &str, count: usize) -> Error {
+    let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+    Error::user(format!("`{wheel}` of pip and `{package}` of conda both bring `{path}`{more}"))
+        .hint("leave one of them out: the same library may have another name on the other side")
+        .hint(format!(
+            "`--allow-clobber '{}'` (a pattern may have `*`) gives it to the one of pip",
+            glob::Pattern::escape(path)
+        ))
+}
+
+/// Byte code that is shipped for modules that another package replaces: it would not be theirs.
+fn shipped_bytecode<'a>(
+    lost: &BTreeMap<String, String>,
+    targets: impl Iterator<Item = &'a str>,
+) -> BTreeMap<String, String> {
+    if lost.is_empty() {
+        return BTreeMap::new();
+    }
+    let winner = |path: &str| {
+        let (folder, name) = path.strip_suffix(".pyc")?.rsplit_once("/__pycache__/")?;
+        lost.get(&format!("{folder}/{}.py", name.split('.').next()?))
+    };
+    targets.filter_map(|path| Some((path.to_owned(), winner(path)?.clone()))).collect()
+}

@@ -1,0 +1,45 @@
+//! The modules of a wheel for which byte code is made: those in site-packages, by the same rule as of noarch conda
+//! packages. Byte code that the wheel ships is kept, and its module not compiled.
+
+use std::collections::BTreeSet;
+
+use rattler::install::PythonInfo;
+
+use super::{WheelFile, WheelLayout, WheelZip};
+use crate::lock::LockedWheel;
+use crate::pack::bytecode::{Module, Source, grouped};
+use crate::util::{Error, Result};
+
+/// The modules to compile, in the order of their byte code.
+pub fn sources(layout: &WheelLayout, python: &PythonInfo) -> Vec<Source> {
+    let site_packages = format!("{}/", python.site_packages_path.display());
+    let owned: BTreeSet<&str> = layout.targets().collect();
+    let modules = layout.files.iter().filter(|(target, _)| target.starts_with(&site_packages));
+    let mut sources: Vec<Source> = modules
+        .filter_map(|(target, file)| Source::new(&file.source, target, python))
+        .filter(|source| !owned.contains(source.pyc.as_str()))
+        .collect();
+    sources.sort_by(|a, b| a.pyc.cmp(&b.pyc));
+    sources
+}
+
+/// Reads the modules of a wheel, in the order of their byte code, in groups of one process each.
+///
+/// # Errors
+/// Damaged and hostile wheels.
+pub fn modules(
+    wheel: &WheelFile,
+    locked: &LockedWheel,
+    layout: &WheelLayout,
+    python: &PythonInfo,
+) -> Result<Vec<Vec<Module>>> {
+    let mut zip = WheelZip::open(wheel)?;
+    let wanted = sources(layout, python).into_iter().filter(|source| !locked.facts.leaves_out(&source.module));
+    let mut modules = Vec::new();
+    for source in wanted {
+        let file = layout.files.get(&source.module).ok_or_else(|| Error::bug("a module that is not laid out"))?;
+        let content = zip.read(&source.source)?.ok_or_else(|| Error::bug("a module that is not in its wheel"))?;
+        modules.push(Module::new(source, file.entry.mtime, content));
+    }
+    Ok(grouped(modules))
+}
