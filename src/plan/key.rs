@@ -210,3 +210,93 @@ pub fn python_of(lock: &Lock) -> Result<Option<(PythonInfo, Digest)>> {
     })?;
     Ok(Some((info, python.sha256()?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use rattler_conda_types::Subdir;
+
+    use super::*;
+    use crate::lock::{WheelFacts, WheelSource};
+
+    fn python(version: &str, site_packages: Option<&str>) -> PythonInfo {
+        let version = version.parse().expect("a version");
+        PythonInfo::from_version(&version, site_packages, Subdir::Linux64).expect("a Python")
+    }
+
+    fn inputs() -> KeyInputs {
+        KeyInputs {
+            prefix: "/opt/env".to_owned(),
+            root: "opt/env".to_owned(),
+            codec: "gzip".to_owned(),
+            group_write: false,
+            bytecode: true,
+            python: Some(python("3.11.2", None)),
+            python_archive: Some(Digest::of("python 3.11.2")),
+        }
+    }
+
+    fn wheel() -> LockedWheel {
+        LockedWheel {
+            name: "foo".to_owned(),
+            version: "1.0".to_owned(),
+            file_name: "foo-1.0-py3-none-any.whl".to_owned(),
+            sha256: Digest::of("foo"),
+            size: 1,
+            source: WheelSource::Wheel { url: "https://files.example/foo.whl".parse().expect("a URL") },
+            index: Some("https://pypi.example/simple".parse().expect("a URL")),
+            requires_dist: Vec::new(),
+            requires_python: None,
+            facts: WheelFacts::default(),
+        }
+    }
+
+    fn keys(wheel: &LockedWheel, inputs: &KeyInputs) -> [Digest; 2] {
+        [SegmentKind::Files, SegmentKind::Bytecode].map(|kind| inputs.wheel_key(wheel, kind).expect("a key"))
+    }
+
+    #[test]
+    fn what_reaches_a_wheels_bytes_is_in_its_keys() {
+        let known = keys(&wheel(), &inputs());
+        assert_ne!(known[0], known[1]);
+        let wheels: [fn(&mut LockedWheel); 3] = [
+            |wheel| wheel.sha256 = Digest::of("bar"),
+            |wheel| wheel.facts.clobbered.extend([("x".to_owned(), "bar".to_owned())]),
+            |wheel| wheel.facts.shared.extend(["x".to_owned()]),
+        ];
+        for (index, change) in wheels.into_iter().enumerate() {
+            let mut other = wheel();
+            change(&mut other);
+            let changed = keys(&other, &inputs());
+            assert!(changed[0] != known[0] && changed[1] != known[1], "wheel {index}");
+        }
+        let places: [fn(&mut KeyInputs); 6] = [
+            |inputs| inputs.prefix = "/opt/other".to_owned(),
+            |inputs| inputs.root = "usr/opt/env".to_owned(),
+            |inputs| inputs.codec = "zstd".to_owned(),
+            |inputs| inputs.group_write = true,
+            |inputs| inputs.python = Some(python("3.12.0", None)),
+            |inputs| inputs.python = Some(python("3.11.2", Some("lib/other/site-packages"))),
+        ];
+        for (index, change) in places.into_iter().enumerate() {
+            let mut other = inputs();
+            change(&mut other);
+            let changed = keys(&wheel(), &other);
+            assert!(changed[0] != known[0] && changed[1] != known[1], "place {index}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_reach_a_wheels_bytes_is_not_in_its_keys() {
+        let known = keys(&wheel(), &inputs());
+        // Whom else it wins against, or which index lists it; a patch release of Python moves no files.
+        let mirrored = LockedWheel { index: Some("https://mirror.example/simple".parse().expect("a URL")), ..wheel() };
+        assert_eq!(keys(&mirrored, &inputs()), known);
+        let patched = KeyInputs { python_archive: Some(Digest::of("python 3.11.3")), ..inputs() };
+        let changed = keys(&wheel(), &patched);
+        assert!(changed[0] == known[0] && changed[1] != known[1]);
+        // Where a direct reference came from is told in the image, but not in its byte code.
+        let direct = LockedWheel { index: None, ..wheel() };
+        let changed = keys(&direct, &inputs());
+        assert!(changed[0] != known[0] && changed[1] == known[1]);
+    }
+}

@@ -29,3 +29,4 @@ mod reproducible;
 mod resolve;
 mod runs;
 mod secrets;
+mod wheels;

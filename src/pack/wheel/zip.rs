@@ -148,7 +148,9 @@ impl WheelZip {
         if self.archive.has_duplicate_names() {
             return Err(self.wheel.hostile("it holds a file twice"));
         }
-        if self.archive.offset() != 0 {
+        let starts =
+            (0..self.archive.len()).filter_map(|index| Some(self.archive.by_index_data(index).ok()?.header_start()));
+        if starts.min().is_some_and(|first| first != 0) {
             return Err(self.wheel.hostile("it begins with bytes that are no part of the zip"));
         }
         self.archive.validate_header_consistency().map_err(|error| {

@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod registry;
 pub mod token_server;
 pub mod tree;
+pub mod wheels;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -88,6 +89,16 @@ pub fn example_channel() -> PathBuf {
 /// index of amd64 and arm64).
 pub fn example_base() -> PathBuf {
     example("base", "examples/base/make.sh")
+}
+
+/// The folder of real wheels that `examples/wheels/make.sh` fetches.
+pub fn example_wheels() -> PathBuf {
+    example("wheels", "examples/wheels/make.sh")
+}
+
+/// A Python with pip, which `examples/channel/make.sh` makes for itself.
+pub fn example_python() -> PathBuf {
+    example("channel-venv/bin/python", "examples/channel/make.sh")
 }
 
 fn example(name: &str, script: &str) -> PathBuf {
