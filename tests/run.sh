@@ -51,6 +51,8 @@ run_as_root
 examples/channel/make.sh
 examples/base/make.sh
 examples/wheels/make.sh
+# py-rattler, by which locks are read.
+need_venv "$EXAMPLES_CACHE/bench-venv" tests/bench/requirements.txt
 
 step "Format"
 cargo fmt --check

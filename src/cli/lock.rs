@@ -59,6 +59,9 @@ fn export(form: ExportArg, options: &EnvironmentOptions, spec: &Spec) -> Result<
     let locks = lock::read(&path)?.ok_or_else(|| {
         Error::user(format!("there is no lock `{}`", path.display())).hint("make it with `condaimg lock`")
     })?;
+    if let Some(lock) = locks.iter().find(|lock| !lock.edited.is_empty()) {
+        return Err(locking::edited(&path, lock));
+    }
     let chosen: Locks = match options.args.platforms.as_slice() {
         [] => locks,
         _ => {

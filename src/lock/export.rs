@@ -13,7 +13,7 @@ use crate::util::{Error, Result, redact};
 /// # Errors
 /// When `rattler_lock` cannot render it.
 pub fn export_pixi(locks: &Locks) -> Result<String> {
-    file::render_pixi(&locks.iter().collect::<Vec<_>>())
+    file::render_pixi(&locks.iter().collect::<Vec<_>>(), None)
 }
 
 /// An explicit specification, as `conda create --file` takes it: one URL a line, each after those that it needs, with

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use fs_err as fs;
-use rattler_conda_types::{GenericVirtualPackage, Subdir, Version};
-use rattler_lock::{CondaPackageData, LockFile, PlatformData, PypiIndexes};
+use rattler_conda_types::{GenericVirtualPackage, RepoDataRecord, Subdir, Version};
+use rattler_lock::{CondaBinaryData, CondaPackageData, LockFile, PlatformData, PypiIndexes, UrlOrPath};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
-use super::{Inputs, Lock, LockedBase, LockedPackage, LockedWheel, Locks, PackageFacts, interpreter, pypi};
+use super::seal::Seal;
+use super::{Inputs, Lock, LockedBase, LockedPackage, LockedWheel, Locks, PackageFacts, interpreter, local, pypi};
 use crate::model::{LAYOUT_VERSION, Parameters, Platform};
 use crate::util::error::ResultExt as _;
 use crate::util::{Digest, Error, Result, files, redact};
@@ -43,6 +45,9 @@ struct Extension {
 struct PlatformExtension {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inputs: Option<SaidInputs>,
+    /// Older locks, and those of images, have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seal: Option<Seal>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     channels: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,24 +94,49 @@ struct ExtensionDocument {
     condaimg: Extension,
 }
 
-/// The text of a file of locks.
+/// The text of a file of locks in `folder`, an absolute path.
 ///
 /// # Errors
 /// When there is no lock, or `rattler_lock` cannot render it.
-pub fn render(locks: &Locks) -> Result<String> {
-    render_all(&locks.iter().collect::<Vec<_>>(), None)
+pub fn render(locks: &Locks, folder: &Path) -> Result<String> {
+    render_all(&locks.iter().collect::<Vec<_>>(), Form::File(folder))
+}
+
+/// What a text of locks is for.
+#[derive(Clone, Copy)]
+enum Form<'a> {
+    /// A file in this folder.
+    File(&'a Path),
+    /// An image that was made with these parameters.
+    Image(&'a Parameters),
+}
+
+impl<'a> Form<'a> {
+    fn folder(self) -> Option<&'a Path> {
+        match self {
+            Self::File(folder) => Some(folder),
+            Self::Image(_) => None,
+        }
+    }
+
+    fn parameters(self) -> Option<&'a Parameters> {
+        match self {
+            Self::File(_) => None,
+            Self::Image(parameters) => Some(parameters),
+        }
+    }
 }
 
 /// The text of one lock as it goes with an image: it says with which parameters, and not from which inputs.
 pub(super) fn render_for_image(lock: &Lock, parameters: &Parameters) -> Result<String> {
-    render_all(&[lock], Some(parameters))
+    render_all(&[lock], Form::Image(parameters))
 }
 
-fn render_all(locks: &[&Lock], parameters: Option<&Parameters>) -> Result<String> {
+fn render_all(locks: &[&Lock], form: Form<'_>) -> Result<String> {
     let Some(first) = locks.first() else { return Err(Error::bug("a file of no locks")) };
-    let mut text = render_pixi(locks)?;
+    let mut text = render_pixi(locks, form.folder())?;
     let platforms = locks.iter().map(|lock| {
-        let extension = platform_extension(lock, first, parameters.is_none())?;
+        let extension = platform_extension(lock, first, form.folder())?;
         Ok((lock.platform.lock_name(), extension))
     });
     let extension = Extension {
@@ -117,7 +147,7 @@ fn render_all(locks: &[&Lock], parameters: Option<&Parameters>) -> Result<String
         pip: first.pip.clone(),
         variables: first.variables.clone(),
         platforms: platforms.collect::<Result<_>>()?,
-        parameters: parameters.cloned(),
+        parameters: form.parameters().cloned(),
     };
     let document = ExtensionDocument { condaimg: extension };
     let rendered =
@@ -130,19 +160,25 @@ fn render_all(locks: &[&Lock], parameters: Option<&Parameters>) -> Result<String
 }
 
 /// What a lock says beyond its packages, as far as the first lock of the file does not say it for all.
-fn platform_extension(lock: &Lock, first: &Lock, with_inputs: bool) -> Result<PlatformExtension> {
+fn platform_extension(lock: &Lock, first: &Lock, folder: Option<&Path>) -> Result<PlatformExtension> {
     let facts = lock.packages.iter().filter(|package| package.facts != PackageFacts::default());
     let interpreters = lock.interpreters.iter().map(|(builder, packages)| {
-        let entries = packages.iter().map(interpreter::Entry::new).collect::<Result<_>>()?;
+        let entries = packages.iter().map(|package| interpreter::Entry::new(package, folder)).collect::<Result<_>>()?;
         Ok((*builder, entries))
     });
+    let mut base = lock.base.clone();
+    if let Some(folder) = folder {
+        base.reference = local::base_text(&base.reference, folder);
+    }
     Ok(PlatformExtension {
-        inputs: lock.inputs.clone().filter(|_| with_inputs).map(SaidInputs::Whole),
-        channels: (lock.channels != first.channels).then(|| lock.channels.clone()),
+        // An image does not say from which inputs its lock was made, and nobody edits its lock.
+        inputs: lock.inputs.clone().filter(|_| folder.is_some()).map(SaidInputs::Whole),
+        seal: folder.map(|_| Seal::of(lock)).transpose()?,
+        channels: (lock.channels != first.channels).then(|| channels_text(&lock.channels, folder)),
         specs: (lock.specs != first.specs).then(|| lock.specs.clone()),
         pip: (lock.pip != first.pip).then(|| lock.pip.clone()),
         variables: (lock.variables != first.variables).then(|| lock.variables.clone()),
-        base: lock.base.clone(),
+        base,
         virtual_packages: lock.virtual_packages.iter().map(virtual_package_text).collect(),
         facts_at_first_build: !lock.has_facts,
         facts: facts.map(|package| (package.name().to_owned(), package.facts.clone())).collect(),
@@ -151,12 +187,17 @@ fn platform_extension(lock: &Lock, first: &Lock, with_inputs: bool) -> Result<Pl
     })
 }
 
+fn channels_text(channels: &[String], folder: Option<&Path>) -> Vec<String> {
+    let text = |channel: &String| folder.map_or_else(|| channel.clone(), |folder| local::channel_text(channel, folder));
+    channels.iter().map(text).collect()
+}
+
 fn virtual_package_text(package: &GenericVirtualPackage) -> String {
     format!("{}={}={}", package.name.as_normalized(), package.version, package.build_string)
 }
 
-/// The packages as a pixi.lock.
-pub(super) fn render_pixi(locks: &[&Lock]) -> Result<String> {
+/// The packages as a pixi.lock; with a folder, as one that lies there.
+pub(super) fn render_pixi(locks: &[&Lock], folder: Option<&Path>) -> Result<String> {
     let bug = |what: &str| Error::bug(format!("the lock cannot be written: {what}"));
     let platforms = locks.iter().map(|lock| {
         Ok(PlatformData {
@@ -165,22 +206,20 @@ pub(super) fn render_pixi(locks: &[&Lock]) -> Result<String> {
             virtual_packages: lock.virtual_packages.iter().map(virtual_package_text).collect(),
         })
     });
-    let channels = locks.iter().take(1).flat_map(|lock| &lock.channels);
+    let channels = locks.first().map(|lock| channels_text(&lock.channels, folder)).unwrap_or_default();
     let mut builder = LockFile::builder()
         .with_platforms(platforms.collect::<Result<_>>()?)
         .map_err(|error| bug("its platforms").caused_by(error))?
-        .with_channels(ENVIRONMENT, channels.map(String::as_str));
+        .with_channels(ENVIRONMENT, channels);
     for lock in locks {
         for package in &lock.packages {
-            let mut record = package.record.clone();
-            record.url = redact::canonical(&record.url);
             builder
-                .add_conda_package(ENVIRONMENT, &lock.platform.lock_name(), CondaPackageData::from(record))
+                .add_conda_package(ENVIRONMENT, &lock.platform.lock_name(), conda_package(&package.record, folder))
                 .map_err(|error| bug("a package").caused_by(error))?;
         }
         for wheel in &lock.wheels {
             builder
-                .add_pypi_package(ENVIRONMENT, &lock.platform.lock_name(), pypi::package(wheel)?)
+                .add_pypi_package(ENVIRONMENT, &lock.platform.lock_name(), pypi::package(wheel, folder)?)
                 .map_err(|error| bug("a wheel").caused_by(error))?;
         }
     }
@@ -188,6 +227,34 @@ pub(super) fn render_pixi(locks: &[&Lock]) -> Result<String> {
         builder.set_pypi_indexes(ENVIRONMENT, indexes);
     }
     builder.finish().render_to_string().map_err(|error| bug("its text").caused_by(error))
+}
+
+/// A record as a package of a pixi.lock.
+fn conda_package(record: &RepoDataRecord, folder: Option<&Path>) -> CondaPackageData {
+    let mut record = record.clone();
+    record.url = redact::canonical(&record.url);
+    let relative = folder.and_then(|folder| local::url_text(&record.url, folder));
+    let mut package = CondaPackageData::from(record);
+    if let (Some(relative), CondaPackageData::Binary(binary)) = (relative, &mut package) {
+        binary.location = UrlOrPath::Path(relative.as_str().into());
+        // It follows from where the package lies.
+        binary.channel = None;
+    }
+    package
+}
+
+/// The record of a package of a pixi.lock in `folder`.
+fn record_of(package: &CondaBinaryData, folder: &Path) -> Result<RepoDataRecord> {
+    let mut package = package.clone();
+    if let Some(path) = package.location.as_path() {
+        let url = Url::from_file_path(folder.join(path.as_str()));
+        let url = url.map_err(|()| Error::user(format!("`{path}` is no path of a package")))?;
+        // `channel/subdir/file`
+        let channel = url.join("..").ok().map(|url| url.as_str().trim_end_matches('/').to_owned());
+        package.channel = package.channel.or_else(|| Url::parse(&channel?).ok().map(Into::into));
+        package.location = UrlOrPath::Url(url);
+    }
+    RepoDataRecord::try_from(package).map_err(|error| Error::user("its packages cannot be read").caused_by(error))
 }
 
 /// The indexes that list wheels of the locks; nothing when there is no wheel.
@@ -255,25 +322,31 @@ fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockF
     let environment = pixi.environment(ENVIRONMENT);
     let channels = || environment.iter().flat_map(|environment| environment.channels());
     let interpreters = said.interpreters.into_iter().map(|(builder, entries)| {
-        let packages = entries.into_iter().map(|entry| entry.into_package(builder));
+        let packages = entries.into_iter().map(|entry| entry.into_package(builder, folder));
         Ok((builder, packages.collect::<Result<_>>()?))
     });
     let specs = said.specs.unwrap_or_else(|| common.specs.clone());
     let pinned = matches!(&said.inputs, Some(SaidInputs::Whole(inputs)) if inputs.pins.is_some());
-    Ok(Lock {
-        packages: packages_of(name, said.facts, specs.is_empty() && !pinned, pixi)?,
+    let channels = said.channels.unwrap_or_else(|| channels().map(|channel| channel.url.clone()).collect());
+    let mut lock = Lock {
+        packages: packages_of(name, said.facts, specs.is_empty() && !pinned, pixi, folder)?,
         wheels: wheels_of(name, said.wheels, pixi, folder)?,
         pip: said.pip.unwrap_or_else(|| common.pip.clone()),
         has_facts: !said.facts_at_first_build,
+        edited: Vec::new(),
         inputs: said.inputs.and_then(SaidInputs::whole),
         platform,
-        channels: said.channels.unwrap_or_else(|| channels().map(|channel| channel.url.clone()).collect()),
+        channels: channels.iter().map(|channel| local::channel(channel, folder)).collect(),
         virtual_packages: said.virtual_packages.iter().map(|text| virtual_package(text)).collect::<Result<_>>()?,
         specs,
         variables: said.variables.unwrap_or_else(|| common.variables.clone()),
-        base: said.base,
+        base: LockedBase { reference: local::base(&said.base.reference, folder), ..said.base },
         interpreters: interpreters.collect::<Result<_>>()?,
-    })
+    };
+    if let Some(seal) = said.seal {
+        lock.edited = seal.broken(&lock)?;
+    }
+    Ok(lock)
 }
 
 /// The packages of one platform, sorted, with their facts. There are some, unless none were asked for.
@@ -282,14 +355,17 @@ fn packages_of(
     mut facts: BTreeMap<String, PackageFacts>,
     may_be_empty: bool,
     pixi: &LockFile,
+    folder: &Path,
 ) -> Result<Vec<LockedPackage>> {
-    let records = pixi
-        .environment(ENVIRONMENT)
-        .zip(pixi.platform(name))
-        .map(|(environment, platform)| environment.conda_repodata_records(platform))
-        .transpose()
-        .map_err(|error| Error::user("its packages cannot be read").caused_by(error))?
-        .flatten()
+    let environment = pixi.environment(ENVIRONMENT);
+    let packages = environment.as_ref().zip(pixi.platform(name));
+    let records = packages
+        .and_then(|(environment, platform)| environment.conda_packages(platform))
+        .map(|packages| {
+            let records = packages.filter_map(CondaPackageData::as_binary).map(|package| record_of(package, folder));
+            records.collect::<Result<Vec<_>>>()
+        })
+        .transpose()?
         // An environment without packages is not in the file at all.
         .or_else(|| may_be_empty.then(Vec::new))
         .ok_or_else(|| Error::user(format!("it has no packages for {name}")))?;
@@ -371,6 +447,7 @@ mod tests {
             base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
             packages,
             has_facts: true,
+            edited: Vec::new(),
             interpreters: BTreeMap::new(),
         }
     }
@@ -388,7 +465,7 @@ mod tests {
     }
 
     fn rendered(locks: &[Lock]) -> String {
-        render(&locks.iter().cloned().collect()).expect("renders")
+        render(&locks.iter().cloned().collect(), Path::new("/")).expect("renders")
     }
 
     fn parsed(text: &str) -> Result<Locks> {
@@ -408,7 +485,7 @@ mod tests {
     fn what_was_read_is_written_again() {
         let text = rendered(&[x86(), arm(), lock("linux/amd64/v3", vec![package("a", "1", "linux-64")])]);
         let locks = parsed(&text).expect("parses");
-        assert_eq!(render(&locks).expect("renders"), text);
+        assert_eq!(render(&locks, Path::new("/")).expect("renders"), text);
         assert_eq!(locks.platforms(), ["linux/amd64", "linux/amd64/v3", "linux/arm64"]);
         let arm = locks.get(&"linux/arm64/v8".parse().expect("a platform")).expect("is there");
         assert_eq!(arm.inputs, Some(inputs("linux/arm64")));
@@ -458,7 +535,7 @@ mod tests {
         lock.wheels = wheels();
         let text = rendered(&[lock.clone(), arm()]);
         let read = parsed(&text).expect("parses");
-        assert_eq!(render(&read).expect("renders"), text);
+        assert_eq!(render(&read, Path::new("/")).expect("renders"), text);
         let read = read.get(&lock.platform).expect("is there");
         assert_eq!((&read.wheels, &read.pip), (&lock.wheels, &lock.pip));
         let pixi = LockFile::from_str_with_base_directory(&text, None).expect("a pixi.lock");

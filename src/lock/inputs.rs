@@ -58,7 +58,7 @@ pub struct Wanted<'a> {
 pub fn changes(lock: &Lock, now: Wanted<'_>) -> Vec<String> {
     let Some(then) = &lock.inputs else { return vec!["it does not say what it was made from".to_owned()] };
     let inputs = now.inputs;
-    let mut changes = Vec::new();
+    let mut changes: Vec<String> = lock.edited.iter().map(|part| format!("{part}, by hand")).collect();
     changes.extend(list("dependencies", &lock.specs, now.specs));
     changes.extend(list("pip", &lock.pip, now.pip));
     if lock.variables != *now.variables {

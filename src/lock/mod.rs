@@ -7,10 +7,12 @@ mod fit;
 mod foreign;
 mod inputs;
 mod interpreter;
+pub(crate) mod local;
 mod locks;
 mod member;
 mod normalise;
 mod pypi;
+mod seal;
 mod warnings;
 mod wheel;
 
@@ -68,6 +70,8 @@ pub struct Lock {
     pub wheels: Vec<LockedWheel>,
     /// Whether the archives were read: if not, the packages' facts say nothing, and the first build makes them.
     pub has_facts: bool,
+    /// The parts that are not as they were written, but edited by hand. Nothing in a lock that was just made.
+    pub edited: Vec<&'static str>,
     /// Where the target's Python does not run: the CPython that makes the byte code and what it needs, by the subdir
     /// of the builder. No byte of the image depends on which of them it is.
     pub interpreters: BTreeMap<Subdir, Vec<LockedPackage>>,

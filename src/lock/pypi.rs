@@ -8,7 +8,7 @@ use rattler_lock::{PackageHashes, PypiDistributionData, PypiPackageData, UrlOrPa
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{LockedWheel, WheelFacts, WheelSource};
+use super::{LockedWheel, WheelFacts, WheelSource, local};
 use crate::util::{Digest, Error, Result, redact};
 
 /// What the pixi.lock does not say of a wheel.
@@ -60,8 +60,8 @@ impl Entry {
     }
 }
 
-/// The wheel as a PyPI package of a pixi.lock.
-pub(super) fn package(wheel: &LockedWheel) -> Result<PypiPackageData> {
+/// The wheel as a PyPI package of a pixi.lock; with a folder, of one that lies there.
+pub(super) fn package(wheel: &LockedWheel, folder: Option<&Path>) -> Result<PypiPackageData> {
     let bug = |what: &str| Error::bug(format!("`{}` cannot be written to the lock: {what}", wheel.full_name()));
     let (location, sha256) = match &wheel.source {
         WheelSource::Wheel { url } => (redact::canonical(url), Some(wheel.sha256)),
@@ -69,10 +69,14 @@ pub(super) fn package(wheel: &LockedWheel) -> Result<PypiPackageData> {
         WheelSource::Git { url, commit, subdirectory } => (git_location(url, commit, subdirectory.as_deref())?, None),
         WheelSource::Folder { url, .. } => (url.clone(), None),
     };
+    let relative = folder.and_then(|folder| local::url_text(&location, folder));
     Ok(PypiDistributionData {
         name: wheel.name.parse().map_err(|_| bug("its name"))?,
         version: wheel.version.parse().map_err(|_| bug("its version"))?,
-        location: Verbatim::new(UrlOrPath::from(location)),
+        location: Verbatim::new(match relative {
+            Some(relative) => UrlOrPath::Path(relative.as_str().into()),
+            None => UrlOrPath::from(location),
+        }),
         index_url: wheel.index.as_ref().map(redact::canonical),
         hash: sha256.map(|digest| PackageHashes::Sha256((*digest.as_bytes()).into())),
         // Some of old packages are no PEP 508.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,29 @@ pub enum BaseRef {
     Rootfs(PathBuf),
     /// Nothing at all.
     Scratch,
+}
+
+impl BaseRef {
+    /// Where it lies, if that is on this machine.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Layout(path, _) | Self::OciArchive(path) | Self::DockerArchive(path) | Self::Rootfs(path) => {
+                Some(path)
+            }
+            Self::Registry(_) | Self::Scratch => None,
+        }
+    }
+
+    /// The same kind of base in another place; what is not on this machine stays as it is.
+    pub fn at(&self, path: PathBuf) -> Self {
+        match self {
+            Self::Layout(_, tag) => Self::Layout(path, tag.clone()),
+            Self::OciArchive(_) => Self::OciArchive(path),
+            Self::DockerArchive(_) => Self::DockerArchive(path),
+            Self::Rootfs(_) => Self::Rootfs(path),
+            Self::Registry(_) | Self::Scratch => self.clone(),
+        }
+    }
 }
 
 impl FromStr for BaseRef {

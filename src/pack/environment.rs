@@ -153,6 +153,7 @@ mod tests {
             base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
             packages: Vec::new(),
             has_facts: true,
+            edited: Vec::new(),
             interpreters: BTreeMap::new(),
         };
         let target = Target {

@@ -260,6 +260,7 @@ mod tests {
             base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
             packages,
             has_facts: true,
+            edited: Vec::new(),
             interpreters: BTreeMap::new(),
         }
     }

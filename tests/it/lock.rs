@@ -4,8 +4,9 @@ use std::process::Command;
 
 use rattler_conda_types::{ExplicitEnvironmentSpec, Subdir};
 use rattler_lock::LockFile;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::common::file_server::FileServer;
 use crate::common::packages::{Channel, Format, Package};
 use crate::common::{Workspace, environment, fail, program, run_output, succeed};
 
@@ -49,11 +50,10 @@ impl Bench {
         let locks = LockFile::from_path(&self.workspace.path("condaimg.lock")).expect("a pixi.lock");
         let environment = locks.default_environment().expect("an environment");
         let platform = locks.platform("linux-64").expect("a platform");
-        let records = environment.conda_repodata_records(platform).expect("records").expect("packages");
-        let mut versions: Vec<String> = records
-            .iter()
-            .map(|record| format!("{} {}", record.package_record.name.as_normalized(), record.package_record.version))
-            .collect();
+        let packages = environment.conda_packages(platform).expect("packages");
+        let records = packages.filter_map(|package| package.as_binary()).map(|binary| &binary.package_record);
+        let mut versions: Vec<String> =
+            records.map(|record| format!("{} {}", record.name.as_normalized(), record.version)).collect();
         versions.sort();
         versions
     }
@@ -80,6 +80,77 @@ fn a_lock_is_written_once_and_builds_use_it() {
     succeed(bench.condaimg("lock").arg("--check"));
     assert_eq!(bench.text(), first);
     assert_eq!(bench.versions(), ["app 1.0", "lib 1.0"]);
+}
+
+/// The bytes of a lock follow from what was asked for and what the channel has, and from nothing else.
+#[test]
+fn the_same_lock_comes_out_everywhere() {
+    let packages: [(&str, &str, &[&str]); 5] = [
+        ("app", "1.0", &["lib", "more"]),
+        ("lib", "1.0", &[]),
+        ("lib", "2.0", &[]),
+        ("more", "1.0", &[]),
+        ("x", "1", &[]),
+    ];
+    let mut turned = packages;
+    turned.reverse();
+    let lock = |bench: &Bench, change: &dyn Fn(&mut Command)| {
+        bench.environment(&["app", "x"]);
+        let mut command = bench.condaimg("lock");
+        change(&mut command);
+        succeed(&mut command);
+        bench.text()
+    };
+    let expected = lock(&Bench::new(&packages), &|_| {});
+    let bench = Bench::new(&turned);
+    turn(&bench.channel);
+    assert_eq!(lock(&bench, &|_| {}), expected, "the index in another order");
+    let other: [&dyn Fn(&mut Command); 4] = [
+        &|command| _ = command.env("TZ", "Pacific/Kiritimati").env("LC_ALL", "tr_TR.UTF-8"),
+        &|command| _ = command.args(["--jobs", "1"]),
+        &|command| _ = command.env("HOME", "/nonexistent").env("USER", "somebody"),
+        &|command| _ = command.env("SOURCE_DATE_EPOCH", "1"),
+    ];
+    for change in other {
+        assert_eq!(lock(&Bench::new(&packages), change), expected);
+    }
+}
+
+/// Writes the index with its records in the opposite order.
+fn turn(channel: &Channel) {
+    let path = channel.folder.join("linux-64/repodata.json");
+    let index: Value = serde_json::from_slice(&fs_err::read(&path).expect("an index")).expect("JSON");
+    let records = index["packages.conda"].as_object().expect("records");
+    let mut records: Vec<String> = records.iter().map(|(name, record)| format!("\"{name}\": {record}")).collect();
+    assert!(records.is_sorted());
+    records.reverse();
+    let records = records.join(",");
+    let text = format!("{{\"info\": {{\"subdir\": \"linux-64\"}}, \"packages.conda\": {{{records}}}}}");
+    fs_err::write(path, text).expect("writes");
+}
+
+#[test]
+fn a_second_lock_needs_no_network() {
+    let bench = Bench::new(&[("app", "1.0", &["lib"]), ("lib", "1.0", &[])]);
+    bench.environment(&["app"]);
+    let server = FileServer::start(&bench.channel.folder);
+    let lock = |flags: &[&str]| {
+        let mut command = bench.workspace.condaimg();
+        command.args(["lock", "--override-channels", "--base", "scratch", "--glibc", "2.36", "--channel", &server.url]);
+        command.args(flags);
+        command
+    };
+    succeed(&mut lock(&[]));
+    let first = bench.text();
+    let asked = server.seen("").len();
+    for flags in [&["--offline"][..], &["--offline", "--upgrade"]] {
+        succeed(&mut lock(flags));
+        assert_eq!(bench.text(), first, "{flags:?}");
+    }
+    fs_err::remove_file(bench.workspace.path("condaimg.lock")).expect("removes");
+    succeed(&mut lock(&["--offline"]));
+    assert_eq!(bench.text(), first);
+    assert_eq!(server.seen("").len(), asked, "offline means offline");
 }
 
 #[test]

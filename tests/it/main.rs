@@ -17,6 +17,7 @@ mod faults;
 mod image;
 mod killed;
 mod lock;
+mod lock_files;
 mod logins;
 mod oracle;
 mod pins;

@@ -45,11 +45,10 @@ impl Circumstances {
     fn machine(&self) -> Machine<'_> {
         let workspace = Workspace::new();
         workspace.file("environment.yml", environment(&DEPENDENCIES));
-        let channel = workspace.path(self.channel);
-        fs_err::create_dir_all(channel.parent().expect("a parent")).unwrap();
-        fs_err::os::unix::fs::symlink(example_channel(), &channel).unwrap();
         fs_err::create_dir_all(workspace.path(self.home)).unwrap();
-        Machine { workspace, circumstances: self }
+        let machine = Machine { workspace, circumstances: self };
+        machine.link_channel(self.channel);
+        machine
     }
 }
 
@@ -62,6 +61,13 @@ impl Machine<'_> {
     /// Builds; returns digest, layers and config.
     fn build(&self, arguments: &[&str]) -> Built {
         self.build_at(None, arguments)
+    }
+
+    /// The example channel under another name.
+    fn link_channel(&self, name: &str) {
+        let channel = self.workspace.path(name);
+        fs_err::create_dir_all(channel.parent().expect("a parent")).unwrap();
+        fs_err::os::unix::fs::symlink(example_channel(), &channel).unwrap();
     }
 
     fn build_at(&self, epoch: Option<&str>, arguments: &[&str]) -> Built {
@@ -135,7 +141,8 @@ fn the_same_image_comes_out_under_all_circumstances() {
     assert_eq!(first, there.build(&["--locked", "--no-cache"]), "made again from cached archives");
     assert_eq!(first, there.forget(&["condaimg.lock"]).build(&[]), "solved again");
     assert_eq!(first, there.forget(&["cache"]).build(&["--locked"]), "from the lock alone");
-    // A lock that was made here is good there.
+    // A lock that was made here is good there, with the channel where the lock says it is.
+    there.link_channel(HERE.channel);
     fs_err::copy(here.workspace.path("condaimg.lock"), there.workspace.path("condaimg.lock")).unwrap();
     assert_eq!(first, there.forget(&["cache"]).build(&["--frozen"]), "from another machine's lock");
 }

@@ -18,7 +18,7 @@ use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name
 
 use crate::cli::world::World;
 use crate::image::{self, Base};
-use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted};
+use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted, local};
 use crate::model::{BaseRef, Platform};
 use crate::pack::{Archive, archive_at};
 use crate::resolve::{self, Credentials, ResolveOptions, VirtualPackageOptions};
@@ -83,9 +83,10 @@ pub fn save(options: &EnvironmentOptions, spec: &Spec, new: Vec<Lock>, world: &W
     let path = path(options, spec);
     let mut locks = lock::read(&path)?.unwrap_or_default();
     new.into_iter().for_each(|lock| locks.insert(lock));
-    let text = lock::render(&locks)?;
+    let folder = std::path::absolute(folder(&path))?;
+    let text = lock::render(&locks, &folder)?;
     // What was written is what is used: a build from the file has the same bytes.
-    let locks = lock::parse(&text, &std::path::absolute(folder(&path))?)?;
+    let locks = lock::parse(&text, &folder)?;
     write(&path, &text, options, world)?;
     Ok(locks)
 }
@@ -99,9 +100,11 @@ async fn one(
     world: &World,
 ) -> Result<(Base, Option<Lock>)> {
     let path = path(options, spec);
-    let old = locks.get(platform);
+    let lock_folder = std::path::absolute(folder(&path))?;
+    let comparable = locks.get(platform).cloned().map(|lock| with_written_channels(lock, &lock_folder));
+    let old = comparable.as_ref();
     let base = base::open(options, platform, old, world).await?;
-    let mut inputs = inputs(options, platform, spec, world)?;
+    let mut inputs = inputs(options, platform, spec, &lock_folder, world)?;
     let texts = texts(spec);
     let pinned = spec.pins.as_ref().filter(|_| options.mode != LockMode::Frozen).map(|pins| pins.of(platform));
     let pinned = pinned.transpose()?;
@@ -115,6 +118,7 @@ async fn one(
         base: base.digest,
     };
     match old {
+        Some(lock) if !options.mode.writes() && !lock.edited.is_empty() => Err(edited(&path, lock)),
         Some(lock) if options.mode == LockMode::Frozen => {
             check_base(&path, &lock.base, &options.base, base.digest)?;
             Ok((base, None))
@@ -128,11 +132,32 @@ async fn one(
         None if !options.mode.writes() => Err(missing(&path, platform, locks)),
         old => {
             pins::check_options(options, spec)?;
+            if let Some(lock) = old.filter(|lock| !lock.edited.is_empty()) {
+                world.reporter.notice(&format!("{}; it is made anew", edited(&path, lock)));
+            }
             let new = make(options, platform, spec, &base, inputs, old, locks, world).await?;
             lock::check_wheels(&new)?;
             Ok((base, Some(new)))
         }
     }
+}
+
+/// The lock with its inputs as they are written today: older ones may name a local channel in another way.
+fn with_written_channels(mut lock: Lock, lock_folder: &Path) -> Lock {
+    let written = |channel: &mut String| *channel = local::written_channel(channel, lock_folder, lock_folder);
+    lock.inputs.iter_mut().flat_map(|inputs| &mut inputs.channels).for_each(written);
+    lock
+}
+
+/// A lock that somebody changed after it was written: parts of it may not fit each other.
+pub fn edited(path: &Path, lock: &Lock) -> Error {
+    Error::user(format!(
+        "the lock `{}` was edited by hand, or merged, for {}: not as they were written are {}",
+        path.display(),
+        lock.platform,
+        lock.edited.join(", ")
+    ))
+    .hint("take the edit back, or let `condaimg lock` renew the lock: what fits of it is kept")
 }
 
 /// A lock that has nothing for a platform.
@@ -201,10 +226,19 @@ fn tell_condarc(options: &EnvironmentOptions, spec: &Spec, world: &World) {
     }
 }
 
-fn inputs(options: &EnvironmentOptions, platform: &Platform, spec: &Spec, world: &World) -> Result<Inputs> {
-    let mut channels: Vec<String> = options.channels.clone();
+fn inputs(
+    options: &EnvironmentOptions,
+    platform: &Platform,
+    spec: &Spec,
+    lock_folder: &Path,
+    world: &World,
+) -> Result<Inputs> {
+    let here = std::path::absolute(".")?;
+    let written = |channel: &String, folder: &Path| local::written_channel(channel, folder, lock_folder);
+    let mut channels: Vec<String> = options.channels.iter().map(|channel| written(channel, &here)).collect();
     if !options.args.override_channels {
-        channels.extend(spec.channels.iter().cloned());
+        let folder = std::path::absolute(spec.folder())?;
+        channels.extend(spec.channels.iter().map(|channel| written(channel, &folder)));
     }
     let override_channels = options.args.override_channels;
     if let Some((more, _)) = resolve::channels_of_condarc(spec, &options.channels, override_channels, &options.condarc)
@@ -286,7 +320,7 @@ async fn make(
         pip: Vec::new(),
         variables: spec.variables.clone(),
         base: LockedBase {
-            reference: options.base.to_string(),
+            reference: reference(&options.base, &std::path::absolute(folder(&path(options, spec)))?)?,
             digest: base.digest,
             facts: base_facts,
             documents: base::documents(&options.base, base.digest, &world.store),
@@ -294,8 +328,16 @@ async fn make(
         packages,
         wheels: Vec::new(),
         has_facts: !options.facts_later,
+        edited: Vec::new(),
         interpreters: BTreeMap::new(),
     })
+}
+
+/// The base as the user named it; one beside or below the lock with its whole path, so that it can be told where it is.
+fn reference(base: &BaseRef, lock_folder: &Path) -> Result<String> {
+    let path = base.path().map(std::path::absolute).transpose()?;
+    let near = path.filter(|path| local::relative(path, lock_folder).is_some());
+    Ok(near.map_or_else(|| base.clone(), |path| base.at(path)).to_string())
 }
 
 /// What is to be upgraded must be there: a name that is mistyped would otherwise change nothing, and say nothing.

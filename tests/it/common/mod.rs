@@ -121,6 +121,11 @@ pub fn program(name: &str, package: &str) -> Command {
     command
 }
 
+/// A Python that has py-rattler; tests/run.sh makes it.
+pub fn python_with_rattler() -> Command {
+    Command::new(example("bench-venv", "tests/run.sh, which makes it,").join("bin/python"))
+}
+
 /// Runs a command that must succeed; returns its standard output.
 pub fn succeed(command: &mut Command) -> String {
     let output = run(command);

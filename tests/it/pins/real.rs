@@ -42,6 +42,7 @@ fn lock_of(pins: &Pins, target: &str) -> Lock {
         packages: packages.collect(),
         wheels: Vec::new(),
         has_facts: false,
+        edited: Vec::new(),
         interpreters: BTreeMap::new(),
     }
 }

@@ -1,0 +1,144 @@
+//! Places of this machine in the file of a lock: what lies beside or below the lock is written relative to it, so that
+//! two clones of a repository have the same lock.
+
+use std::path::{Component, Path, PathBuf};
+
+use url::Url;
+
+use crate::model::BaseRef;
+
+/// What relative places begin with.
+const HERE: &str = "./";
+
+/// `./REST` of an absolute path in `folder`; nothing of one that lies elsewhere.
+pub fn relative(path: &Path, folder: &Path) -> Option<String> {
+    let path = lexical(path);
+    let rest = match path.strip_prefix(lexical(folder)) {
+        Ok(rest) => rest.to_owned(),
+        // The same folder by another name, through a link.
+        Err(_) => path.canonicalize().ok()?.strip_prefix(folder.canonicalize().ok()?).ok()?.to_owned(),
+    };
+    Some(format!("{HERE}{}", rest.to_str()?))
+}
+
+/// The path without `.` and `..`.
+fn lexical(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
+    clean
+}
+
+/// The path of a place in `folder`; nothing of what is no relative place.
+fn found(text: &str, folder: &Path) -> Option<PathBuf> {
+    text.strip_prefix(HERE).map(|rest| lexical(&folder.join(rest)))
+}
+
+/// How a URL is written.
+pub(super) fn url_text(url: &Url, folder: &Path) -> Option<String> {
+    let path = (url.scheme() == "file").then(|| url.to_file_path().ok())??;
+    relative(&path, folder)
+}
+
+/// The URL of a place in `folder`.
+pub(super) fn url(text: &str, folder: &Path) -> Option<Url> {
+    Url::from_file_path(found(text, folder)?).ok()
+}
+
+/// How a channel of a lock, which is a URL, is written.
+pub(super) fn channel_text(channel: &str, folder: &Path) -> String {
+    let relative = Url::parse(channel).ok().and_then(|url| url_text(&url, folder));
+    relative.unwrap_or_else(|| channel.to_owned())
+}
+
+/// The channel as a URL again.
+pub(super) fn channel(text: &str, folder: &Path) -> String {
+    url(text, folder).map_or_else(|| text.to_owned(), |url| url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// How the reference of a base is written.
+pub(super) fn base_text(reference: &str, folder: &Path) -> String {
+    let Ok(base) = reference.parse::<BaseRef>() else { return reference.to_owned() };
+    let path = base.path().filter(|path| path.is_absolute()).and_then(|path| relative(path, folder));
+    path.map_or_else(|| reference.to_owned(), |path| base.at(path.into()).to_string())
+}
+
+/// The reference of a base with the path of this machine.
+pub(super) fn base(text: &str, folder: &Path) -> String {
+    let Ok(base) = text.parse::<BaseRef>() else { return text.to_owned() };
+    let path = base.path().and_then(Path::to_str).and_then(|path| found(path, folder));
+    path.map_or_else(|| text.to_owned(), |path| base.at(path).to_string())
+}
+
+/// A channel as somebody wrote it, for comparing: one in a folder of this machine relative to the lock, which lies in
+/// `lock_folder`, if it is there; others as they are. `folder` is what the writer's relative paths are relative to.
+pub fn written_channel(text: &str, folder: &Path, lock_folder: &Path) -> String {
+    let path = match text.strip_prefix("file://") {
+        Some(_) => Url::parse(text).ok().and_then(|url| url.to_file_path().ok()),
+        None if text.starts_with(['.', '/']) => Some(folder.join(text)),
+        None => None,
+    };
+    path.and_then(|path| relative(&path, lock_folder)).unwrap_or_else(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_below_is_relative() {
+        let folder = Path::new("/project/app");
+        for (path, expected) in [
+            ("/project/app/channel", Some("./channel")),
+            ("/project/app/./a/../channel/", Some("./channel")),
+            ("/project/app", Some("./")),
+            ("/project/application", None),
+            ("/project", None),
+        ] {
+            assert_eq!(relative(Path::new(path), folder).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn places_are_written_and_found() {
+        let folder = Path::new("/project");
+        for (absolute, written) in [
+            ("file:///project/my%20channel", "./my channel"),
+            ("file:///project", "./"),
+            ("file:///srv/channel", "file:///srv/channel"),
+            ("https://host/channel", "https://host/channel"),
+        ] {
+            assert_eq!(channel_text(absolute, folder), written);
+            assert_eq!(channel(written, folder), absolute);
+        }
+        for (absolute, written) in [
+            ("oci:/project/base:debian", "oci:./base:debian"),
+            ("rootfs:/project/root.tar", "rootfs:./root.tar"),
+            ("oci-archive:/srv/base.tar", "oci-archive:/srv/base.tar"),
+            ("docker.io/library/debian:12-slim", "docker.io/library/debian:12-slim"),
+            ("scratch", "scratch"),
+        ] {
+            assert_eq!(base_text(absolute, folder), written);
+            assert_eq!(base(written, folder), absolute);
+        }
+        assert_eq!(base_text("oci:../base", folder), "oci:../base", "as it was given");
+    }
+
+    #[test]
+    fn channels_of_a_folder_are_the_same_however_they_are_written() {
+        let (here, lock) = (Path::new("/project/envs"), Path::new("/project"));
+        for text in ["../channel", "./../channel/", "/project/channel", "file:///project/channel"] {
+            assert_eq!(written_channel(text, here, lock), "./channel", "{text}");
+        }
+        for text in ["conda-forge", "https://host/channel", "/srv/channel", "../../channel"] {
+            assert_eq!(written_channel(text, here, lock), text);
+        }
+    }
+}
