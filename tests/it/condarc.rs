@@ -47,8 +47,11 @@ impl Bench {
     /// `condaimg COMMAND` on nothing, past every proxy of the caller's.
     fn condaimg(&self, command: &str) -> Command {
         let mut program = self.workspace.condaimg();
-        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC"] {
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC"] {
             program.env_remove(name).env_remove(name.to_lowercase());
+        }
+        for name in ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"] {
+            program.env_remove(name);
         }
         program.args([command, "--base", "scratch", "--glibc", "2.36"]);
         program
@@ -310,6 +313,10 @@ fn certificates_are_checked_as_the_configuration_says() {
         bench.forget();
         bench.condarc(ours);
         succeed(bench.lock().env("CONDA_SSL_VERIFY", keys.join("ca.crt")));
+        bench.forget();
+        succeed(bench.lock().env("REQUESTS_CA_BUNDLE", keys.join("ca.crt")));
+        let unused = told(bench.lock().env("REQUESTS_CA_BUNDLE", "nowhere.pem"));
+        assert!(unused.contains("`$REQUESTS_CA_BUNDLE` names `nowhere.pem`, which is not there"), "{unused}");
         bench.forget();
         fs_err::create_dir_all(bench.workspace.path("trusted")).expect("a folder");
         fs_err::copy(keys.join("ca.crt"), bench.workspace.path("trusted/ca.pem")).expect("copies");
