@@ -531,3 +531,20 @@ fn credentials_do_not_follow_a_redirect() {
     assert!(seen.iter().all(|seen| !seen.path.contains("tk-own")), "{seen:?}");
     assert!(!bench.text().contains("hush") && !bench.text().contains("tk-own"), "{}", bench.text());
 }
+
+#[test]
+fn what_is_pinned_needs_no_channel_of_the_configuration() {
+    let bench = Bench::new("t/tk-hush/main");
+    let channel = format!("{}/main", bench.server.url);
+    bench.environment(&["main"], &["lib"]);
+    bench.condarc("channel_alias: SERVER/t/tk-hush\nchannels: [nowhere]\n");
+    succeed(&mut bench.lock());
+    let explicit = succeed(bench.lock().args(["--export", "explicit"]));
+    assert!(explicit.contains(&channel) && !explicit.contains("hush"), "{explicit}");
+    bench.forget();
+    bench.workspace.file("explicit.txt", explicit);
+    // Its URLs are below the alias, whose token goes along.
+    let said = told(bench.condaimg("lock").arg("explicit.txt"));
+    assert!(!said.contains("names no channel"), "{said}");
+    succeed(bench.condaimg("lock").args(["explicit.txt", "--check", "--no-condarc"]));
+}
