@@ -256,7 +256,7 @@ fn shown(text: &str) -> String {
 }
 
 /// The channels of conda's configuration, as written, and where they were found; nothing when the environment or a flag
-/// says which channels to search. `nodefaults` says it, too.
+/// says which channels to search (`nodefaults` says it, too), or every package is pinned.
 pub fn channels_of_condarc<'a>(
     spec: &Spec,
     extra: &[String],
@@ -264,7 +264,7 @@ pub fn channels_of_condarc<'a>(
     condarc: &'a Condarc,
 ) -> Option<(Vec<String>, &'a Origin)> {
     let said = condarc.channels.as_ref()?;
-    let named = !extra.is_empty() || override_spec || !spec.channels.is_empty();
+    let named = !extra.is_empty() || override_spec || !spec.channels.is_empty() || spec.pins.is_some();
     let channels: Vec<String> = said.value.iter().filter(|text| text.as_str() != "nodefaults").cloned().collect();
     (!named && !channels.is_empty()).then_some((channels, &said.origin))
 }

@@ -474,6 +474,9 @@ impl Transfer<'_> {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 error.hint("give credentials in `~/.netrc`, in rattler's store, or in the channel's URL")
             }
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                error.hint("it is the proxy that refuses us: write user and password into its URL")
+            }
             _ => error.hint("try again later"),
         }
     }

@@ -47,8 +47,11 @@ impl Bench {
     /// `condaimg COMMAND` on nothing, past every proxy of the caller's.
     fn condaimg(&self, command: &str) -> Command {
         let mut program = self.workspace.condaimg();
-        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC"] {
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC"] {
             program.env_remove(name).env_remove(name.to_lowercase());
+        }
+        for name in ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"] {
+            program.env_remove(name);
         }
         program.args([command, "--base", "scratch", "--glibc", "2.36"]);
         program
@@ -311,6 +314,10 @@ fn certificates_are_checked_as_the_configuration_says() {
         bench.condarc(ours);
         succeed(bench.lock().env("CONDA_SSL_VERIFY", keys.join("ca.crt")));
         bench.forget();
+        succeed(bench.lock().env("REQUESTS_CA_BUNDLE", keys.join("ca.crt")));
+        let unused = told(bench.lock().env("REQUESTS_CA_BUNDLE", "nowhere.pem"));
+        assert!(unused.contains("`$REQUESTS_CA_BUNDLE` names `nowhere.pem`, which is not there"), "{unused}");
+        bench.forget();
         fs_err::create_dir_all(bench.workspace.path("trusted")).expect("a folder");
         fs_err::copy(keys.join("ca.crt"), bench.workspace.path("trusted/ca.pem")).expect("copies");
         bench.workspace.file("trusted/README", "no certificate");
@@ -523,4 +530,21 @@ fn credentials_do_not_follow_a_redirect() {
     assert!(!seen.is_empty() && seen.iter().all(|seen| seen.authorization.is_none()), "{seen:?}");
     assert!(seen.iter().all(|seen| !seen.path.contains("tk-own")), "{seen:?}");
     assert!(!bench.text().contains("hush") && !bench.text().contains("tk-own"), "{}", bench.text());
+}
+
+#[test]
+fn what_is_pinned_needs_no_channel_of_the_configuration() {
+    let bench = Bench::new("t/tk-hush/main");
+    let channel = format!("{}/main", bench.server.url);
+    bench.environment(&["main"], &["lib"]);
+    bench.condarc("channel_alias: SERVER/t/tk-hush\nchannels: [nowhere]\n");
+    succeed(&mut bench.lock());
+    let explicit = succeed(bench.lock().args(["--export", "explicit"]));
+    assert!(explicit.contains(&channel) && !explicit.contains("hush"), "{explicit}");
+    bench.forget();
+    bench.workspace.file("explicit.txt", explicit);
+    // Its URLs are below the alias, whose token goes along.
+    let said = told(bench.condaimg("lock").arg("explicit.txt"));
+    assert!(!said.contains("names no channel"), "{said}");
+    succeed(bench.condaimg("lock").args(["explicit.txt", "--check", "--no-condarc"]));
 }

@@ -95,7 +95,7 @@ async fn fetch(
     if records.is_empty() {
         return Ok(Vec::new());
     }
-    let offline = options.args.offline;
+    let offline = options.channels_offline();
     let client = resolve::http_client(offline, credentials)?;
     let (store, reporter) = (&world.store, &world.reporter);
     let downloaded = resolve::download_locked(records, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;

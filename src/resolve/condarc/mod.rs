@@ -89,6 +89,9 @@ impl Condarc {
         settings.merge(Settings::of_environment(|name| std::env::var(name).ok().filter(|value| !value.is_empty())));
         let mut condarc = Self::new(settings)?;
         condarc.files = files;
+        if condarc.verify.is_none() {
+            condarc.take_bundle();
+        }
         condarc.rattler_mirrors = mirrors::of_rattler()?;
         condarc
             .warnings
@@ -143,6 +146,20 @@ impl Condarc {
             condarc.notices.push(format!("`offline: true` ({origin}): the servers of channels are not asked"));
         }
         Ok(condarc)
+    }
+
+    /// The authorities that conda's HTTP library takes when `ssl_verify` is not set (`requests`, `trust_env`).
+    fn take_bundle(&mut self) {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let bundle = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"].iter().find_map(|name| Some((*name, set(name)?)));
+        match bundle {
+            Some((name, file)) if Path::new(&file).exists() => {
+                let origin = Origin::Variable(name.to_owned());
+                self.verify = Some(Said { value: Verify::Authorities(file), origin });
+            }
+            Some((name, file)) => self.warnings.push(format!("`${name}` names `{file}`, which is not there")),
+            None => {}
+        }
     }
 
     /// Whether channels' servers must not be asked.
