@@ -5,12 +5,14 @@ mod blob;
 mod compression;
 mod parameters;
 mod platform;
+mod project;
 
 pub use base::{BaseFacts, BaseRef};
 pub use blob::{Blob, BlobSource, LayerBlob};
 pub use compression::Compression;
 pub use parameters::{ImageOptions, Parameters, User};
 pub use platform::Platform;
+pub use project::ProjectCopy;
 
 /// The version of the digest contract: part of every key and a label of the image. Raised whenever the bytes of
 /// a layer, config or manifest change for the same lock and parameters.

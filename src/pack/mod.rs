@@ -9,6 +9,7 @@ pub mod facts;
 pub mod layer;
 pub mod layout;
 pub mod metadata;
+pub mod project;
 mod record;
 pub mod segment;
 
