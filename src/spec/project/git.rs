@@ -103,8 +103,9 @@ fn linked(dot_git: &Path, folder: &Path) -> Option<PathBuf> {
 /// Bytes of an object's name: 32 where the repository says that it uses SHA-256, else 20.
 fn hash_size(common: &Path) -> usize {
     let config = fs::read_to_string(common.join("config")).unwrap_or_default().to_lowercase();
-    let value = config.lines().filter_map(|line| line.trim().strip_prefix("objectformat")?.trim().strip_prefix('='));
-    if value.last().is_some_and(|value| value.trim() == "sha256") { 32 } else { 20 }
+    let mut value =
+        config.lines().filter_map(|line| line.trim().strip_prefix("objectformat")?.trim().strip_prefix('='));
+    if value.next_back().is_some_and(|value| value.trim() == "sha256") { 32 } else { 20 }
 }
 
 fn read_index(git: &Path, hash_size: usize) -> Result<Tracked> {
