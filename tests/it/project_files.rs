@@ -561,6 +561,7 @@ fn the_image_has_the_files_at_the_places_that_the_base_leads_to() {
         [
             "app",
             "app/data",
+            "root",
             "usr/bin",
             "app/app.py",
             "app/data/text",

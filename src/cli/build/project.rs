@@ -21,6 +21,9 @@ use crate::util::{Error, Result, paths};
 /// root.
 const SYSTEM: [&str; 10] = ["bin", "boot", "etc", "lib", "lib32", "lib64", "root", "sbin", "usr", "var"];
 
+/// The mode of `/root` in the bases that have it.
+const ROOTS_HOME_MODE: u32 = 0o700;
+
 /// Names that are shown of a list.
 const SHOWN: usize = 3;
 
@@ -287,6 +290,11 @@ impl Placing<'_> {
             layer.entries.keys().flat_map(|path| ancestors(path)).map(<[u8]>::to_vec).collect();
         for path in folders {
             let known = std::str::from_utf8(&path).is_ok_and(|path| self.facts.directories.contains(path));
+            if known && path == b"root" {
+                // Without an entry some engines would make it one that all can read.
+                layer.entries.insert(path, folder(ROOTS_HOME_MODE, DIRECTORY_MTIME));
+                continue;
+            }
             if known || self.homes.contains(&path) {
                 continue;
             }
@@ -299,10 +307,13 @@ impl Placing<'_> {
                 false => self.modes(&path).directory(),
             };
             let mtime = if shared { DIRECTORY_MTIME } else { PROJECT_MTIME };
-            let (content, source) = (ProjectContent::Directory, PathBuf::new());
-            layer.entries.insert(path, LayerEntry { content, source, mode, mtime });
+            layer.entries.insert(path, folder(mode, mtime));
         }
     }
+}
+
+fn folder(mode: u32, mtime: u64) -> LayerEntry {
+    LayerEntry { content: ProjectContent::Directory, source: PathBuf::new(), mode, mtime }
 }
 
 /// The homes of the users in the base's /etc/passwd.
