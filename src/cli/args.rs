@@ -432,6 +432,13 @@ pub struct BuildArgs {
     /// Annotation of the manifest (repeat for several) [env: CONDAIMG_ANNOTATION, one a line]
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
     pub annotation: Vec<String>,
+    /// Copy a file, or what git sees of a folder, into the image (repeat for several) [env: CONDAIMG_COPY, one a line]
+    #[arg(long, value_name = "SRC:DST", help_heading = "Image")]
+    pub copy: Vec<String>,
+    /// Leave files out of what is copied: a pattern as in .gitignore, relative to SRC (repeat for several)
+    /// [env: CONDAIMG_EXCLUDE, one a line]
+    #[arg(long, value_name = "GLOB", help_heading = "Image")]
+    pub exclude: Vec<String>,
     /// Give the group the owner's permissions, for arbitrary users in group 0
     #[arg(long, env = "CONDAIMG_GROUP_WRITE", help_heading = "Image")]
     pub group_write: bool,

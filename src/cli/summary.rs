@@ -16,6 +16,9 @@ pub struct LayerRow {
     pub name: String,
     /// The packages whose files are in it.
     pub packages: Vec<String>,
+    /// The number of project files in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<usize>,
     /// Size of the blob in bytes.
     pub size: u64,
     /// Digest of the blob.

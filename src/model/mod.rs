@@ -5,6 +5,7 @@ mod blob;
 mod compression;
 mod parameters;
 mod platform;
+mod project;
 mod tags;
 
 pub use base::{BaseFacts, BaseRef};
@@ -12,6 +13,7 @@ pub use blob::{Blob, BlobSource, LayerBlob};
 pub use compression::Compression;
 pub use parameters::{ImageOptions, Parameters, User};
 pub use platform::Platform;
+pub use project::ProjectCopy;
 pub use tags::{Flavour, Tag, TargetPython, WheelName, check_fit, compatible_tags, rank};
 
 /// The version of the digest contract: part of every key and a label of the image. Raised whenever the bytes of

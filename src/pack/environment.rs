@@ -30,18 +30,8 @@ pub fn needs_entrypoint(lock: &Lock) -> bool {
 /// # Errors
 /// Never for a real lock.
 pub fn tar(lock: &Lock, target: &Target, user: User) -> Result<Vec<u8>> {
-    let mut files = BTreeMap::new();
-    files.insert(target.path("conda-meta/history"), (history(lock), false));
-    if !lock.variables.is_empty() {
-        files.insert(target.path("conda-meta/state"), (state(lock)?, false));
-    }
-    if needs_entrypoint(lock) {
-        files.insert(target.path(ENTRYPOINT), (entrypoint(lock, target), true));
-    }
     let facts = &lock.base.facts;
-    if let Some(passwd) = passwd_with(facts.passwd.as_deref(), user) {
-        files.insert(facts.resolve("etc/passwd"), (passwd, false));
-    }
+    let files = files(lock, target, user)?;
     let home = facts.resolve(HOME);
     let mut directories: BTreeSet<&str> = BTreeSet::from([home.as_str()]);
     for path in files.keys().chain([&home]) {
@@ -61,6 +51,26 @@ pub fn tar(lock: &Lock, target: &Target, user: User) -> Result<Vec<u8>> {
     }
     tarball::end(&mut out)?;
     Ok(out)
+}
+
+/// The files of the layer: path in the tar → content, and whether it is executable.
+///
+/// # Errors
+/// Never for a real lock.
+pub fn files(lock: &Lock, target: &Target, user: User) -> Result<BTreeMap<String, (String, bool)>> {
+    let mut files = BTreeMap::new();
+    files.insert(target.path("conda-meta/history"), (history(lock), false));
+    if !lock.variables.is_empty() {
+        files.insert(target.path("conda-meta/state"), (state(lock)?, false));
+    }
+    if needs_entrypoint(lock) {
+        files.insert(target.path(ENTRYPOINT), (entrypoint(lock, target), true));
+    }
+    let facts = &lock.base.facts;
+    if let Some(passwd) = passwd_with(facts.passwd.as_deref(), user) {
+        files.insert(facts.resolve("etc/passwd"), (passwd, false));
+    }
+    Ok(files)
 }
 
 /// `conda-meta/history` in conda's format: what was asked for and what came of it.

@@ -10,6 +10,7 @@ pub mod facts;
 pub mod layer;
 pub mod layout;
 pub mod metadata;
+pub mod project;
 mod pypi;
 mod record;
 pub mod segment;

@@ -2,6 +2,7 @@
 
 mod environment;
 mod kinds;
+pub mod project;
 pub(crate) mod yaml;
 
 use std::collections::BTreeMap;

@@ -15,11 +15,13 @@ use crate::cli::locking::{self, interpreter};
 use crate::cli::world::World;
 use crate::lock::{self, Lock, Member};
 use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
+use crate::pack::compress::LayerWriter;
+use crate::pack::project::{ProjectLayer, refuse_packaged};
 use crate::pack::{
     Archive, Compressors, ForeignInterpreter, LayerDigests, ModePolicy, Packer, PackerOptions, Target, WheelFile,
     codec_id, environment,
 };
-use crate::plan::{KeyInputs, LayerPlan, PlannedLayer, SegmentKind, plan, python_of};
+use crate::plan::{KeyInputs, LayerPlan, MIN_LAYERS, PlannedLayer, SegmentKind, plan, python_of};
 use crate::spec::Spec;
 use crate::store::{RecordKind, Store};
 use crate::util::report::Step;
@@ -32,8 +34,22 @@ pub struct MadeLayer {
     pub layer: LayerBlob,
     /// The packages whose files are in it.
     pub packages: Vec<String>,
+    /// The number of project files in it.
+    pub files: Option<usize>,
     /// Whether its bytes were made by this build.
     pub new: bool,
+}
+
+/// What the layers of an image are made of.
+pub struct Parts<'a> {
+    /// The environment.
+    pub lock: &'a Arc<Lock>,
+    /// Where its files go.
+    pub target: Target,
+    /// Whom processes run as.
+    pub user: User,
+    /// The project files.
+    pub project: Option<ProjectLayer>,
 }
 
 /// Where files go, for a lock and parameters.
@@ -47,8 +63,9 @@ pub fn target(lock: &Lock, parameters: &Parameters) -> Result<Target> {
     })
 }
 
-/// Plans the layers of a lock.
-pub fn planned(lock: &Lock, options: &Options, target: &Target) -> Result<LayerPlan> {
+/// Plans the layers of a lock's packages, with room for those of other things.
+fn planned(parts: &Parts<'_>, options: &Options) -> Result<LayerPlan> {
+    let Parts { lock, target, project, .. } = parts;
     lock::check_wheels(lock)?;
     let parameters = &options.parameters;
     let python = python_of(lock)?;
@@ -61,20 +78,28 @@ pub fn planned(lock: &Lock, options: &Options, target: &Target) -> Result<LayerP
         python_archive: python.as_ref().map(|(_, archive)| *archive),
         python: python.map(|(info, _)| info),
     };
-    plan(lock, &options.policy, parameters.max_layers, &inputs)
+    let max_layers = parameters.max_layers - usize::from(project.is_some());
+    if max_layers < MIN_LAYERS {
+        return Err(Error::usage(format!(
+            "`--max-layers {}` leaves no layer for project files",
+            parameters.max_layers
+        ))
+        .hint(format!("with them, {} is the least", MIN_LAYERS + 1)));
+    }
+    plan(lock, &options.policy, max_layers, &inputs)
 }
 
 /// Makes all layers that are added to the base. Each is sent to `ready` as soon as it is in the store.
 pub async fn make(
-    lock: &Arc<Lock>,
+    parts: Parts<'_>,
     options: &Options,
     spec: &Spec,
-    target: Target,
-    user: User,
     world: &World,
     ready: UnboundedSender<Blob>,
 ) -> Result<Vec<MadeLayer>> {
-    let plan = planned(lock, options, &target)?;
+    let plan = planned(&parts, options)?;
+    check_collisions(&parts, options, spec, world).await?;
+    let Parts { lock, target, user, project } = parts;
     let known: Vec<Option<LayerDigests>> =
         plan.layers.iter().map(|layer| known(&world.store, &layer.key, options.args.no_cache)).collect();
     for (layer, known) in plan.layers.iter().zip(&known) {
@@ -89,6 +114,8 @@ pub async fn make(
         materials,
         target,
         user,
+        project,
+        no_cache: options.args.no_cache,
         store: world.store.clone(),
         compression: options.parameters.compression,
         jobs: options.environment.jobs,
@@ -152,11 +179,7 @@ async fn materials(
     if needed.is_empty() {
         return Ok(materials);
     }
-    let records: Vec<_> = needed.iter().map(|&index| lock.packages[index].record.clone()).collect();
-    // With a lock, only the credentials of the channels are needed.
-    let credentials =
-        locking::resolving(&options.environment, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
-    let fetched = locking::fetch_locked(&records, &credentials, &options.environment, world).await?;
+    let fetched = fetch(lock, &needed, options, spec, world).await?;
     for (index, archive) in needed.into_iter().zip(fetched) {
         materials.archives[index] = Some(archive);
     }
@@ -170,6 +193,37 @@ fn wheel_files(lock: &Lock, needed: &BTreeSet<usize>, store: &Store) -> Result<V
         .collect()
 }
 
+/// The archives of packages of a lock, in their order.
+async fn fetch(
+    lock: &Lock,
+    packages: &BTreeSet<usize>,
+    options: &Options,
+    spec: &Spec,
+    world: &World,
+) -> Result<Vec<Archive>> {
+    let records: Vec<_> = packages.iter().map(|&index| lock.packages[index].record.clone()).collect();
+    // With a lock, only the credentials of the channels are needed.
+    let credentials =
+        locking::resolving(&options.environment, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
+    locking::fetch_locked(&records, &credentials, &options.environment, world).await
+}
+
+/// Project files in the prefix must not be where packages have theirs. Only the archives know where that is: they are
+/// asked when there are such files, and for nothing else.
+async fn check_collisions(parts: &Parts<'_>, options: &Options, spec: &Spec, world: &World) -> Result<()> {
+    let Some(project) = &parts.project else { return Ok(()) };
+    let inside = project.files_in(&parts.target.root);
+    if inside.is_empty() {
+        return Ok(());
+    }
+    let all = (0..parts.lock.packages.len()).collect();
+    let archives = fetch(parts.lock, &all, options, spec, world).await?;
+    let (lock, python, jobs) = (Arc::clone(parts.lock), parts.target.python.clone(), options.environment.jobs);
+    tokio::task::spawn_blocking(move || refuse_packaged(&inside, &lock, &archives, python.as_ref(), jobs))
+        .await
+        .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))?
+}
+
 /// What the packing threads work on.
 struct Work {
     lock: Arc<Lock>,
@@ -178,6 +232,8 @@ struct Work {
     materials: Materials,
     target: Target,
     user: User,
+    project: Option<ProjectLayer>,
+    no_cache: bool,
     store: Store,
     compression: Compression,
     jobs: usize,
@@ -194,14 +250,18 @@ impl Work {
         }
         let materials = std::mem::take(&mut self.materials);
         let packed = self.pack_unknown(materials, &compressors, reporter)?;
-        let mut made = Vec::with_capacity(self.plan.layers.len() + 1);
+        let mut made = Vec::with_capacity(self.plan.layers.len() + 2);
         for ((planned, known), packed) in self.plan.layers.iter().zip(&self.known).zip(packed) {
             let digests = known.or(packed).ok_or_else(|| Error::bug("a planned layer was not made"))?;
             made.push(MadeLayer {
                 layer: self.layer_blob(planned, &digests),
                 packages: planned.members().map(|member| self.lock.member_full_name(member)).collect(),
+                files: None,
                 new: known.is_none(),
             });
+        }
+        if let Some(project) = &self.project {
+            made.push(self.project(project, &compressors, reporter)?);
         }
         made.push(self.environment(&compressors)?);
         Ok(made)
@@ -325,20 +385,52 @@ impl Work {
             codec_id(self.compression),
             Digest::of(&tar),
         ))?);
-        let known = known(&self.store, &key, false);
+        let write = |writer: &mut LayerWriter<'_>| Ok(writer.write_all(&tar)?);
+        self.beside_packages("environment", &key, known(&self.store, &key, false), compressors, write)
+    }
+
+    /// The layer of project files.
+    fn project(
+        &self,
+        project: &ProjectLayer,
+        compressors: &Compressors,
+        reporter: &dyn crate::util::report::Reporter,
+    ) -> Result<MadeLayer> {
+        let key = project.key(&codec_id(self.compression))?;
+        let known = known(&self.store, &key, self.no_cache);
+        let write = |writer: &mut LayerWriter<'_>| {
+            let progress = reporter.begin(Step::Pack, project.size());
+            progress.item("project files");
+            project.write(writer, progress.as_ref())?;
+            progress.finish(&format!("project files, {} uncompressed", crate::cli::progress::human(project.size())));
+            Ok(())
+        };
+        let made = self.beside_packages("project-files", &key, known, compressors, write)?;
+        Ok(MadeLayer { files: Some(project.files()), ..made })
+    }
+
+    /// A layer of no package: as it is known, else as `write` makes it.
+    fn beside_packages(
+        &self,
+        name: &str,
+        key: &Digest,
+        known: Option<LayerDigests>,
+        compressors: &Compressors,
+        write: impl FnOnce(&mut LayerWriter<'_>) -> Result<()>,
+    ) -> Result<MadeLayer> {
         let digests = match known {
             Some(digests) => digests,
             None => {
                 let mut writer = compressors.layer(self.store.new_blob()?);
-                writer.write_all(&tar)?;
+                write(&mut writer)?;
                 let digests = writer.finish()?;
-                self.store.remember(RecordKind::Layer, &key, &digests)?;
+                self.store.remember(RecordKind::Layer, key, &digests)?;
                 digests
             }
         };
-        let layer = self.blob("environment", &key, "", &digests);
+        let layer = self.blob(name, key, "", &digests);
         self.hand_on(&layer);
-        Ok(MadeLayer { layer, packages: Vec::new(), new: known.is_none() })
+        Ok(MadeLayer { layer, packages: Vec::new(), files: None, new: known.is_none() })
     }
 }
 

@@ -5,6 +5,7 @@ mod deliver;
 mod layers;
 mod once;
 mod options;
+mod project;
 
 use std::sync::Arc;
 
@@ -21,9 +22,10 @@ use crate::ship::{Delivered, Pusher};
 use crate::spec::{self, Spec};
 use crate::util::report::{SharedReporter, Step};
 use crate::util::{Digest, Error, Result, files};
-use layers::MadeLayer;
+use layers::{MadeLayer, Parts};
 use once::Once;
 use options::Options;
+use project::{Chosen, Project};
 
 /// Runs the command.
 ///
@@ -38,13 +40,15 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     let registries = options.args.environment.registry.options(&options.tags);
     let offline = options.args.environment.offline;
     let world = World::open(&options.environment.cache_dir, registries, Arc::new(Once::new(reporter)), offline)?;
+    let project = Project::new(&options, &spec)?;
     let mut platforms = locking::obtain(&options.environment, &spec, &world).await?;
     for Locked { platform, lock, .. } in &mut platforms {
         let complete = locking::facts::complete(&options.environment, &spec, Lock::clone(lock), &world).await;
         *lock = Arc::new(options.environment.named(platform, complete)?);
     }
+    let chosen = choose(project, &options, &world).await?;
     let (ready, packed) = tokio::sync::mpsc::unbounded_channel();
-    let making = make_all(&options, &spec, platforms, &world, ready);
+    let making = make_all(&options, &spec, platforms, chosen.as_ref(), &world, ready);
     let (made, pusher) = if options.args.push {
         let progress = Arc::from(world.reporter.begin(Step::Push, 0));
         let pushing = Pusher::new(&world.registry, &world.store, &options.tags, Arc::clone(&progress)).receive(packed);
@@ -72,6 +76,14 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     conclude(&options, digest, summaries, &delivered, &world)
 }
 
+/// The project files as they are now that the lock, which may lie among them, is written.
+async fn choose(project: Option<Project>, options: &Options, world: &World) -> Result<Option<Chosen>> {
+    let Some(project) = project else { return Ok(None) };
+    let (jobs, reporter) = (options.environment.jobs, world.reporter.clone());
+    let choosing = tokio::task::spawn_blocking(move || project.choose(jobs, reporter.as_ref()));
+    Ok(Some(choosing.await.map_err(|error| Error::bug("reading the project files ended early").caused_by(error))??))
+}
+
 /// The image of one platform, and what there is to tell of it.
 struct Made {
     image: Image,
@@ -86,6 +98,7 @@ async fn make_all(
     options: &Options,
     spec: &Spec,
     platforms: Vec<Locked>,
+    chosen: Option<&Chosen>,
     world: &World,
     ready: UnboundedSender<Blob>,
 ) -> Result<Vec<Made>> {
@@ -94,7 +107,9 @@ async fn make_all(
         if platforms.len() > 1 {
             world.reporter.notice(&locked.platform.to_string());
         }
-        made.push(options.environment.named(&locked.platform, make(options, spec, locked, world, &ready).await)?);
+        made.push(
+            options.environment.named(&locked.platform, make(options, spec, locked, chosen, world, &ready).await)?,
+        );
     }
     Ok(made)
 }
@@ -104,6 +119,7 @@ async fn make(
     options: &Options,
     spec: &Spec,
     locked: &Locked,
+    chosen: Option<&Chosen>,
     world: &World,
     ready: &UnboundedSender<Blob>,
 ) -> Result<Made> {
@@ -120,7 +136,9 @@ async fn make(
     for layer in &base.layers {
         let _ = ready.send(layer.blob.clone());
     }
-    let made = layers::make(lock, options, spec, target, user, world, ready.clone()).await?;
+    let project = chosen.map(|chosen| chosen.layer(lock, &target, user)).transpose()?;
+    let parts = Parts { lock, target, user, project };
+    let made = layers::make(parts, options, spec, world, ready.clone()).await?;
     let layers = made.iter().map(|layer| layer.layer.clone());
     let image = config::image(options, platform, lock, lock_digest, base, layers, user)?;
     let _ = ready.send(image.config.clone());
@@ -189,15 +207,16 @@ fn conclude(
 }
 
 fn rows(base: &Base, made: Vec<MadeLayer>) -> Vec<LayerRow> {
-    let row = |layer: &LayerBlob, name: &str, packages, new| LayerRow {
+    let row = |layer: &LayerBlob, name: &str, packages, files, new| LayerRow {
         name: name.to_owned(),
         packages,
+        files,
         size: layer.blob.size,
         digest: layer.blob.digest,
         diff_id: layer.diff_id,
         new,
     };
-    let base = base.layers.iter().map(|layer| row(layer, "base", Vec::new(), false));
-    let ours = made.into_iter().map(|made| row(&made.layer, &made.layer.name, made.packages, made.new));
+    let base = base.layers.iter().map(|layer| row(layer, "base", Vec::new(), None, false));
+    let ours = made.into_iter().map(|made| row(&made.layer, &made.layer.name, made.packages, made.files, made.new));
     base.chain(ours).collect()
 }

@@ -8,7 +8,7 @@ use fs_err as fs;
 use crate::cli::args::{BuildArgs, BytecodeArg, Global};
 use crate::cli::locking::options::{EnvironmentOptions, LockMode};
 use crate::cli::values::{pair, variable};
-use crate::model::{BaseRef, Compression, ImageOptions, Parameters};
+use crate::model::{BaseRef, Compression, ImageOptions, Parameters, ProjectCopy};
 use crate::plan::{MAX_LAYERS, MIN_LAYERS, Policy};
 use crate::registry::{Reference, Registry};
 use crate::util::{Error, Result};
@@ -25,6 +25,10 @@ pub struct Options {
     pub outputs: Vec<Output>,
     /// References, parsed.
     pub tags: Vec<Reference>,
+    /// `--copy`.
+    pub copies: Vec<ProjectCopy>,
+    /// `--exclude`.
+    pub excludes: Vec<String>,
     /// The arguments that need no check.
     pub args: BuildArgs,
 }
@@ -96,7 +100,16 @@ impl Options {
             let error = Error::usage(format!("`{}` can hold one platform, not {}", archive.shown(), platforms.len()));
             return Err(error.hint("write an `oci-archive:FILE`, or build each platform on its own"));
         }
-        Ok(Self { parameters: parameters(&args, &policy)?, environment, policy, outputs, tags, args })
+        Ok(Self {
+            parameters: parameters(&args, &policy)?,
+            copies: lines("--copy", &args.copy).iter().map(|text| copy(text)).collect::<Result<_>>()?,
+            excludes: lines("--exclude", &args.exclude),
+            environment,
+            policy,
+            outputs,
+            tags,
+            args,
+        })
     }
 }
 
@@ -172,7 +185,7 @@ fn prefix(text: &str) -> Result<String> {
 }
 
 /// Folders that container engines put something else over, or that must keep their own modes (`/tmp`).
-const ENGINES_OWN: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
+pub const ENGINES_OWN: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
 fn source_date_epoch() -> Result<Option<i64>> {
     let Some(text) = variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
@@ -184,12 +197,30 @@ fn source_date_epoch() -> Result<Option<i64>> {
 
 /// The pairs of a repeated flag; without one, those of its environment variable, one a line.
 fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>> {
+    let name = if texts.is_empty() { variable_of(flag) } else { flag.to_owned() };
+    lines(flag, texts).iter().map(|text| pair(&name, text)).collect()
+}
+
+/// The values of a repeated flag; without one, those of its environment variable, one a line.
+fn lines(flag: &str, texts: &[String]) -> Vec<String> {
     if !texts.is_empty() {
-        return texts.iter().map(|text| pair(flag, text)).collect();
+        return texts.to_vec();
     }
-    let name = format!("CONDAIMG_{}", flag.trim_start_matches('-').to_uppercase());
-    let lines = variable(&name).unwrap_or_default();
-    lines.lines().filter(|line| !line.trim().is_empty()).map(|line| pair(&name, line)).collect()
+    let lines = variable(&variable_of(flag)).unwrap_or_default();
+    lines.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
+}
+
+fn variable_of(flag: &str) -> String {
+    format!("CONDAIMG_{}", flag.trim_start_matches('-').to_uppercase())
+}
+
+/// `SRC:DST`. DST is absolute, so the last colon before a slash parts them.
+fn copy(text: &str) -> Result<ProjectCopy> {
+    match text.rsplit_once(":/") {
+        Some((from, to)) if !from.is_empty() => Ok(ProjectCopy { from: from.into(), to: format!("/{to}") }),
+        _ => Err(Error::usage(format!("`--copy {text}` is not SRC:DST"))
+            .hint("DST is absolute in the image, as in `--copy src:/app`")),
+    }
 }
 
 const COMMAND_FORMS: &str = r#"write `python -c 'a b'`, or `["python", "-c", "a b"]`"#;
@@ -213,6 +244,16 @@ mod tests {
         assert_eq!(prefix("/opt//env/").expect("a prefix"), "/opt/env");
         for wrong in ["opt/env", "/", "/opt/../env", "/opt/my env", "/a:b", "/a\tb", "/tmp/env", "/proc", "/a/.wh.b"] {
             assert!(prefix(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn copies_have_a_source_and_an_absolute_destination() {
+        let parts = |text| copy(text).map(|entry| (entry.from.display().to_string(), entry.to));
+        assert_eq!(parts("src:/app").expect("parts"), ("src".to_owned(), "/app".to_owned()));
+        assert_eq!(parts("a:b/c:/d:e/").expect("parts"), ("a:b/c".to_owned(), "/d:e/".to_owned()));
+        for wrong in ["src", "src:app", ":/app", "src:", ""] {
+            assert!(parts(wrong).is_err(), "{wrong}");
         }
     }
 
