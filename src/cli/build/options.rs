@@ -8,8 +8,8 @@ use fs_err as fs;
 use crate::cli::args::{BuildArgs, BytecodeArg, Global};
 use crate::cli::locking::options::{EnvironmentOptions, LockMode};
 use crate::cli::values::{pair, variable};
-use crate::model::{BaseRef, Compression, ImageOptions, Parameters};
-use crate::plan::{MAX_LAYERS, MIN_LAYERS, Policy};
+use crate::model::{self, BaseRef, Compression, ImageOptions, MAX_LAYERS, MIN_LAYERS, Parameters};
+use crate::plan::Policy;
 use crate::registry::{Reference, Registry};
 use crate::util::{Error, Result};
 
@@ -143,36 +143,12 @@ fn max_layers(number: usize) -> Result<usize> {
         .hint("the default, 32, suits most images"))
 }
 
-/// An absolute folder in normal form, which programs and archives can hold.
 fn prefix(text: &str) -> Result<String> {
-    let wrong = |why: &str| {
+    model::prefix(text).map_err(|why| {
         Error::usage(format!("`--prefix {text}` {why}"))
-            .hint(format!("an absolute path, as {} is", crate::model::DEFAULT_PREFIX))
-    };
-    let relative = text.strip_prefix('/').ok_or_else(|| wrong("is not absolute"))?;
-    let parts: Vec<&str> = relative.split('/').filter(|part| !part.is_empty()).collect();
-    if parts.is_empty() {
-        return Err(wrong("is the root, where the environment would mix with the base"));
-    }
-    if parts.iter().any(|part| *part == "." || *part == "..") || text.contains([':', '\n', '\0', ' ']) {
-        return Err(wrong(
-            "holds `.`, `..`, a colon or white space, which programs in the environment cannot cope with",
-        ));
-    }
-    if text.contains(|char: char| char.is_whitespace() || char.is_control()) {
-        return Err(wrong("holds white space or a control character"));
-    }
-    if ENGINES_OWN.contains(&parts[0]) {
-        return Err(wrong("is in a folder that container engines put something else over"));
-    }
-    if parts.iter().any(|part| part.starts_with(".wh.")) {
-        return Err(wrong("holds `.wh.`, which stands for a removal in image layers"));
-    }
-    Ok(format!("/{}", parts.join("/")))
+            .hint(format!("an absolute path, as in `{}`", model::DEFAULT_PREFIX))
+    })
 }
-
-/// Folders that container engines put something else over, or that must keep their own modes (`/tmp`).
-const ENGINES_OWN: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
 fn source_date_epoch() -> Result<Option<i64>> {
     let Some(text) = variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
@@ -207,14 +183,6 @@ fn words(flag: &str, text: &str) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn prefixes_are_absolute_folders() {
-        assert_eq!(prefix("/opt//env/").expect("a prefix"), "/opt/env");
-        for wrong in ["opt/env", "/", "/opt/../env", "/opt/my env", "/a:b", "/a\tb", "/tmp/env", "/proc", "/a/.wh.b"] {
-            assert!(prefix(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn commands_are_split_as_a_shell_does() {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::cli::args::{BytecodeArg, EnvironmentArgs, Global, PriorityArg};
 use crate::cli::values::{pair, variable};
 use crate::cli::world::cache_dir;
-use crate::model::{BaseRef, Platform};
+use crate::model::{BaseRef, Cutoff, Platform};
 use crate::registry::Registry;
-use crate::resolve::{ChannelPriority, Condarc, Cutoff};
+use crate::resolve::{ChannelPriority, Condarc};
 use crate::spec::Choices;
 use crate::util::{Error, Result, ResultExt as _};
 
