@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,21 @@ pub(crate) fn split_tag(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once(':') {
         Some((folder, tag)) if !folder.is_empty() && !tag.is_empty() && !tag.contains('/') => (folder, Some(tag)),
         _ => (text, None),
+    }
+}
+
+impl BaseRef {
+    /// The same, with a relative path beginning in `folder`.
+    #[must_use]
+    pub fn beginning_in(self, folder: &Path) -> Self {
+        let inside = |path: PathBuf| folder.join(path);
+        match self {
+            Self::Registry(_) | Self::Scratch => self,
+            Self::Layout(path, tag) => Self::Layout(inside(path), tag),
+            Self::OciArchive(path) => Self::OciArchive(inside(path)),
+            Self::DockerArchive(path) => Self::DockerArchive(inside(path)),
+            Self::Rootfs(path) => Self::Rootfs(inside(path)),
+        }
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) static PROJECT_FILE: Table = Table {
             "channel-priority",
             "--channel-priority",
             "Whether earlier channels hide later ones.",
-            Form::Text(Text { one_of: &["strict", "disabled"], ..Text::any("a channel priority") }),
+            Form::Text(Text { one_of: &["strict", "flexible", "disabled"], ..Text::any("a channel priority") }),
         ),
         entry(
             "exclude-newer",

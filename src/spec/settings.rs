@@ -23,7 +23,7 @@ pub struct Settings {
     pub platforms: Vec<String>,
     /// What the image will run on.
     pub target: Target,
-    /// `strict` or `disabled`.
+    /// `strict`, `flexible` or `disabled`.
     pub channel_priority: Option<String>,
     /// A date or a time.
     pub exclude_newer: Option<String>,

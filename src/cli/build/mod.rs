@@ -5,6 +5,7 @@ mod deliver;
 mod layers;
 mod once;
 mod options;
+mod settings;
 
 use std::sync::Arc;
 
@@ -30,8 +31,8 @@ use options::Options;
 /// # Errors
 /// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
 pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
-    let options = Options::new(args, &global)?;
-    let spec = spec::read_with(&options.environment.path, &options.environment.choices)?;
+    let spec = spec::read_with(&args.environment.path(), &args.environment.choices())?;
+    let options = Options::new(settings::fill(args, &spec.settings)?, &global)?;
     for notice in &spec.notices {
         reporter.notice(notice);
     }

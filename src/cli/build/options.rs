@@ -5,13 +5,16 @@ use std::path::PathBuf;
 
 use fs_err as fs;
 
-use crate::cli::args::{BuildArgs, BytecodeArg, Global};
+use crate::cli::args::{BuildArgs, Global};
 use crate::cli::locking::options::{EnvironmentOptions, LockMode};
 use crate::cli::values::{pair, variable};
-use crate::model::{self, BaseRef, Compression, ImageOptions, MAX_LAYERS, MIN_LAYERS, Parameters};
+use crate::model::{self, BaseRef, ImageOptions, MAX_LAYERS, MIN_LAYERS, Parameters};
 use crate::plan::Policy;
 use crate::registry::{Reference, Registry};
 use crate::util::{Error, Result};
+
+/// The most layers that are added to a base when nothing is said.
+const DEFAULT_MAX_LAYERS: usize = 32;
 
 /// What a build does, checked.
 pub struct Options {
@@ -70,7 +73,7 @@ impl Output {
 }
 
 impl Options {
-    /// Checks the arguments.
+    /// Checks the arguments, which [`super::settings::fill`] has completed.
     ///
     /// # Errors
     /// What is wrong with them (exit status 2), or with the files that they name (1).
@@ -96,7 +99,7 @@ impl Options {
             let error = Error::usage(format!("`{}` can hold one platform, not {}", archive.shown(), platforms.len()));
             return Err(error.hint("write an `oci-archive:FILE`, or build each platform on its own"));
         }
-        Ok(Self { parameters: parameters(&args, &policy)?, environment, policy, outputs, tags, args })
+        Ok(Self { parameters: parameters(&args, &environment, &policy)?, environment, policy, outputs, tags, args })
     }
 }
 
@@ -108,14 +111,14 @@ fn mode(args: &BuildArgs) -> LockMode {
     }
 }
 
-fn parameters(args: &BuildArgs, policy: &Policy) -> Result<Parameters> {
+fn parameters(args: &BuildArgs, environment: &EnvironmentOptions, policy: &Policy) -> Result<Parameters> {
     Ok(Parameters {
-        prefix: prefix(&args.prefix)?,
-        compression: args.compression.parse::<Compression>()?,
-        bytecode: args.environment.bytecode == BytecodeArg::On,
-        group_write: args.group_write,
+        prefix: args.prefix.as_deref().map_or_else(|| Ok(model::DEFAULT_PREFIX.to_owned()), prefix)?,
+        compression: args.compression.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
+        bytecode: environment.bytecode,
+        group_write: args.group_write.unwrap_or_default(),
         layers: policy.canonical()?,
-        max_layers: max_layers(args.max_layers)?,
+        max_layers: max_layers(args.max_layers.unwrap_or(DEFAULT_MAX_LAYERS))?,
         source_date_epoch: source_date_epoch()?,
         image: ImageOptions {
             user: args.user.as_deref().map(str::parse).transpose()?,
@@ -129,9 +132,14 @@ fn parameters(args: &BuildArgs, policy: &Policy) -> Result<Parameters> {
     })
 }
 
-fn policy(name: &str) -> Result<Policy> {
-    let is_file = name.contains('/') || name.ends_with(".yaml") || name.ends_with(".yml");
-    if is_file { Policy::parse(&fs::read_to_string(name)?, name) } else { Policy::named(name) }
+/// Whether a layer policy is named by its file.
+pub fn is_policy_file(name: &str) -> bool {
+    name.contains('/') || name.ends_with(".yaml") || name.ends_with(".yml")
+}
+
+/// The layer policy with this name, or in this file.
+pub fn policy(name: &str) -> Result<Policy> {
+    if is_policy_file(name) { Policy::parse(&fs::read_to_string(name)?, name) } else { Policy::named(name) }
 }
 
 /// Before anything is solved or fetched for a plan that cannot be.
@@ -160,12 +168,21 @@ fn source_date_epoch() -> Result<Option<i64>> {
 
 /// The pairs of a repeated flag; without one, those of its environment variable, one a line.
 fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>> {
+    let name = if texts.is_empty() { variable_of(flag) } else { flag.to_owned() };
+    lines(flag, texts).iter().map(|text| pair(&name, text)).collect()
+}
+
+/// The values of a repeated flag; without one, those of its environment variable, one a line.
+pub fn lines(flag: &str, texts: &[String]) -> Vec<String> {
     if !texts.is_empty() {
-        return texts.iter().map(|text| pair(flag, text)).collect();
+        return texts.to_vec();
     }
-    let name = format!("CONDAIMG_{}", flag.trim_start_matches('-').to_uppercase());
-    let lines = variable(&name).unwrap_or_default();
-    lines.lines().filter(|line| !line.trim().is_empty()).map(|line| pair(&name, line)).collect()
+    let lines = variable(&variable_of(flag)).unwrap_or_default();
+    lines.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
+}
+
+fn variable_of(flag: &str) -> String {
+    format!("CONDAIMG_{}", flag.trim_start_matches('-').to_uppercase())
 }
 
 const COMMAND_FORMS: &str = r#"write `python -c 'a b'`, or `["python", "-c", "a b"]`"#;
