@@ -24,7 +24,7 @@ pub(super) fn read(file: PathBuf, choices: &Choices) -> Result<Spec> {
     let holds_packages = document.dependencies.is_some();
     let mut spec = document.spec(file.clone(), source.clone(), Vec::new())?;
     let settings: Settings = typed(Value::Object(document.values))?;
-    let settings = settings.from_file(file, source);
+    let settings = settings.with_origin(file, source);
     match &settings.environment {
         Some(named) => {
             let name = spec.name.take();

@@ -111,8 +111,8 @@ struct Origin {
 }
 
 impl Settings {
-    /// With the file that they were read from.
-    pub(super) fn from_file(self, file: PathBuf, source: String) -> Self {
+    /// With the file that it was read from.
+    pub(super) fn with_origin(self, file: PathBuf, source: String) -> Self {
         Self { origin: Some(Origin { file, source }), ..self }
     }
 

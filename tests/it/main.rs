@@ -21,6 +21,7 @@ mod logins;
 mod oracle;
 mod pins;
 mod platforms;
+mod project_file;
 mod proxies;
 mod push;
 mod referrers;
