@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::doctor::DoctorArgs;
 use crate::registry::{ClientCertificate, Reference, RegistryOptions, RetryPolicy};
+use crate::spec::Choices;
 
 /// Builds layered, reproducible OCI images from conda environments, without Docker, root or a daemon.
 #[derive(Debug, Parser)]
@@ -31,6 +32,8 @@ pub enum Command {
     Doctor(Box<DoctorArgs>),
     /// Show where the local store is and what it holds, and keep it small
     Cache(CacheArgs),
+    /// Print the JSON schema of condaimg.yaml, for editors and checks
+    Schema,
     /// Print a completion script
     Completions {
         /// The shell to complete for
@@ -264,7 +267,7 @@ impl RegistryArgs {
 /// What a lock is made from, and where: flags of every command that needs one.
 #[derive(Debug, Clone, Args)]
 pub struct EnvironmentArgs {
-    /// An environment.yml, pixi.lock, conda-lock.yml or file with @EXPLICIT, or a folder that holds one
+    /// An environment.yml, condaimg.yaml, pixi.lock, conda-lock.yml or file with @EXPLICIT, or a folder that holds one
     /// [default: the current folder]
     #[arg(value_name = "PATH", env = "CONDAIMG_PATH")]
     pub path: Option<PathBuf>,
@@ -336,14 +339,26 @@ pub struct EnvironmentArgs {
     /// Do not use the network
     #[arg(long, env = "CONDAIMG_OFFLINE", help_heading = "Solving")]
     pub offline: bool,
-    /// Make byte code for what ships none
-    #[arg(long, value_enum, default_value_t, env = "CONDAIMG_BYTECODE", value_name = "WHEN", help_heading = "Layers")]
-    pub bytecode: BytecodeArg,
+    /// Make byte code for what ships none [default: on]
+    #[arg(long, value_enum, env = "CONDAIMG_BYTECODE", value_name = "WHEN", help_heading = "Layers")]
+    pub bytecode: Option<BytecodeArg>,
     /// Parallelism [default: all cores]
     #[arg(short, long, value_name = "N", env = "CONDAIMG_JOBS", help_heading = "Layers")]
     pub jobs: Option<usize>,
     #[command(flatten)]
     pub registry: RegistryArgs,
+}
+
+impl EnvironmentArgs {
+    /// The file of the environment, or its folder.
+    pub fn path(&self) -> PathBuf {
+        self.file.clone().or_else(|| self.path.clone()).unwrap_or_else(|| PathBuf::from("."))
+    }
+
+    /// What that file alone does not say.
+    pub fn choices(&self) -> Choices {
+        Choices { environment: self.environment.clone() }
+    }
 }
 
 /// Flags of `lock`.
@@ -408,9 +423,9 @@ pub struct BuildArgs {
     /// Do not attach the lock to the pushed image
     #[arg(long, env = "CONDAIMG_NO_REFERRERS", help_heading = "Output")]
     pub no_referrers: bool,
-    /// Where the environment lies in the image
-    #[arg(long, value_name = "DIR", env = "CONDAIMG_PREFIX", default_value = crate::model::DEFAULT_PREFIX, help_heading = "Image")]
-    pub prefix: String,
+    /// Where the environment lies in the image [default: /opt/conda/envs/default]
+    #[arg(long, value_name = "DIR", env = "CONDAIMG_PREFIX", help_heading = "Image")]
+    pub prefix: Option<String>,
     /// User of the image's processes, numeric [default: the base's when not root, else 1000:0]
     #[arg(long, value_name = "UID[:GID]", env = "CONDAIMG_USER", help_heading = "Image")]
     pub user: Option<String>,
@@ -440,8 +455,17 @@ pub struct BuildArgs {
     #[arg(long, value_name = "GLOB", help_heading = "Image")]
     pub exclude: Vec<String>,
     /// Give the group the owner's permissions, for arbitrary users in group 0
-    #[arg(long, env = "CONDAIMG_GROUP_WRITE", help_heading = "Image")]
-    pub group_write: bool,
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "CONDAIMG_GROUP_WRITE",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Image"
+    )]
+    pub group_write: Option<bool>,
 
     /// Fail when the lock is missing or stale
     #[arg(long, env = "CONDAIMG_LOCKED", help_heading = "Solving")]
@@ -452,12 +476,12 @@ pub struct BuildArgs {
     /// Layer policy: a name or a file [default: default]
     #[arg(long, value_name = "NAME|FILE", env = "CONDAIMG_LAYERS", help_heading = "Layers")]
     pub layers: Option<String>,
-    /// The most layers to add to the base
-    #[arg(long, value_name = "N", env = "CONDAIMG_MAX_LAYERS", default_value_t = 32, help_heading = "Layers")]
-    pub max_layers: usize,
-    /// gzip[:1-9] or zstd[:1-19]
-    #[arg(long, value_name = "CODEC", env = "CONDAIMG_COMPRESSION", default_value = "gzip", help_heading = "Layers")]
-    pub compression: String,
+    /// The most layers to add to the base [default: 32]
+    #[arg(long, value_name = "N", env = "CONDAIMG_MAX_LAYERS", help_heading = "Layers")]
+    pub max_layers: Option<usize>,
+    /// gzip[:1-9] or zstd[:1-19] [default: gzip]
+    #[arg(long, value_name = "CODEC", env = "CONDAIMG_COMPRESSION", help_heading = "Layers")]
+    pub compression: Option<String>,
     /// Pack every layer again, even if its bytes are known
     #[arg(long, env = "CONDAIMG_NO_CACHE", help_heading = "Layers")]
     pub no_cache: bool,

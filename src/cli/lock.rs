@@ -2,7 +2,7 @@
 
 use super::args::{ExportArg, Global, LockArgs};
 use super::locking::options::{EnvironmentOptions, LockMode, Upgrade};
-use super::locking::{self, Locked};
+use super::locking::{self, Locked, settings};
 use super::world::World;
 use crate::lock::{self, Lock, Locks};
 use crate::spec::{self, Spec};
@@ -16,9 +16,10 @@ use crate::util::{Error, Result};
 /// missing or stale.
 pub async fn run(args: LockArgs, global: Global, reporter: SharedReporter) -> Result<()> {
     let mode = mode(&args);
-    let mut options = EnvironmentOptions::new(args.environment, mode, &global)?;
+    let spec = spec::read_with(&args.environment.path(), &args.environment.choices())?;
+    let environment = settings::fill(args.environment, &spec.settings)?;
+    let mut options = EnvironmentOptions::new(environment, mode, &global)?;
     options.facts_later = args.no_facts;
-    let spec = spec::read_with(&options.path, &options.choices)?;
     if let Some(form) = args.export {
         return export(form, &options, &spec);
     }

@@ -102,6 +102,12 @@ async fn dispatch(command: Command, global: Global, reporter: &SharedReporter) -
         Command::Copy(args) => transfer::copy(args, global, Arc::clone(reporter)).await,
         Command::Cache(args) => cache::run(args, &global, reporter),
         Command::Doctor(args) => doctor::run(*args, global).await,
+        Command::Schema => {
+            let mut text = serde_json::to_vec_pretty(&crate::spec::schema())
+                .map_err(|error| Error::bug("the schema has no JSON form").caused_by(error))?;
+            text.push(b'\n');
+            print_data(&text)
+        }
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
             // Into memory first: the generator panics when its output fails.

@@ -80,6 +80,21 @@ pub(crate) fn split_tag(text: &str) -> (&str, Option<&str>) {
     }
 }
 
+impl BaseRef {
+    /// The same, with a relative path beginning in `folder`.
+    #[must_use]
+    pub fn beginning_in(self, folder: &Path) -> Self {
+        let inside = |path: PathBuf| folder.join(path);
+        match self {
+            Self::Registry(_) | Self::Scratch => self,
+            Self::Layout(path, tag) => Self::Layout(inside(path), tag),
+            Self::OciArchive(path) => Self::OciArchive(inside(path)),
+            Self::DockerArchive(path) => Self::DockerArchive(inside(path)),
+            Self::Rootfs(path) => Self::Rootfs(inside(path)),
+        }
+    }
+}
+
 impl fmt::Display for BaseRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -3,16 +3,20 @@
 mod base;
 mod blob;
 mod compression;
+mod cutoff;
 mod parameters;
 mod platform;
+mod prefix;
 mod project;
 mod tags;
 
 pub use base::{BaseFacts, BaseRef};
 pub use blob::{Blob, BlobSource, LayerBlob};
 pub use compression::Compression;
+pub use cutoff::Cutoff;
 pub use parameters::{ImageOptions, Parameters, User};
 pub use platform::Platform;
+pub use prefix::{ENGINES_OWN, prefix};
 pub use project::ProjectCopy;
 pub use tags::{Flavour, Tag, TargetPython, WheelName, check_fit, compatible_tags, rank};
 
@@ -23,3 +27,9 @@ pub const LAYOUT_VERSION: u32 = 1;
 /// Where the environment lies in every image unless told otherwise. Below an `envs` folder, because scanners
 /// look for `envs/*/conda-meta`; the same everywhere, so that images share layers.
 pub const DEFAULT_PREFIX: &str = "/opt/conda/envs/default";
+
+/// The fewest layers that an image can have above its base: packages and the environment layer.
+pub const MIN_LAYERS: usize = 2;
+/// The most layers that an image may have above its base, so that images on top of it stay below the 127 of overlayfs
+/// and the about 70 with which BuildKit can still mount one.
+pub const MAX_LAYERS: usize = 64;

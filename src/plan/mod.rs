@@ -24,13 +24,8 @@ pub use key::{KeyInputs, Segment, SegmentKind, python_of};
 pub use policy::{Policy, Tier};
 
 use crate::lock::{Lock, Member};
+pub use crate::model::{MAX_LAYERS, MIN_LAYERS};
 use crate::util::{Digest, Error, Result};
-
-/// The fewest layers that a plan can have: packages and the environment layer.
-pub const MIN_LAYERS: usize = 2;
-/// The most layers that a plan may have, so that images on top of it stay below the 127 of overlayfs and the
-/// about 70 with which BuildKit can still mount one.
-pub const MAX_LAYERS: usize = 64;
 
 /// The layers to add to the base, lowest first, without the environment layer, which is made of the lock alone.
 #[derive(Debug, Clone, PartialEq, Eq)]

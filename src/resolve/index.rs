@@ -17,7 +17,8 @@ use url::Url;
 
 use super::client::{Unreached, certificate_hint, chain, http_client};
 use super::solve::Task;
-use super::{Credentials, ResolveOptions, near};
+use super::{Credentials, ResolveOptions};
+use crate::util::near;
 use crate::util::report::Progress;
 use crate::util::{Error, Result, redact};
 

@@ -13,7 +13,7 @@ use rattler_solve::{
 use url::Url;
 
 use super::index::{Index, misfit};
-use super::{Channels, Cutoff, ResolveOptions};
+use super::{Channels, ResolveOptions};
 use crate::spec::Spec;
 use crate::util::{Error, Result};
 
@@ -60,7 +60,7 @@ pub(super) async fn solve(task: &Task<'_>, index: Index) -> Result<Vec<RepoDataR
         priority: task.options.channel_priority,
         excluded: excluded(task, &index),
         locked: still_valid(task, &index.parts),
-        exclude_newer: task.options.exclude_newer.as_ref().map(Cutoff::exclude_newer),
+        exclude_newer: task.options.exclude_newer.as_ref().map(|it| ExcludeNewer::from_datetime(it.last())),
         index: index.parts.clone(),
         token: CancellationToken::new(),
     };

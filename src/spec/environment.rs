@@ -1,48 +1,83 @@
 //! `environment.yml`, as conda reads it: `name`, `channels`, `dependencies`, `variables`; `prefix` and unknown keys
-//! are ignored with a notice.
+//! are ignored with a notice. A condaimg.yaml holds the same, and more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rattler_conda_types::{MatchSpec, ParseStrictness, StringMatcher};
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::{Map, Value};
 
+use super::forms::{Entry, Form, Pairs, Reading, Table, Text, take};
+use super::seeds::{List, Optional, next_key};
 use super::yaml::Context;
 use super::{Dependency, Spec};
-use crate::util::{Result, redact};
+use crate::util::{Error, Result, redact};
 
 /// More ignored keys than this are only counted.
 const MOST_NOTICES: usize = 20;
 
+pub(super) const NAME: Entry =
+    Entry { key: "name", about: "A name for the environment.", flag: None, form: Form::Text(Text::any("a name")) };
+
+pub(super) const CHANNELS: Entry = Entry {
+    key: "channels",
+    about: "The channels that are searched, the most important first: names, URLs, or folders relative to the file.",
+    flag: Some("--channel (before them), --override-channels"),
+    form: Form::List(&Form::Text(Text::any("a channel"))),
+};
+
+pub(super) const DEPENDENCIES: Entry =
+    Entry { key: "dependencies", about: "The packages, as in an environment.yml.", flag: None, form: Form::Packages };
+
+pub(super) const VARIABLES: Entry = Entry {
+    key: "variables",
+    about: "Environment variables of the environment.",
+    flag: None,
+    form: Form::Pairs(Pairs {
+        what: "the variable",
+        name: variable_name,
+        value: &Form::Text(Text { may_be_empty: true, ..Text::any("a value") }),
+    }),
+};
+
+static ENVIRONMENT: Table = Table {
+    name: "environment files",
+    keys: &[NAME, CHANNELS, DEPENDENCIES, VARIABLES],
+    others_are_ignored: true,
+    groups: &[],
+};
+
+/// execve(2) cannot carry others.
+pub(super) fn variable_name(text: &str) -> Result<()> {
+    match text.is_empty() || text.contains(['=', '\0']) {
+        true => Err(Error::user(format!("`{text}` cannot be the name of an environment variable"))),
+        false => Ok(()),
+    }
+}
+
 /// Reads the text of `file`.
 pub(super) fn parse(file: PathBuf, source: String) -> Result<Spec> {
-    let context = Context::new();
-    let reader = Reader { context: &context, stop_at: None };
-    let document = reader
-        .deserialize(serde_yaml::Deserializer::from_str(&source))
-        .map_err(|error| context.explain(&file, &source, &error))?;
+    let mut document = read(&file, &source, &ENVIRONMENT)?;
     let mut notices = Vec::new();
     notices.extend(document.ignored.iter().take(MOST_NOTICES).map(|key| ignored_key(&file, key)));
     if let Some(more) = document.ignored.len().checked_sub(MOST_NOTICES + 1) {
         notices.push(format!("{}: {} more keys are ignored", file.display(), more + 1));
     }
-    if document.dependencies.is_empty() {
-        notices.push(format!("{}: no dependencies, the environment will be empty", file.display()));
-    }
-    Ok(Spec {
-        file,
-        name: document.name,
-        channels: document.channels,
-        dependencies: document.dependencies,
-        variables: document.variables,
-        pins: None,
-        notices,
-        source,
-    })
+    document.spec(file, source, notices)
 }
 
-fn ignored_key(file: &std::path::Path, key: &str) -> String {
+/// Reads a document that may hold the keys of a table.
+pub(super) fn read(file: &Path, source: &str, table: &'static Table) -> Result<Document> {
+    let context = Context::new();
+    let reader = Reader { context: &context, table };
+    reader
+        .deserialize(serde_yaml::Deserializer::from_str(source))
+        .map_err(|error| context.explain(file, source, &error))
+}
+
+fn ignored_key(file: &Path, key: &str) -> String {
     let file = file.display();
     match key {
         "prefix" => format!("{file}: `prefix:` is ignored; `--prefix` says where the environment lies in the image"),
@@ -51,29 +86,55 @@ fn ignored_key(file: &std::path::Path, key: &str) -> String {
     }
 }
 
-/// The line of a dependency. The parser tells places only in errors, so it is asked to fail there.
+/// The line of a dependency.
 pub(super) fn line_of(source: &str, dependency: usize) -> Option<usize> {
-    let context = Context::new();
-    let reader = Reader { context: &context, stop_at: Some(dependency) };
-    let error = reader.deserialize(serde_yaml::Deserializer::from_str(source)).err()?;
-    Some(error.location()?.line())
+    Some(place_of(source, &format!("dependencies.{dependency}"), &ENVIRONMENT)?.0)
 }
 
+/// Line and column, from 1, of a value (`image.tags.0`). The parser tells places only in errors, so the reader is
+/// made to fail there.
+pub(super) fn place_of(source: &str, path: &str, table: &'static Table) -> Option<(usize, usize)> {
+    let context = Context::stopping_at(path);
+    let reader = Reader { context: &context, table };
+    let error = reader.deserialize(serde_yaml::Deserializer::from_str(source)).err()?;
+    error.location().map(|place| (place.line(), place.column()))
+}
+
+/// What a document holds.
 #[derive(Default)]
-struct Document {
-    name: Option<String>,
-    channels: Vec<String>,
-    dependencies: Vec<Dependency>,
-    variables: BTreeMap<String, String>,
+pub(super) struct Document {
+    /// Nothing when the key is not there.
+    pub(super) dependencies: Option<Vec<Dependency>>,
+    /// What the other keys say, in their forms.
+    pub(super) values: Map<String, Value>,
     ignored: Vec<String>,
+}
+
+impl Document {
+    /// The environment that stands in the document.
+    pub(super) fn spec(&mut self, file: PathBuf, source: String, mut notices: Vec<String>) -> Result<Spec> {
+        let dependencies = self.dependencies.take().unwrap_or_default();
+        if dependencies.is_empty() {
+            notices.push(format!("{}: no dependencies, the environment will be empty", file.display()));
+        }
+        Ok(Spec {
+            file,
+            name: take(&mut self.values, "name")?,
+            channels: take(&mut self.values, "channels")?,
+            dependencies,
+            variables: take(&mut self.values, "variables")?,
+            notices,
+            source,
+            ..Spec::default()
+        })
+    }
 }
 
 /// Reads a whole document.
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     context: &'a Context,
-    /// Fail at this dependency, to learn its place.
-    stop_at: Option<usize>,
+    table: &'static Table,
 }
 
 impl<'de> DeserializeSeed<'de> for Reader<'_> {
@@ -92,227 +153,34 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
-        let context = self.context;
+        let Self { context, table } = self;
         let mut document = Document::default();
         let mut seen = BTreeSet::new();
-        while let Some(key) = map.next_key_seed(Key { context, seen: &seen })? {
-            match key.as_str() {
-                "name" => document.name = map.next_value_seed(Optional(Text { context, what: "a name" }))?,
-                "channels" => {
-                    document.channels = map
-                        .next_value_seed(Optional(List { of: |_| Text { context, what: "a channel" } }))?
-                        .unwrap_or_default();
+        while let Some(key) = next_key(&mut map, context, &mut seen, |key, seen| table.allow(key, seen))? {
+            match table.find(&key) {
+                Some(Entry { form: Form::Packages, .. }) => {
+                    let items = List { of: |index| Item { context, index } };
+                    let items = map.next_value_seed(Optional(items))?.unwrap_or_default();
+                    document.dependencies = Some(items.into_iter().flatten().collect());
                 }
-                "dependencies" => {
-                    let items = List { of: |index| Item { reader: self, index } };
-                    document.dependencies =
-                        map.next_value_seed(Optional(items))?.unwrap_or_default().into_iter().flatten().collect();
+                Some(Entry { form, .. }) => {
+                    let value = map.next_value_seed(Optional(Reading { context, form, path: key.clone() }))?;
+                    document.values.extend(value.map(|value| (key, value)));
                 }
-                "variables" => {
-                    document.variables = map.next_value_seed(Optional(Variables { context }))?.unwrap_or_default();
-                }
-                "<<" => return Err(context.fail("merge keys (`<<:`) are not supported", None)),
-                _ => {
+                None => {
                     map.next_value::<IgnoredAny>()?;
-                    document.ignored.push(key.clone());
+                    document.ignored.push(key);
                 }
             }
-            seen.insert(key);
         }
         Ok(document)
-    }
-}
-
-/// A key that must not have been there before.
-struct Key<'a> {
-    context: &'a Context,
-    seen: &'a BTreeSet<String>,
-}
-
-impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = String;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Key<'_> {
-    type Value = String;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
-        self.context.spend(text)?;
-        if self.seen.contains(text) {
-            return Err(self.context.fail(format!("`{text}:` stands here a second time"), Some("keep one of them")));
-        }
-        Ok(text.to_owned())
-    }
-}
-
-/// A value that may be left out (`channels:` with nothing behind it).
-struct Optional<S>(S);
-
-impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Optional<S> {
-    type Value = Option<S::Value>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_option(self)
-    }
-}
-
-impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Optional<S> {
-    type Value = Option<S::Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        self.0.deserialize(deserializer).map(Some)
-    }
-}
-
-/// Any scalar as the text that the file has: `1.10` stays `1.10`, `yes` stays `yes`.
-struct Text<'a> {
-    context: &'a Context,
-    what: &'static str,
-}
-
-impl<'de> DeserializeSeed<'de> for Text<'_> {
-    type Value = String;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Text<'_> {
-    type Value = String;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.what)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
-        self.context.spend(text)?;
-        if text.is_empty() && self.what != "a value" {
-            return Err(self.context.fail(format!("{} is missing here", self.what), None));
-        }
-        Ok(text.to_owned())
-    }
-}
-
-/// A list whose items are read by what `of` makes for their index.
-struct List<F> {
-    of: F,
-}
-
-impl<'de, F: Fn(usize) -> S, S: DeserializeSeed<'de>> DeserializeSeed<'de> for List<F> {
-    type Value = Vec<S::Value>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de, F: Fn(usize) -> S, S: DeserializeSeed<'de>> Visitor<'de> for List<F> {
-    type Value = Vec<S::Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list (lines that begin with `- `)")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = sequence.next_element_seed((self.of)(items.len()))? {
-            items.push(item);
-        }
-        Ok(items)
-    }
-}
-
-/// `variables:`.
-struct Variables<'a> {
-    context: &'a Context,
-}
-
-impl<'de> DeserializeSeed<'de> for Variables<'_> {
-    type Value = BTreeMap<String, String>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Variables<'_> {
-    type Value = BTreeMap<String, String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("environment variables (`NAME: value`)")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let context = self.context;
-        let mut variables = BTreeMap::new();
-        while let Some(name) = map.next_key_seed(VariableName { context, seen: &variables })? {
-            let value = map.next_value_seed(Optional(Text { context, what: "a value" }))?;
-            variables.insert(name, value.unwrap_or_default());
-        }
-        Ok(variables)
-    }
-}
-
-/// The name of an environment variable, which must be new.
-struct VariableName<'a> {
-    context: &'a Context,
-    seen: &'a BTreeMap<String, String>,
-}
-
-impl<'de> DeserializeSeed<'de> for VariableName<'_> {
-    type Value = String;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for VariableName<'_> {
-    type Value = String;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of an environment variable")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
-        self.context.spend(text)?;
-        // execve(2) cannot carry such names.
-        if text.is_empty() || text.contains(['=', '\0']) {
-            return Err(self.context.fail(format!("`{text}` cannot be the name of an environment variable"), None));
-        }
-        if self.seen.contains_key(text) {
-            let message = format!("the variable `{text}` is set a second time");
-            return Err(self.context.fail(message, Some("keep one of them")));
-        }
-        Ok(text.to_owned())
     }
 }
 
 /// One item of `dependencies:`: a package, or an empty `pip:` section (nothing).
 #[derive(Clone, Copy)]
 struct Item<'a> {
-    reader: Reader<'a>,
+    context: &'a Context,
     index: usize,
 }
 
@@ -332,11 +200,9 @@ impl<'de> Visitor<'de> for Item<'_> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        let context = self.reader.context;
+        let context = self.context;
         context.spend(text)?;
-        if self.reader.stop_at == Some(self.index) {
-            return Err(context.fail("here", None));
-        }
+        context.arrive(&format!("dependencies.{}", self.index))?;
         let spec = package(text).map_err(|reason| {
             let shown: String = redact::within(text).chars().take(100).collect();
             let reason = redact::within(&reason);
@@ -346,8 +212,8 @@ impl<'de> Visitor<'de> for Item<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let context = self.reader.context;
-        while let Some(key) = map.next_key_seed(Key { context, seen: &BTreeSet::new() })? {
+        let context = self.context;
+        while let Some(key) = next_key(&mut map, context, &mut BTreeSet::new(), |_, _| Ok(()))? {
             if key != "pip" {
                 return Err(context.fail(
                     format!("`{key}:` is neither a package nor a section that condaimg knows"),

@@ -91,7 +91,7 @@ pub(super) fn read_pins(file: &Path, choices: &Choices) -> Result<Option<Spec>> 
 }
 
 /// `--environment` chooses from files that have several.
-fn no_choice(file: &Path, environment: Option<&str>) -> Result<()> {
+pub(super) fn no_choice(file: &Path, environment: Option<&str>) -> Result<()> {
     match environment {
         None => Ok(()),
         Some(name) => Err(Error::usage(format!("`--environment {name}`: `{}` is one environment", file.display()))

@@ -1,8 +1,14 @@
 //! What users write, read with errors that name file, line and column. Knows nothing of the network.
 
 mod environment;
+mod forms;
+mod keys;
 mod kinds;
 pub mod project;
+mod project_file;
+mod schema;
+mod seeds;
+mod settings;
 pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
@@ -11,6 +17,9 @@ use std::path::{Path, PathBuf};
 use rattler_conda_types::MatchSpec;
 
 use crate::lock::Pins;
+pub use schema::schema;
+pub use settings::{ImageSettings, ProjectEntry, Settings, Target};
+
 use crate::util::{Error, Result};
 
 /// What is to be in an image, as a file says it.
@@ -28,6 +37,8 @@ pub struct Spec {
     pub variables: BTreeMap<String, String>,
     /// Exact packages, where the file is another tool's lock: in place of dependencies.
     pub pins: Option<Pins>,
+    /// What a condaimg.yaml says beside the environment; nothing of an environment.yml.
+    pub settings: Settings,
     /// What the user should know about the file: keys that are ignored.
     pub notices: Vec<String>,
     /// The file's text, to find lines in.
@@ -76,7 +87,7 @@ pub struct Choices {
     pub environment: Option<String>,
 }
 
-/// Reads what `path` names: an environment.yml, a lock of another tool, or a folder that holds one.
+/// Reads what `path` names: an environment.yml, a condaimg.yaml, a lock of another tool, or a folder that holds one.
 ///
 /// # Errors
 /// When there is no such file, when it is of a kind that is not supported, and for everything that is wrong in
@@ -91,7 +102,14 @@ pub fn read(path: &Path) -> Result<Spec> {
 /// As [`read`]; a choice that the file does not offer.
 pub fn read_with(path: &Path, choices: &Choices) -> Result<Spec> {
     let file = find(path)?;
-    refuse_other_kinds(&file)?;
+    match project_file::is_one(&file) {
+        true => project_file::read(file, choices),
+        false => read_environment(file, choices),
+    }
+}
+
+/// Reads a file that holds an environment.
+fn read_environment(file: PathBuf, choices: &Choices) -> Result<Spec> {
     if let Some(pinned) = kinds::read_pins(&file, choices)? {
         return Ok(pinned);
     }
@@ -105,7 +123,7 @@ fn find(path: &Path) -> Result<PathBuf> {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::user(format!("`{}` does not exist", path.display()))
-                .hint("name an environment.yml, or a folder that holds one"));
+                .hint("name an environment.yml or a condaimg.yaml, or a folder that holds one"));
         }
         Err(error) => return Err(error.into()),
     };
@@ -116,18 +134,6 @@ fn find(path: &Path) -> Result<PathBuf> {
         Error::user(format!("the folder `{}` holds no environment.yml", path.display()))
             .hint("name the file itself if it is called otherwise")
     })
-}
-
-/// Files that condaimg will read one day.
-fn refuse_other_kinds(file: &Path) -> Result<()> {
-    let name = file.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    match name.as_str() {
-        "condaimg.yaml" | "condaimg.yml" => {
-            Err(Error::user(format!("`{}` is a condaimg.yaml, which is not supported yet", file.display()))
-                .hint("write an environment.yml for now"))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -146,8 +152,8 @@ mod tests {
         assert_eq!(read(folder.path()).expect("reads").file, file);
         assert_eq!(read(&file).expect("reads").folder(), folder.path());
 
-        fs_err::write(folder.path().join("condaimg.yaml"), "").expect("writes");
-        assert!(message(folder.path()).contains("not supported yet"));
+        fs_err::write(folder.path().join("condaimg.yaml"), "environment: environment.yaml").expect("writes");
+        assert_eq!(read(folder.path()).expect("reads").settings.environment.as_deref(), Some("environment.yaml"));
         assert!(message(&folder.path().join("conda-lock.yml")).contains("does not exist"));
         fs_err::write(folder.path().join("setup.py"), "").expect("writes");
         assert!(message(&folder.path().join("setup.py")).contains("none of the files"));

@@ -9,7 +9,7 @@ use std::path::Path;
 use fs_err as fs;
 use serde::de;
 
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, redact};
 
 /// No file that a person writes is longer, in bytes.
 const LONGEST: usize = 10_000_000;
@@ -71,6 +71,8 @@ fn refuse_endless_brackets(file: &Path, text: &str) -> Result<()> {
 pub(super) struct Context {
     problem: RefCell<Option<Problem>>,
     left: Cell<usize>,
+    /// Where to fail, to learn the place: the parser tells places only in errors.
+    stop_at: Option<String>,
 }
 
 struct Problem {
@@ -80,7 +82,25 @@ struct Problem {
 
 impl Context {
     pub(super) fn new() -> Self {
-        Self { problem: RefCell::new(None), left: Cell::new(2 * LONGEST) }
+        Self { problem: RefCell::new(None), left: Cell::new(2 * LONGEST), stop_at: None }
+    }
+
+    /// One for a reader that is to fail at a value.
+    pub(super) fn stopping_at(path: &str) -> Self {
+        Self { stop_at: Some(path.to_owned()), ..Self::new() }
+    }
+
+    /// Fails when the reader is where it was to stop.
+    pub(super) fn arrive<E: de::Error>(&self, path: &str) -> Result<(), E> {
+        match self.stop_at.as_deref() == Some(path) {
+            true => Err(self.fail("here", None)),
+            false => Ok(()),
+        }
+    }
+
+    /// A check's error at the place where the reader is.
+    pub(super) fn refuse<E: de::Error>(&self, error: &Error) -> E {
+        self.fail(error, error.hints().first().copied())
     }
 
     /// An error at the place where the reader is.
@@ -108,7 +128,8 @@ impl Context {
         let problem = self.problem.borrow_mut().take();
         let (message, hint) = match problem {
             Some(problem) => (problem.message, problem.hint),
-            None => (plain_message(error), None),
+            // It may show a value, such as a channel with a password.
+            None => (redact::within(&plain_message(error)), None),
         };
         let Some((line, column)) = place(error, text) else {
             return with_hint(Error::user(format!("{}: {message}", file.display())), hint);

@@ -5,6 +5,7 @@ pub mod digest;
 pub mod error;
 pub mod files;
 pub mod json;
+pub mod near;
 pub mod paths;
 pub mod redact;
 pub mod report;

@@ -22,6 +22,7 @@ mod logins;
 mod oracle;
 mod pins;
 mod platforms;
+mod project_file;
 mod project_files;
 mod proxies;
 mod push;

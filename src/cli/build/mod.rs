@@ -6,6 +6,7 @@ mod layers;
 mod once;
 mod options;
 mod project;
+mod settings;
 
 use std::sync::Arc;
 
@@ -32,8 +33,8 @@ use project::{Chosen, Project};
 /// # Errors
 /// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
 pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
-    let options = Options::new(args, &global)?;
-    let spec = spec::read_with(&options.environment.path, &options.environment.choices)?;
+    let spec = spec::read_with(&args.environment.path(), &args.environment.choices())?;
+    let options = Options::new(settings::fill(args, &spec.settings)?, &global)?;
     for notice in &spec.notices {
         reporter.notice(notice);
     }

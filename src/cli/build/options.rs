@@ -5,13 +5,16 @@ use std::path::PathBuf;
 
 use fs_err as fs;
 
-use crate::cli::args::{BuildArgs, BytecodeArg, Global};
+use crate::cli::args::{BuildArgs, Global};
 use crate::cli::locking::options::{EnvironmentOptions, LockMode};
 use crate::cli::values::{pair, variable};
-use crate::model::{BaseRef, Compression, ImageOptions, Parameters, ProjectCopy};
-use crate::plan::{MAX_LAYERS, MIN_LAYERS, Policy};
+use crate::model::{self, BaseRef, ImageOptions, MAX_LAYERS, MIN_LAYERS, Parameters, ProjectCopy};
+use crate::plan::Policy;
 use crate::registry::{Reference, Registry};
 use crate::util::{Error, Result};
+
+/// The most layers that are added to a base when nothing is said.
+const DEFAULT_MAX_LAYERS: usize = 32;
 
 /// What a build does, checked.
 pub struct Options {
@@ -74,7 +77,7 @@ impl Output {
 }
 
 impl Options {
-    /// Checks the arguments.
+    /// Checks the arguments, which [`super::settings::fill`] has completed.
     ///
     /// # Errors
     /// What is wrong with them (exit status 2), or with the files that they name (1).
@@ -101,7 +104,7 @@ impl Options {
             return Err(error.hint("write an `oci-archive:FILE`, or build each platform on its own"));
         }
         Ok(Self {
-            parameters: parameters(&args, &policy)?,
+            parameters: parameters(&args, &environment, &policy)?,
             copies: lines("--copy", &args.copy).iter().map(|text| copy(text)).collect::<Result<_>>()?,
             excludes: lines("--exclude", &args.exclude),
             environment,
@@ -121,14 +124,14 @@ fn mode(args: &BuildArgs) -> LockMode {
     }
 }
 
-fn parameters(args: &BuildArgs, policy: &Policy) -> Result<Parameters> {
+fn parameters(args: &BuildArgs, environment: &EnvironmentOptions, policy: &Policy) -> Result<Parameters> {
     Ok(Parameters {
-        prefix: prefix(&args.prefix)?,
-        compression: args.compression.parse::<Compression>()?,
-        bytecode: args.environment.bytecode == BytecodeArg::On,
-        group_write: args.group_write,
+        prefix: args.prefix.as_deref().map_or_else(|| Ok(model::DEFAULT_PREFIX.to_owned()), prefix)?,
+        compression: args.compression.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
+        bytecode: environment.bytecode,
+        group_write: args.group_write.unwrap_or_default(),
         layers: policy.canonical()?,
-        max_layers: max_layers(args.max_layers)?,
+        max_layers: max_layers(args.max_layers.unwrap_or(DEFAULT_MAX_LAYERS))?,
         source_date_epoch: source_date_epoch()?,
         image: ImageOptions {
             user: args.user.as_deref().map(str::parse).transpose()?,
@@ -142,9 +145,14 @@ fn parameters(args: &BuildArgs, policy: &Policy) -> Result<Parameters> {
     })
 }
 
-fn policy(name: &str) -> Result<Policy> {
-    let is_file = name.contains('/') || name.ends_with(".yaml") || name.ends_with(".yml");
-    if is_file { Policy::parse(&fs::read_to_string(name)?, name) } else { Policy::named(name) }
+/// Whether a layer policy is named by its file.
+pub fn is_policy_file(name: &str) -> bool {
+    name.contains('/') || name.ends_with(".yaml") || name.ends_with(".yml")
+}
+
+/// The layer policy with this name, or in this file.
+pub fn policy(name: &str) -> Result<Policy> {
+    if is_policy_file(name) { Policy::parse(&fs::read_to_string(name)?, name) } else { Policy::named(name) }
 }
 
 /// Before anything is solved or fetched for a plan that cannot be.
@@ -156,36 +164,12 @@ fn max_layers(number: usize) -> Result<usize> {
         .hint("the default, 32, suits most images"))
 }
 
-/// An absolute folder in normal form, which programs and archives can hold.
 fn prefix(text: &str) -> Result<String> {
-    let wrong = |why: &str| {
+    model::prefix(text).map_err(|why| {
         Error::usage(format!("`--prefix {text}` {why}"))
-            .hint(format!("an absolute path, as {} is", crate::model::DEFAULT_PREFIX))
-    };
-    let relative = text.strip_prefix('/').ok_or_else(|| wrong("is not absolute"))?;
-    let parts: Vec<&str> = relative.split('/').filter(|part| !part.is_empty()).collect();
-    if parts.is_empty() {
-        return Err(wrong("is the root, where the environment would mix with the base"));
-    }
-    if parts.iter().any(|part| *part == "." || *part == "..") || text.contains([':', '\n', '\0', ' ']) {
-        return Err(wrong(
-            "holds `.`, `..`, a colon or white space, which programs in the environment cannot cope with",
-        ));
-    }
-    if text.contains(|char: char| char.is_whitespace() || char.is_control()) {
-        return Err(wrong("holds white space or a control character"));
-    }
-    if ENGINES_OWN.contains(&parts[0]) {
-        return Err(wrong("is in a folder that container engines put something else over"));
-    }
-    if parts.iter().any(|part| part.starts_with(".wh.")) {
-        return Err(wrong("holds `.wh.`, which stands for a removal in image layers"));
-    }
-    Ok(format!("/{}", parts.join("/")))
+            .hint(format!("an absolute path, as in `{}`", model::DEFAULT_PREFIX))
+    })
 }
-
-/// Folders that container engines put something else over, or that must keep their own modes (`/tmp`).
-pub const ENGINES_OWN: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
 fn source_date_epoch() -> Result<Option<i64>> {
     let Some(text) = variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
@@ -202,7 +186,7 @@ fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>> {
 }
 
 /// The values of a repeated flag; without one, those of its environment variable, one a line.
-fn lines(flag: &str, texts: &[String]) -> Vec<String> {
+pub fn lines(flag: &str, texts: &[String]) -> Vec<String> {
     if !texts.is_empty() {
         return texts.to_vec();
     }
@@ -215,7 +199,7 @@ fn variable_of(flag: &str) -> String {
 }
 
 /// `SRC:DST`. DST is absolute, so the last colon before a slash parts them.
-fn copy(text: &str) -> Result<ProjectCopy> {
+pub fn copy(text: &str) -> Result<ProjectCopy> {
     match text.rsplit_once(":/") {
         Some((from, to)) if !from.is_empty() => Ok(ProjectCopy { from: from.into(), to: format!("/{to}") }),
         _ => Err(Error::usage(format!("`--copy {text}` is not SRC:DST"))
@@ -238,14 +222,6 @@ fn words(flag: &str, text: &str) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn prefixes_are_absolute_folders() {
-        assert_eq!(prefix("/opt//env/").expect("a prefix"), "/opt/env");
-        for wrong in ["opt/env", "/", "/opt/../env", "/opt/my env", "/a:b", "/a\tb", "/tmp/env", "/proc", "/a/.wh.b"] {
-            assert!(prefix(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn copies_have_a_source_and_an_absolute_destination() {

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use super::options::{ENGINES_OWN, Options, Output};
+use super::options::{Options, Output};
 use crate::cli::progress::human;
 use crate::lock::Lock;
-use crate::model::{BaseFacts, ProjectCopy, User};
+use crate::model::{BaseFacts, ENGINES_OWN, ProjectCopy, User};
 use crate::pack::Target;
 use crate::pack::environment::{self, HOME};
 use crate::pack::metadata::{DIRECTORY_MTIME, ModePolicy};

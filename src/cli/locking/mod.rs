@@ -6,6 +6,7 @@ pub mod facts;
 pub mod interpreter;
 pub mod options;
 mod pins;
+pub mod settings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -71,7 +72,7 @@ pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) ->
 
 /// Where the lock lies.
 pub fn path(options: &EnvironmentOptions, spec: &Spec) -> PathBuf {
-    options.lock_file.clone().unwrap_or_else(|| default_lock(&spec.file))
+    options.lock_file.clone().unwrap_or_else(|| default_lock(spec.settings.file().unwrap_or(&spec.file)))
 }
 
 fn folder(path: &Path) -> &Path {

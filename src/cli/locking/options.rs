@@ -7,10 +7,9 @@ use std::sync::Arc;
 use crate::cli::args::{BytecodeArg, EnvironmentArgs, Global, PriorityArg};
 use crate::cli::values::{pair, variable};
 use crate::cli::world::cache_dir;
-use crate::model::{BaseRef, Platform};
+use crate::model::{BaseRef, Cutoff, Platform};
 use crate::registry::Registry;
-use crate::resolve::{ChannelPriority, Condarc, Cutoff};
-use crate::spec::Choices;
+use crate::resolve::{ChannelPriority, Condarc};
 use crate::util::{Error, Result, ResultExt as _};
 
 /// The base of an image when nothing else is said.
@@ -69,8 +68,6 @@ impl LockMode {
 
 /// What a lock is made from, and how, checked.
 pub struct EnvironmentOptions {
-    /// The file of the environment, or its folder.
-    pub path: PathBuf,
     /// Where the lock lies; none: beside the spec.
     pub lock_file: Option<PathBuf>,
     /// The targets, sorted, each once; never none.
@@ -95,8 +92,6 @@ pub struct EnvironmentOptions {
     pub condarc: Arc<Condarc>,
     /// What a package in an earlier channel does to those of the same name in later ones.
     pub channel_priority: ChannelPriority,
-    /// What the file alone does not say.
-    pub choices: Choices,
     /// `--exclude-newer`.
     pub exclude_newer: Option<Cutoff>,
     /// `--allow-clobber`: paths in the prefix that wheels may take from conda packages.
@@ -110,7 +105,7 @@ pub struct EnvironmentOptions {
 }
 
 impl EnvironmentOptions {
-    /// Checks the arguments.
+    /// Checks the arguments, which [`super::settings::fill`] has completed.
     ///
     /// # Errors
     /// What is wrong with them (exit status 2).
@@ -121,7 +116,6 @@ impl EnvironmentOptions {
         };
         let condarc = if args.no_condarc { Condarc::default() } else { Condarc::read()? };
         Ok(Self {
-            path: args.file.clone().or_else(|| args.path.clone()).unwrap_or_else(|| PathBuf::from(".")),
             lock_file: args.lock_file.clone(),
             platforms: platforms(&args.platforms)?,
             base,
@@ -138,10 +132,9 @@ impl EnvironmentOptions {
             mode,
             channel_priority: priority(args.channel_priority, &condarc),
             condarc: Arc::new(condarc),
-            choices: Choices { environment: args.environment.clone() },
             allow_clobber: args.allow_clobber.iter().map(|text| clobber_pattern(text)).collect::<Result<_>>()?,
             exclude_newer: args.exclude_newer.as_deref().map(str::parse).transpose()?,
-            bytecode: args.bytecode == BytecodeArg::On,
+            bytecode: args.bytecode.unwrap_or_default() == BytecodeArg::On,
             facts_later: false,
             args,
         })
@@ -204,10 +197,11 @@ pub fn priority_name(priority: ChannelPriority) -> &'static str {
     }
 }
 
-/// The lock of a spec: `condaimg.lock` beside environment.yml and condaimg.yaml, else `NAME.condaimg.lock`.
+/// The lock of a spec: `condaimg.lock` beside environment.yml and condaimg.yaml, else `NAME.condaimg.lock`, also for
+/// `NAME.condaimg.yaml`.
 pub fn default_lock(spec: &Path) -> PathBuf {
     let stem = spec.file_stem().and_then(|stem| stem.to_str()).unwrap_or("environment");
-    match stem {
+    match stem.strip_suffix(".condaimg").unwrap_or(stem) {
         "environment" | "condaimg" => spec.with_file_name("condaimg.lock"),
         stem => spec.with_file_name(format!("{stem}.condaimg.lock")),
     }
@@ -222,6 +216,8 @@ mod tests {
         assert_eq!(default_lock(Path::new("a/environment.yml")), Path::new("a/condaimg.lock"));
         for (spec, lock) in [
             ("gpu.yaml", "gpu.condaimg.lock"),
+            ("condaimg.yaml", "condaimg.lock"),
+            ("gpu.condaimg.yaml", "gpu.condaimg.lock"),
             ("a/pixi.lock", "a/pixi.condaimg.lock"),
             ("conda-lock.yml", "conda-lock.condaimg.lock"),
             ("explicit.txt", "explicit.condaimg.lock"),

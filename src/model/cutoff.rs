@@ -6,7 +6,6 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use rattler_solve::ExcludeNewer;
 
 use crate::util::{Error, Result};
 
@@ -19,8 +18,9 @@ pub struct Cutoff {
 }
 
 impl Cutoff {
-    pub(super) fn exclude_newer(&self) -> ExcludeNewer {
-        ExcludeNewer::from_datetime(self.last)
+    /// The last moment that counts.
+    pub fn last(&self) -> Timestamp {
+        self.last
     }
 }
 
@@ -30,7 +30,7 @@ impl FromStr for Cutoff {
     /// A date means its end, in UTC wherever this runs.
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
-            Error::usage(format!("`--exclude-newer {text}` is no date"))
+            Error::usage(format!("`{text}` is no date"))
                 .hint("write `2026-01-31`, whose end (UTC) counts, or a time: `2026-01-31T12:00:00Z`")
         };
         let last = match text.parse::<Timestamp>() {

@@ -1,7 +1,7 @@
 //! Names that look like another: for "did you mean".
 
 /// The three names nearest to `wanted`, nearest first; none that differ too much.
-pub(super) fn names<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn names<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     // One slip in a short name, two in a longer one.
     let most = if wanted.len() <= 4 { 1 } else { 2 };
     let mut near: Vec<(usize, &str)> = known

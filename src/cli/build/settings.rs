@@ -1,0 +1,84 @@
+//! What a condaimg.yaml says of an image goes where no flag, and no variable, says anything.
+
+use super::options::{copy, is_policy_file, lines, policy};
+use crate::cli::args::BuildArgs;
+use crate::cli::locking::settings::{self, merged};
+use crate::registry::Registry;
+use crate::spec::{ImageSettings, ProjectEntry, Settings};
+use crate::util::{Error, Result};
+
+/// Completes the arguments.
+///
+/// # Errors
+/// What is wrong in the file, with its place.
+pub fn fill(mut args: BuildArgs, file: &Settings) -> Result<BuildArgs> {
+    args.environment = settings::fill(args.environment, file)?;
+    if !file.project.is_empty() {
+        args.copy = [copies(file)?, lines("--copy", &args.copy)].concat();
+    }
+    if !file.exclude.is_empty() {
+        args.exclude = [file.exclude.clone(), lines("--exclude", &args.exclude)].concat();
+    }
+    if let (None, Some(name)) = (&args.layers, &file.layers) {
+        args.layers = Some(file.at("layers", layers(name, file))?);
+    }
+    args.max_layers = args.max_layers.or(file.max_layers);
+    args.compression = args.compression.or_else(|| file.compression.clone());
+    args.prefix = args.prefix.or_else(|| file.prefix.clone());
+    args.group_write = args.group_write.or(file.group_write);
+
+    let ImageSettings { tags, user, workdir, entrypoint, cmd, env, labels, annotations } = &file.image;
+    for (index, tag) in tags.iter().enumerate() {
+        file.at(&format!("image.tags.{index}"), Registry::parse(tag))?;
+    }
+    if args.tags.is_empty() {
+        args.tags.clone_from(tags);
+    }
+    args.user = args.user.or_else(|| user.clone());
+    args.workdir = args.workdir.or_else(|| workdir.clone());
+    args.entrypoint = args.entrypoint.or_else(|| entrypoint.as_deref().map(json));
+    args.cmd = args.cmd.or_else(|| cmd.as_deref().map(json));
+    for (flag, texts, file) in [
+        ("--env", &mut args.env, env),
+        ("--label", &mut args.label, labels),
+        ("--annotation", &mut args.annotation, annotations),
+    ] {
+        if !file.is_empty() {
+            *texts = merged(file, lines(flag, texts));
+        }
+    }
+    Ok(args)
+}
+
+/// The entries of `project:` as `--copy` has them.
+fn copies(file: &Settings) -> Result<Vec<String>> {
+    let mut copies = Vec::new();
+    for (index, entry) in file.project.iter().enumerate() {
+        match entry {
+            ProjectEntry::Copy { from, to } => {
+                let text = format!("{}:{to}", file.path(from).display());
+                file.at(&format!("project.{index}"), copy(&text).map(|_| ()))?;
+                copies.push(text);
+            }
+            ProjectEntry::Install { .. } => {
+                let error = Error::user("`install:` is not supported yet").hint("leave it out");
+                file.at(&format!("project.{index}"), Err(error))?;
+            }
+        }
+    }
+    Ok(copies)
+}
+
+/// A layer policy as the flag names it: its path begins in the working folder.
+fn layers(name: &str, file: &Settings) -> Result<String> {
+    let name = match is_policy_file(name) {
+        true => file.path(name).display().to_string(),
+        false => name.to_owned(),
+    };
+    policy(&name).map(|_| name)
+}
+
+/// A command as a flag has it.
+fn json(words: &[String]) -> String {
+    serde_json::Value::from(words).to_string()
+}

@@ -1,0 +1,51 @@
+//! What a condaimg.yaml says goes where no flag, and no variable, says anything.
+
+use crate::cli::args::{BytecodeArg, EnvironmentArgs, PriorityArg};
+use crate::model::BaseRef;
+use crate::registry::Registry;
+use crate::spec::{Settings, Target};
+use crate::util::{Error, Result};
+
+/// Completes the arguments.
+///
+/// # Errors
+/// What is wrong in the file, with its place.
+pub fn fill(mut args: EnvironmentArgs, file: &Settings) -> Result<EnvironmentArgs> {
+    if let Some(from) = &file.from {
+        let error = Error::user(format!("`{from}` cannot be extended: `from:` is not supported yet"));
+        return file.at("from", Err(error.hint("name it as `base:`, or leave it out")));
+    }
+    let base = file.base.as_deref().map(|text| file.at("base", base(text, file))).transpose()?;
+    args.base = args.base.or(base);
+    if args.platforms.is_empty() {
+        args.platforms.clone_from(&file.platforms);
+    }
+    let Target { cuda, glibc, virtual_packages } = &file.target;
+    args.cuda = args.cuda.or_else(|| cuda.clone());
+    args.glibc = args.glibc.or_else(|| glibc.clone());
+    args.virtual_package = merged(virtual_packages, args.virtual_package);
+    args.channel_priority = args.channel_priority.or_else(|| match file.channel_priority.as_deref()? {
+        "flexible" => Some(PriorityArg::Flexible),
+        "disabled" => Some(PriorityArg::Disabled),
+        _ => Some(PriorityArg::Strict),
+    });
+    args.exclude_newer = args.exclude_newer.or_else(|| file.exclude_newer.clone());
+    let switch = |on| if on { BytecodeArg::On } else { BytecodeArg::Off };
+    args.bytecode = args.bytecode.or_else(|| file.bytecode.map(switch));
+    Ok(args)
+}
+
+/// A base as a flag names it: its path begins in the working folder.
+fn base(text: &str, file: &Settings) -> Result<String> {
+    Ok(match text.parse::<BaseRef>()? {
+        BaseRef::Registry(reference) => Registry::parse(&reference)?.to_string(),
+        local => local.beginning_in(file.folder()).to_string(),
+    })
+}
+
+/// The file's pairs and those of flags, which come after: of one name, the flag's alone.
+pub fn merged<'a>(file: impl IntoIterator<Item = (&'a String, &'a String)>, flags: Vec<String>) -> Vec<String> {
+    let given = |name: &str| flags.iter().any(|flag| flag.split_once('=').is_some_and(|(given, _)| given == name));
+    let file = file.into_iter().filter(|(name, _)| !given(name)).map(|(name, value)| format!("{name}={value}"));
+    file.collect::<Vec<_>>().into_iter().chain(flags).collect()
+}
