@@ -6,7 +6,7 @@ use super::locking::{self, Locked, settings};
 use super::world::World;
 use crate::lock::{self, Lock, Locks};
 use crate::spec::{self, Spec};
-use crate::util::report::SharedReporter;
+use crate::util::report::{Reporter, SharedReporter};
 use crate::util::{Error, Result};
 
 /// Runs the command.
@@ -21,7 +21,7 @@ pub async fn run(args: LockArgs, global: Global, reporter: SharedReporter) -> Re
     let mut options = EnvironmentOptions::new(environment, mode, &global)?;
     options.facts_later = args.no_facts;
     if let Some(form) = args.export {
-        return export(form, &options, &spec);
+        return export(form, &options, &spec, reporter.as_ref());
     }
     for notice in &spec.notices {
         reporter.notice(notice);
@@ -55,7 +55,7 @@ fn tell(locked: &[Locked], options: &EnvironmentOptions, spec: &Spec, world: &Wo
 }
 
 /// Writes the lock in another tool's form to standard output. Nothing is solved.
-fn export(form: ExportArg, options: &EnvironmentOptions, spec: &Spec) -> Result<()> {
+fn export(form: ExportArg, options: &EnvironmentOptions, spec: &Spec, reporter: &dyn Reporter) -> Result<()> {
     let path = locking::path(options, spec);
     let locks = lock::read(&path)?.ok_or_else(|| {
         Error::user(format!("there is no lock `{}`", path.display())).hint("make it with `condaimg lock`")
@@ -73,7 +73,16 @@ fn export(form: ExportArg, options: &EnvironmentOptions, spec: &Spec) -> Result<
     let text = match form {
         ExportArg::Pixi => lock::export_pixi(&chosen)?,
         ExportArg::CondaLock => lock::export_conda_lock(&chosen)?,
-        ExportArg::Explicit => lock::export_explicit(only(&chosen)?)?,
+        ExportArg::Explicit => {
+            let lock = only(&chosen)?;
+            if !lock.wheels.is_empty() {
+                reporter.notice(&format!(
+                    "conda leaves out the {} packages of PyPI: they are comments that only conda-lock and condaimg read",
+                    lock.wheels.len()
+                ));
+            }
+            lock::export_explicit(lock)?
+        }
     };
     super::print_data(text.as_bytes())
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rattler_conda_lock::{Channel, Hashes, LockFile, Manager, Metadata, Package};
 use rattler_conda_types::PackageRecord;
 
-use super::{Lock, LockedPackage, Locks, dependency_name, file};
+use super::{Lock, LockedPackage, LockedWheel, Locks, WheelSource, dependency_name, file};
 use crate::util::{Error, Result, redact};
 
 /// A pixi.lock with the packages of all platforms, without what only condaimg knows.
@@ -34,7 +34,28 @@ pub fn export_explicit(lock: &Lock) -> Result<String> {
         let url = redact::canonical(&package.record.url);
         text.push_str(&format!("{url}#{}\n", package.sha256()?.hex()));
     }
+    for wheel in &lock.wheels {
+        text.push_str(&wheel_comment(wheel));
+    }
     Ok(text)
+}
+
+/// A package of PyPI as conda-lock writes it into an explicit file: conda takes it for a comment, conda-lock's
+/// installer does not.
+fn wheel_comment(wheel: &LockedWheel) -> String {
+    let name = &wheel.name;
+    match &wheel.source {
+        WheelSource::Wheel { url } => {
+            format!("# pip {name} @ {} --hash=sha256:{}\n", redact::canonical(url), wheel.sha256.hex())
+        }
+        WheelSource::Sdist { url, sha256 } => {
+            format!("# pip {name} @ {} --hash=sha256:{}\n", redact::canonical(url), sha256.hex())
+        }
+        WheelSource::Git { url, commit, .. } => format!("# pip {name} @ git+{}@{commit}\n", redact::canonical(url)),
+        WheelSource::Folder { .. } => {
+            format!("# {} was built from a folder of another machine and is not in this file\n", wheel.full_name())
+        }
+    }
 }
 
 /// A conda-lock.yml (CEP 37) with the packages of all platforms, in the category `main`.
@@ -43,7 +64,7 @@ pub fn export_explicit(lock: &Lock) -> Result<String> {
 /// packages whose build does not tell what they are.
 ///
 /// # Errors
-/// Two platforms of one subdir, which the format cannot tell apart.
+/// Two platforms of one subdir, which the format cannot tell apart; a wheel that was built from a folder.
 pub fn export_conda_lock(locks: &Locks) -> Result<String> {
     let mut lock_file = LockFile::default();
     let mut subdirs = BTreeSet::new();
@@ -54,6 +75,9 @@ pub fn export_conda_lock(locks: &Locks) -> Result<String> {
                 .hint(format!("add `--platform` with one of {}", locks.platforms().join(", "))));
         }
         lock_file.package.extend(lock.packages.iter().map(|package| conda_lock_package(package, &subdir)));
+        for wheel in &lock.wheels {
+            lock_file.package.push(conda_lock_wheel(wheel, &subdir)?);
+        }
     }
     let channels = locks.iter().take(1).flat_map(|lock| &lock.channels);
     let channels = channels.map(|channel| Channel { url: redact::text(channel), used_env_vars: Vec::new() });
@@ -91,4 +115,38 @@ fn conda_lock_package(package: &LockedPackage, subdir: &str) -> Package {
         category: "main".to_owned(),
         optional: false,
     }
+}
+
+fn conda_lock_wheel(wheel: &LockedWheel, subdir: &str) -> Result<Package> {
+    let (url, sha256) = match &wheel.source {
+        WheelSource::Wheel { url } => (redact::canonical(url).to_string(), Some(wheel.sha256)),
+        WheelSource::Sdist { url, sha256 } => (redact::canonical(url).to_string(), Some(*sha256)),
+        WheelSource::Git { url, commit, .. } => (format!("git+{}@{commit}", redact::canonical(url)), None),
+        WheelSource::Folder { .. } => {
+            return Err(Error::user(format!(
+                "`{}` was built from a folder of this machine, which a conda-lock.yml cannot name",
+                wheel.full_name()
+            ))
+            .hint("put its wheel where a URL names it"));
+        }
+    };
+    // Only what holds on every machine: the format has no markers.
+    let plain = wheel.requires_dist.iter().filter(|text| !text.contains([';', '[', '@']));
+    let dependencies = plain.map(|text| {
+        let name = dependency_name(text);
+        (name.to_owned(), text[name.len()..].trim().trim_matches(['(', ')']).to_owned())
+    });
+    Ok(Package {
+        name: wheel.name.clone(),
+        version: wheel.version.clone(),
+        manager: Manager::Pip,
+        platform: subdir.to_owned(),
+        dependencies: dependencies.collect(),
+        url,
+        hash: Hashes { md5: None, sha256: sha256.map(|digest| digest.hex()) },
+        source: None,
+        build: None,
+        category: "main".to_owned(),
+        optional: false,
+    })
 }

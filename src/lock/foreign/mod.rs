@@ -63,8 +63,8 @@ pub struct PinnedWheel {
     pub name: String,
     /// The version (PEP 440); a folder has none.
     pub version: Option<String>,
-    /// Where the wheel or source distribution is, without credentials; `git+https:` for a repository, `file:` for what
-    /// lies on this machine.
+    /// Where the wheel or source distribution is, without credentials; `git+https:...#COMMIT` for a repository, `file:`
+    /// for what lies on this machine.
     pub url: Url,
     /// Its sha256.
     pub sha256: Option<Digest>,
@@ -191,6 +191,11 @@ impl PinnedWheel {
             // The commit is in the fragment, the folder of the project in the query.
             let folder = url.query_pairs().find(|(key, _)| key == "subdirectory");
             location.set_query(folder.map(|(key, value)| format!("{key}={value}")).as_deref());
+            // pip and conda-lock write it behind the path.
+            if let Some((path, commit)) = location.path().to_owned().rsplit_once('@') {
+                location.set_path(path);
+                location.set_fragment(Some(commit));
+            }
         } else {
             location.set_fragment(None);
         }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use condaimg::lock::{Lock, LockedBase, LockedPackage, PackageFacts, Pins};
+use condaimg::lock::{
+    self, Lock, LockedBase, LockedPackage, LockedWheel, Locks, PackageFacts, Pins, WheelFacts, WheelSource,
+};
 use condaimg::model::{BaseFacts, Platform};
 use condaimg::plan::{self, KeyInputs, LayerPlan, Policy};
 use condaimg::spec::{self, Spec};
@@ -171,4 +173,70 @@ package:
         assert_eq!((wheel.name.as_str(), wheel.version.as_deref()), ("rich", Some("13.4.2")), "version {version}");
         assert!(wheel.sha256.is_some() && wheel.url.path().ends_with(".whl"));
     }
+}
+
+#[test]
+fn wheels_are_in_exports_and_read_from_them() {
+    let pins = Pins::conda_lock(
+        Path::new("x"),
+        &fs_err::read_to_string(data("rattler-test-data/conda-lock/v0/python-conda-lock.yml")).expect("reads"),
+        None,
+    );
+    let mut lock = lock_of(&pins.expect("reads"), "linux/amd64");
+    let url = |text: &str| text.parse::<url::Url>().expect("a URL");
+    let commit = "5c9b8a7d5c9b8a7d5c9b8a7d5c9b8a7d5c9b8a7d";
+    let sources = [
+        (
+            "built",
+            WheelSource::Git {
+                url: url("https://git.example/team/built.git"),
+                commit: commit.to_owned(),
+                subdirectory: None,
+            },
+        ),
+        ("plain", WheelSource::Wheel { url: url("https://files.example/plain-1.0-py3-none-any.whl") }),
+        (
+            "source",
+            WheelSource::Sdist { url: url("https://files.example/source-1.0.tar.gz"), sha256: Digest::of("sdist") },
+        ),
+    ];
+    lock.wheels = sources
+        .map(|(name, source)| LockedWheel {
+            name: name.to_owned(),
+            version: "1.0".to_owned(),
+            file_name: format!("{name}-1.0-py3-none-any.whl"),
+            sha256: Digest::of(name),
+            size: 7,
+            source,
+            index: Some(url("https://index.example/simple")),
+            requires_dist: vec!["plain (>=1)".to_owned(), "other; extra == 'x'".to_owned()],
+            requires_python: None,
+            facts: WheelFacts::default(),
+        })
+        .into();
+    let locks: Locks = [lock.clone()].into_iter().collect();
+    let (explicit, conda_lock) =
+        (lock::export_explicit(&lock).expect("exports"), lock::export_conda_lock(&locks).expect("exports"));
+    let pixi = lock::export_pixi(&locks).expect("exports");
+    explicit.parse::<rattler_conda_types::ExplicitEnvironmentSpec>().expect("conda's form");
+    conda_lock.parse::<rattler_conda_lock::LockFile>().expect("conda-lock's form");
+    for pins in [
+        Pins::explicit(Path::new("x"), &explicit),
+        Pins::conda_lock(Path::new("x"), &conda_lock, None),
+        Pins::pixi(Path::new("x"), &pixi, None),
+    ] {
+        let pinned = pins.expect("reads").of(&platform("linux/amd64")).expect("is for it");
+        assert_eq!(pinned.packages.len(), lock.packages.len());
+        let [built, plain, source] = pinned.wheels.as_slice() else { panic!("{:?}", pinned.wheels) };
+        assert_eq!((built.url.path(), built.url.fragment()), ("/team/built.git", Some(commit)));
+        assert_eq!((plain.name.as_str(), plain.sha256), ("plain", Some(Digest::of("plain"))));
+        assert_eq!(
+            (source.url.as_str(), source.sha256),
+            ("https://files.example/source-1.0.tar.gz", Some(Digest::of("sdist")))
+        );
+    }
+    lock.wheels[0].source = WheelSource::Folder { url: url("file:///project"), digest: Digest::of("content") };
+    assert!(lock::export_explicit(&lock).expect("exports").contains("built-1.0 was built from a folder"));
+    let refused = lock::export_conda_lock(&[lock].into_iter().collect()).expect_err("cannot say it");
+    assert!(refused.to_string().contains("`built-1.0` was built from a folder"), "{refused}");
 }
