@@ -70,7 +70,8 @@ fn add_locked(workspace: &Workspace, mut wheels: Vec<LockedWheel>) {
     let path = workspace.path("condaimg.lock");
     let locks = lock::read(&path).expect("reads").expect("a lock");
     let add = |lock| lock::Lock { wheels: wheels.clone(), has_facts: false, ..lock };
-    let text = lock::render(&locks.into_iter().map(add).collect()).expect("renders");
+    let folder = path.parent().expect("a folder");
+    let text = lock::render(&locks.into_iter().map(add).collect(), folder).expect("renders");
     lock::write(&path, &text).expect("writes");
 }
 
