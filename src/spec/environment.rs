@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rattler_conda_types::{MatchSpec, ParseStrictness, StringMatcher};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::yaml::Context;
-use super::{Dependency, Spec};
+use super::{Dependency, Spec, folder, pip};
 use crate::util::{Result, redact};
 
 /// More ignored keys than this are only counted.
@@ -27,6 +27,8 @@ pub(super) fn parse(file: PathBuf, source: String) -> Result<Spec> {
     if let Some(more) = document.ignored.len().checked_sub(MOST_NOTICES + 1) {
         notices.push(format!("{}: {} more keys are ignored", file.display(), more + 1));
     }
+    let pip = pip::read_section(folder(&file), with_places(&file, &source, document.pip))?;
+    notices.extend(pip.notices.iter().cloned());
     if document.dependencies.is_empty() {
         notices.push(format!("{}: no dependencies, the environment will be empty", file.display()));
     }
@@ -35,6 +37,7 @@ pub(super) fn parse(file: PathBuf, source: String) -> Result<Spec> {
         name: document.name,
         channels: document.channels,
         dependencies: document.dependencies,
+        pip,
         variables: document.variables,
         pins: None,
         notices,
@@ -59,11 +62,29 @@ pub(super) fn line_of(source: &str, dependency: usize) -> Option<usize> {
     Some(error.location()?.line())
 }
 
+/// The lines of `pip:` sections, each with `FILE:LINE`: they are looked for in the order of the file.
+fn with_places(file: &Path, source: &str, lines: Vec<String>) -> Vec<(String, String)> {
+    let mut rest = source.lines().enumerate().skip_while(|(_, line)| !line.contains("pip:"));
+    let place = |text: &str| {
+        let first = text.lines().next().unwrap_or_default().trim();
+        match rest.clone().find(|(_, line)| line.contains(first)) {
+            Some((index, _)) => {
+                rest.by_ref().find(|(at, _)| *at == index);
+                format!("{}:{}", file.display(), index + 1)
+            }
+            None => file.display().to_string(),
+        }
+    };
+    lines.iter().map(|text| text.as_str()).map(place).zip(lines.iter().cloned()).collect()
+}
+
 #[derive(Default)]
 struct Document {
     name: Option<String>,
     channels: Vec<String>,
     dependencies: Vec<Dependency>,
+    /// The lines of all `pip:` sections.
+    pip: Vec<String>,
     variables: BTreeMap<String, String>,
     ignored: Vec<String>,
 }
@@ -105,8 +126,12 @@ impl<'de> Visitor<'de> for Reader<'_> {
                 }
                 "dependencies" => {
                     let items = List { of: |index| Item { reader: self, index } };
-                    document.dependencies =
-                        map.next_value_seed(Optional(items))?.unwrap_or_default().into_iter().flatten().collect();
+                    for entry in map.next_value_seed(Optional(items))?.unwrap_or_default() {
+                        match entry {
+                            Entry::Package(dependency) => document.dependencies.push(dependency),
+                            Entry::Pip(lines) => document.pip.extend(lines),
+                        }
+                    }
                 }
                 "variables" => {
                     document.variables = map.next_value_seed(Optional(Variables { context }))?.unwrap_or_default();
@@ -309,7 +334,14 @@ impl<'de> Visitor<'de> for VariableName<'_> {
     }
 }
 
-/// One item of `dependencies:`: a package, or an empty `pip:` section (nothing).
+/// What an item of `dependencies:` says.
+enum Entry {
+    Package(Dependency),
+    /// The lines of a `pip:` section.
+    Pip(Vec<String>),
+}
+
+/// One item of `dependencies:`.
 #[derive(Clone, Copy)]
 struct Item<'a> {
     reader: Reader<'a>,
@@ -317,7 +349,7 @@ struct Item<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for Item<'_> {
-    type Value = Option<Dependency>;
+    type Value = Entry;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
@@ -325,7 +357,7 @@ impl<'de> DeserializeSeed<'de> for Item<'_> {
 }
 
 impl<'de> Visitor<'de> for Item<'_> {
-    type Value = Option<Dependency>;
+    type Value = Entry;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a package (`numpy`, `python=3.11`)")
@@ -342,11 +374,12 @@ impl<'de> Visitor<'de> for Item<'_> {
             let reason = redact::within(&reason);
             context.fail(format!("`{shown}` is no package specification: {reason}"), Some(EXAMPLES))
         })?;
-        Ok(Some(Dependency { text: redact::within(text), written: text.to_owned(), spec }))
+        Ok(Entry::Package(Dependency { text: redact::within(text), written: text.to_owned(), spec }))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let context = self.reader.context;
+        let mut lines = Vec::new();
         while let Some(key) = map.next_key_seed(Key { context, seen: &BTreeSet::new() })? {
             if key != "pip" {
                 return Err(context.fail(
@@ -354,42 +387,14 @@ impl<'de> Visitor<'de> for Item<'_> {
                     Some("a version is written `name=1.2` or `name>=1.2`, without a colon"),
                 ));
             }
-            map.next_value_seed(Optional(List { of: |_| PipPackage { context } }))?;
+            let section = List { of: |_| Text { context, what: "a pip package" } };
+            lines.extend(map.next_value_seed(Optional(section))?.unwrap_or_default());
         }
-        Ok(None)
+        Ok(Entry::Pip(lines))
     }
 }
 
 const EXAMPLES: &str = "write for example `numpy`, `numpy=1.21`, `numpy>=1.21,<2`, `conda-forge::numpy=1.21=py39*`";
-
-/// A `pip:` package: refused, because an image without it would be wrong.
-struct PipPackage<'a> {
-    context: &'a Context,
-}
-
-impl<'de> DeserializeSeed<'de> for PipPackage<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for PipPackage<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a pip package")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
-        let shown: String = text.chars().take(100).collect();
-        Err(self.context.fail(
-            format!("pip packages are not supported yet: `{shown}`"),
-            Some("take the package from a conda channel, if one has it, and remove the `pip:` section"),
-        ))
-    }
-}
 
 /// Reads a package as conda does in environment files.
 fn package(text: &str) -> Result<MatchSpec, String> {
@@ -440,7 +445,7 @@ mod tests {
         let spec = read(concat!(
             "name: analysis\n",
             "channels:\n  - conda-forge\n  - nodefaults\n",
-            "dependencies:\n  - python=3.11  # [linux]\n  - pip\n  - pip:\n  - pytorch::pytorch=1.12.0\n",
+            "dependencies:\n  - python=3.11  # [linux]\n  - pip\n  - pip:\n    - a>=1\n    - ./b\n  - pytorch::pytorch=1.12.0\n",
             "variables:\n  A: 1.10\n  B: yes\n  C: \"quoted\"\n  D:\n",
             "prefix: /home/me/env\n",
             "colour: blue\n",
@@ -451,6 +456,8 @@ mod tests {
         let texts: Vec<_> = spec.dependencies.iter().map(|dependency| dependency.text.as_str()).collect();
         assert_eq!(texts, ["python=3.11", "pip", "pytorch::pytorch=1.12.0"]);
         assert_eq!(spec.place_of(0), "environment.yml:6");
+        let pip: Vec<_> = spec.pip.requirements.iter().map(|it| (it.place.as_str(), it.text.as_str())).collect();
+        assert_eq!(pip, [("environment.yml:9", "a>=1"), ("environment.yml:10", "./b")]);
         let variables: Vec<_> = spec.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(variables, [("A", "1.10"), ("B", "yes"), ("C", "quoted"), ("D", "")]);
         assert_eq!(spec.notices.len(), 2);
@@ -507,9 +514,11 @@ mod tests {
             ("dependencies:\n  - https://host/linux-64/a-1-0.conda\n", "by URL are not supported"),
             ("dependencies:\n  - python: 3.11\n", "environment.yml:2:5: `python:` is neither"),
             (
-                "dependencies:\n  - pip\n  - pip:\n    - requests==2\n",
-                "environment.yml:4:7: pip packages are not supported yet: `requests==2`",
+                "dependencies:\n  - pip\n  - pip:\n    - requests\n    - requests==\n",
+                "environment.yml:5: `requests==` is no requirement",
             ),
+            ("dependencies:\n  - pip:\n    - [a]\n", "environment.yml:3:7: dependencies[0].pip[0]: invalid type"),
+            ("dependencies:\n  - pip:\n    -\n", "environment.yml:3:6: "),
             ("name: a\nname: b\n", "environment.yml:2:1: `name:` stands here a second time"),
             ("variables:\n  A: 1\n  A: 2\n", "environment.yml:3:3: the variable `A` is set a second time"),
             ("variables:\n  A: [1]\n", "environment.yml:2:6: variables.A: invalid type: sequence"),

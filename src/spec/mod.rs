@@ -2,6 +2,7 @@
 
 mod environment;
 mod kinds;
+pub mod pip;
 pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use rattler_conda_types::MatchSpec;
 
 use crate::lock::Pins;
 use crate::util::{Error, Result};
+pub use pip::Pip;
 
 /// What is to be in an image, as a file says it.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +25,8 @@ pub struct Spec {
     pub channels: Vec<String>,
     /// `dependencies:` in order.
     pub dependencies: Vec<Dependency>,
+    /// The `pip:` sections of `dependencies:`, with the files that they name.
+    pub pip: Pip,
     /// `variables:`, values as the text that the file has.
     pub variables: BTreeMap<String, String>,
     /// Exact packages, where the file is another tool's lock: in place of dependencies.
@@ -47,16 +51,13 @@ pub struct Dependency {
 impl Spec {
     /// The folder that relative paths in the file are relative to.
     pub fn folder(&self) -> &Path {
-        match self.file.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        }
+        folder(&self.file)
     }
 
     /// The same file, as if it had this dependency alone.
     #[must_use]
     pub fn only(&self, dependency: Dependency) -> Self {
-        Self { dependencies: vec![dependency], notices: Vec::new(), source: String::new(), ..self.clone() }
+        Self { dependencies: vec![dependency], pip: Pip::default(), notices: Vec::new(), source: String::new(), ..self.clone() }
     }
 
     /// `FILE:LINE` of a dependency, by its index; only `FILE` when it is not to be found.
@@ -65,6 +66,14 @@ impl Spec {
             Some(line) => format!("{}:{line}", self.file.display()),
             None => self.file.display().to_string(),
         }
+    }
+}
+
+/// The folder of a file.
+fn folder(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
