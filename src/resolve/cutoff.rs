@@ -19,6 +19,11 @@ pub struct Cutoff {
 }
 
 impl Cutoff {
+    /// The last moment that counts.
+    pub fn timestamp(&self) -> Timestamp {
+        self.last
+    }
+
     pub(super) fn exclude_newer(&self) -> ExcludeNewer {
         ExcludeNewer::from_datetime(self.last)
     }

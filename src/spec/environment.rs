@@ -128,7 +128,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
                     let items = List { of: |index| Item { reader: self, index } };
                     for entry in map.next_value_seed(Optional(items))?.unwrap_or_default() {
                         match entry {
-                            Entry::Package(dependency) => document.dependencies.push(dependency),
+                            Entry::Package(dependency) => document.dependencies.push(*dependency),
                             Entry::Pip(lines) => document.pip.extend(lines),
                         }
                     }
@@ -336,7 +336,7 @@ impl<'de> Visitor<'de> for VariableName<'_> {
 
 /// What an item of `dependencies:` says.
 enum Entry {
-    Package(Dependency),
+    Package(Box<Dependency>),
     /// The lines of a `pip:` section.
     Pip(Vec<String>),
 }
@@ -374,7 +374,8 @@ impl<'de> Visitor<'de> for Item<'_> {
             let reason = redact::within(&reason);
             context.fail(format!("`{shown}` is no package specification: {reason}"), Some(EXAMPLES))
         })?;
-        Ok(Entry::Package(Dependency { text: redact::within(text), written: text.to_owned(), spec }))
+        let dependency = Dependency { text: redact::within(text), written: text.to_owned(), spec };
+        Ok(Entry::Package(Box::new(dependency)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {

@@ -57,7 +57,13 @@ impl Spec {
     /// The same file, as if it had this dependency alone.
     #[must_use]
     pub fn only(&self, dependency: Dependency) -> Self {
-        Self { dependencies: vec![dependency], pip: Pip::default(), notices: Vec::new(), source: String::new(), ..self.clone() }
+        Self {
+            dependencies: vec![dependency],
+            pip: Pip::default(),
+            notices: Vec::new(),
+            source: String::new(),
+            ..self.clone()
+        }
     }
 
     /// `FILE:LINE` of a dependency, by its index; only `FILE` when it is not to be found.

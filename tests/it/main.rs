@@ -20,6 +20,7 @@ mod lock;
 mod logins;
 mod oracle;
 mod pins;
+mod pip;
 mod platforms;
 mod proxies;
 mod push;

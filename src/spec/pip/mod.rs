@@ -210,8 +210,7 @@ impl PipOptions {
         add("--find-links", &self.find_links);
         add("--no-binary", &self.no_binary);
         add("--only-binary", &self.only_binary);
-        let flags =
-            [("--no-index", self.no_index), ("--pre", self.pre), ("--require-hashes", self.require_hashes)];
+        let flags = [("--no-index", self.no_index), ("--pre", self.pre), ("--require-hashes", self.require_hashes)];
         lines.extend(flags.iter().filter(|(_, given)| *given).map(|(flag, _)| (*flag).to_owned()));
         lines
     }
@@ -369,9 +368,8 @@ fn load(file: &Path) -> Result<String> {
     if bytes.len() as u64 > LONGEST {
         return Err(Error::user(format!("`{}` is longer than 20 MB: no requirements file", file.display())));
     }
-    let text = String::from_utf8(bytes).map_err(|_| {
-        Error::user(format!("`{}` is not UTF-8", file.display())).hint("save it as UTF-8")
-    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::user(format!("`{}` is not UTF-8", file.display())).hint("save it as UTF-8"))?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 

@@ -225,6 +225,7 @@ fn git(repository: &str, shown: &str) -> Result<(PipLocation, Behind)> {
     if reference.as_ref().is_some_and(|reference| reference.starts_with('-')) {
         return Err(wrong(shown, "no reference begins with `-`"));
     }
-    let subdirectory = subdirectory.map(|it| it.trim_matches('/').to_owned()).filter(|it| !matches!(it.as_str(), "" | "."));
+    let subdirectory =
+        subdirectory.map(|it| it.trim_matches('/').to_owned()).filter(|it| !matches!(it.as_str(), "" | "."));
     Ok((PipLocation::Git(PipGit { url, reference, subdirectory }), egg))
 }
