@@ -336,6 +336,9 @@ pub struct EnvironmentArgs {
     /// repeat for several)
     #[arg(long, value_name = "GLOB", env = "CONDAIMG_ALLOW_CLOBBER", value_delimiter = ',', help_heading = "Solving")]
     pub allow_clobber: Vec<String>,
+    /// Let code of pip packages run that come as source (archives, repositories, folders), to build wheels of them
+    #[arg(long, env = "CONDAIMG_ALLOW_BUILD", help_heading = "Solving")]
+    pub allow_build: bool,
     /// Do not use the network
     #[arg(long, env = "CONDAIMG_OFFLINE", help_heading = "Solving")]
     pub offline: bool,

@@ -169,6 +169,11 @@ impl Interpreter {
         Ok(Self { isolate: can_isolate(&executable), executable })
     }
 
+    /// The program, which runs here.
+    pub fn executable(&self) -> &Path {
+        &self.executable
+    }
+
     fn start(&self) -> Result<Child> {
         let mut command = match self.isolate {
             true => {

@@ -39,9 +39,38 @@ pub struct Credentials {
     channels: Vec<(Url, Url)>,
     mirrors: Mirrors,
     connection: Connection,
+    /// Servers of Python packages: credentials of an index go to all of its server, as pip and uv have it.
+    servers: Vec<Url>,
+    /// Canonical URL of a single file → the same as written, where that has a query.
+    files: Vec<(Url, Url)>,
 }
 
 impl Credentials {
+    /// What the URLs of indexes and direct references hold, as written.
+    #[must_use]
+    pub fn with_pip(mut self, urls: impl IntoIterator<Item = Url>) -> Self {
+        for url in urls {
+            if url.query().is_some() {
+                self.files.push((redact::canonical(&url), url.clone()));
+            }
+            if !url.username().is_empty() || url.password().is_some() {
+                self.servers.push(url);
+            }
+        }
+        self
+    }
+
+    /// A text of another program without the secrets that were written into URLs.
+    pub fn clean(&self, text: &str) -> String {
+        let servers = self.servers.iter().flat_map(|url| [url.username(), url.password().unwrap_or_default()]);
+        let queries = self.files.iter().filter_map(|(_, written)| written.query());
+        let mut clean = self.scrub(text);
+        for secret in servers.chain(queries).filter(|secret| secret.len() >= 4 && *secret != "git") {
+            clean = clean.replace(secret, "***");
+        }
+        clean
+    }
+
     /// Remembers a channel's URL as written, if it holds a secret; returns the canonical URL.
     pub(super) fn remember(&mut self, written: &Url) -> Url {
         let canonical = redact::canonical(written);
@@ -227,6 +256,9 @@ struct Rewrite {
 /// Puts credentials into requests when they leave.
 struct Signer {
     rewrites: Vec<Rewrite>,
+    /// By the server's URL without a path.
+    servers: Vec<(url::Origin, HeaderValue)>,
+    files: Vec<(Url, Url)>,
     tokens: Tokens,
     /// Their credentials go before `tokens`.
     stores: AuthenticationStorage,
@@ -237,6 +269,8 @@ impl Signer {
         let rewrites = credentials.channels.iter().map(|(canonical, written)| rewrite(client, canonical, written));
         Ok(Self {
             rewrites: rewrites.collect::<Result<_>>()?,
+            files: credentials.files.clone(),
+            servers: credentials.servers.iter().filter_map(|url| server(client, url)).collect(),
             tokens: if credentials.connection.without_tokens { Tokens::default() } else { Tokens::read()? },
             stores: stores(false)?,
         })
@@ -244,6 +278,14 @@ impl Signer {
 
     fn sign(&self, request: Request) -> Request {
         let mut request = sign(request, &self.rewrites);
+        if let Some((_, written)) = self.files.iter().find(|(canonical, _)| canonical == request.url()) {
+            request.url_mut().set_query(written.query());
+        }
+        if request.headers().get(AUTHORIZATION).is_none()
+            && let Some((_, value)) = self.servers.iter().find(|(origin, _)| *origin == request.url().origin())
+        {
+            request.headers_mut().insert(AUTHORIZATION, value.clone());
+        }
         let known = |url: &Url| self.stores.get_by_url_with_host(url.clone()).is_ok_and(|(_, found)| found.is_some());
         if request.headers().get(AUTHORIZATION).is_none()
             && let Some(url) = self.tokens.put_into(request.url()).filter(|_| !known(request.url()))
@@ -261,6 +303,11 @@ fn rewrite(client: &reqwest::Client, canonical: &Url, written: &Url) -> Result<R
     })?;
     let authorization = request.headers().get(AUTHORIZATION).cloned();
     Ok(Rewrite { canonical: canonical.clone(), target: request.url().clone(), authorization })
+}
+
+fn server(client: &reqwest::Client, url: &Url) -> Option<(url::Origin, HeaderValue)> {
+    let request = client.get(url.clone()).build().ok()?;
+    Some((url.origin(), request.headers().get(AUTHORIZATION)?.clone()))
 }
 
 fn sign(mut request: Request, rewrites: &[Rewrite]) -> Request {

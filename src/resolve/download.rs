@@ -81,9 +81,12 @@ pub async fn download_locked(
 
 /// Where records come from: who says what an archive should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+enum Source {
     Index,
     Lock,
+    /// The same for files of PyPI.
+    PipIndex,
+    PipLock,
 }
 
 async fn bring(
@@ -95,103 +98,151 @@ async fn bring(
     offline: bool,
     reporter: &SharedReporter,
 ) -> Result<Vec<Archive>> {
-    let wanted = records.iter().map(|record| Wanted::new(record, source, store)).collect::<Result<Vec<_>>>()?;
-    let missing: Vec<&Wanted<'_>> = wanted.iter().filter(|wanted| wanted.present().is_none()).collect();
+    let wanted = records.iter().map(|record| Wanted::of_record(record, source)).collect::<Result<Vec<_>>>()?;
+    let stored = bring_all(&wanted, store, client, jobs, offline, reporter).await?;
+    let archives = records.iter().zip(stored).map(|(record, Stored { path, sha256, size })| {
+        let mut record = record.clone();
+        record.package_record.sha256 = Some((*sha256.as_bytes()).into());
+        record.package_record.size = Some(size);
+        Archive { record, path, sha256, size }
+    });
+    Ok(archives.collect())
+}
+
+/// A file that was brought into the store.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its sha256.
+    pub sha256: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Brings what is wanted into the store, at most `jobs` at once; in the order of `wanted`.
+///
+/// # Errors
+/// As [`download`].
+pub async fn bring_all(
+    wanted: &[Wanted],
+    store: &Store,
+    client: &ClientWithMiddleware,
+    jobs: usize,
+    offline: bool,
+    reporter: &SharedReporter,
+) -> Result<Vec<Stored>> {
+    let missing: Vec<&Wanted> = wanted.iter().filter(|wanted| wanted.present(store).is_none()).collect();
     if offline {
         refuse_missing(&missing)?;
     }
     if missing.is_empty() {
-        return wanted.iter().map(|wanted| wanted.stored()).collect();
+        return wanted.iter().map(|wanted| wanted.stored(store)).collect();
     }
     let total = missing.iter().filter_map(|wanted| wanted.size).sum();
     let progress: Arc<dyn Progress> = reporter.begin(Step::Download, total).into();
     let fetched = AtomicUsize::new(0);
-    let archives: Vec<Archive> = futures::stream::iter(&wanted)
+    let stored: Vec<Stored> = futures::stream::iter(wanted)
         .map(|wanted| fetch(wanted, store, client, &progress, &fetched))
         .buffered(jobs.max(1))
         .try_collect()
         .await?;
     let fetched = fetched.into_inner();
     let bytes = missing.iter().filter_map(|wanted| wanted.size).sum();
-    let cached = archives.len() - fetched;
+    let cached = stored.len() - fetched;
     progress.finish(&format!("{}, {}; {cached} were in the cache", plural(fetched, "package"), human(bytes)));
-    Ok(archives)
+    Ok(stored)
 }
 
 /// An archive that is wanted, and what is known of it.
-pub(super) struct Wanted<'a> {
-    record: &'a RepoDataRecord,
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Its file name, which people recognise.
+    name: String,
+    /// Where it is, without credentials.
+    url: Url,
+    /// Who says what it should be.
     source: Source,
-    extension: &'static str,
+    /// Of its file in the store.
+    extension: String,
     pub(super) sha256: Option<Digest>,
     pub(super) md5: Option<[u8; 16]>,
     pub(super) size: Option<u64>,
-    /// Where it will be; known when its sha256 is.
-    pub(super) path: Option<PathBuf>,
 }
 
-impl<'a> Wanted<'a> {
-    fn new(record: &'a RepoDataRecord, source: Source, store: &Store) -> Result<Self> {
+impl Wanted {
+    fn of_record(record: &RepoDataRecord, source: Source) -> Result<Self> {
         let DistArchiveType::Conda(kind) = record.identifier.archive_type else {
             return Err(Error::user(format!("`{}` is no conda package", record.identifier)));
         };
         let package = &record.package_record;
-        let extension = kind.extension().trim_start_matches('.');
-        let sha256 = package.sha256.map(|hash| Digest::from_bytes(hash.into()));
         Ok(Self {
-            record,
+            name: record.identifier.to_string(),
+            url: record.url.clone(),
             source,
-            extension,
-            sha256,
+            extension: kind.extension().trim_start_matches('.').to_owned(),
+            sha256: package.sha256.map(|hash| Digest::from_bytes(hash.into())),
             md5: package.md5.map(Into::into),
             size: package.size,
-            path: sha256.map(|sha256| store.archive(&sha256, extension)),
         })
     }
 
+    /// A file of PyPI: a wheel (`whl`), or what one is built from (`sdist`). Its bytes are what the index or the lock
+    /// says.
+    pub fn of_pypi(name: &str, url: &Url, sha256: Option<Digest>, size: Option<u64>, locked: bool) -> Self {
+        let extension = if name.ends_with(".whl") { "whl" } else { "sdist" };
+        Self {
+            name: name.to_owned(),
+            url: url.clone(),
+            source: if locked { Source::PipLock } else { Source::PipIndex },
+            extension: extension.to_owned(),
+            sha256,
+            md5: None,
+            size: size.filter(|size| *size > 0),
+        }
+    }
+
+    /// Where it will be; known when its sha256 is.
+    fn path(&self, store: &Store) -> Option<PathBuf> {
+        self.sha256.map(|sha256| store.archive(&sha256, &self.extension))
+    }
+
     /// The archive's size, if it is in the store, of the right size. Its bytes were verified when it came.
-    pub(super) fn present(&self) -> Option<u64> {
-        let size = std::fs::metadata(self.path.as_ref()?).ok().filter(|metadata| metadata.is_file())?.len();
+    fn present(&self, store: &Store) -> Option<u64> {
+        let size = std::fs::metadata(self.path(store)?).ok().filter(|metadata| metadata.is_file())?.len();
         (size > 0 && self.size.is_none_or(|expected| expected == size)).then_some(size)
     }
 
-    fn stored(&self) -> Result<Archive> {
-        match (&self.path, self.sha256, self.present()) {
-            (Some(path), Some(sha256), Some(size)) => Ok(self.archive(path.clone(), sha256, size)),
+    fn stored(&self, store: &Store) -> Result<Stored> {
+        match (self.path(store), self.sha256, self.present(store)) {
+            (Some(path), Some(sha256), Some(size)) => Ok(Stored { path, sha256, size }),
             _ => Err(Error::user(format!("the archive of {self} vanished from the cache")).hint("try again")),
         }
     }
 
-    fn archive(&self, path: PathBuf, sha256: Digest, size: u64) -> Archive {
-        let mut record = self.record.clone();
-        record.package_record.sha256 = Some((*sha256.as_bytes()).into());
-        record.package_record.size = Some(size);
-        Archive { record, path, sha256, size }
-    }
-
     fn part(&self, store: &Store) -> PathBuf {
         // Two archives without sha256 must not meet in one file.
-        let key = self.sha256.unwrap_or_else(|| Digest::of(self.record.url.as_str()));
+        let key = self.sha256.unwrap_or_else(|| Digest::of(self.url.as_str()));
         store.partial_archive(&key)
     }
 
     fn is_local(&self) -> bool {
-        self.record.url.scheme() == "file"
+        self.url.scheme() == "file"
     }
 
     fn shown_url(&self) -> String {
-        redact::url(&self.record.url)
+        redact::url(&self.url)
     }
 }
 
 /// The file name, which people recognise.
-impl fmt::Display for Wanted<'_> {
+impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`", self.record.identifier)
+        write!(f, "`{}`", self.name)
     }
 }
 
-fn refuse_missing(missing: &[&Wanted<'_>]) -> Result<()> {
+fn refuse_missing(missing: &[&Wanted]) -> Result<()> {
     let remote: Vec<String> = missing.iter().filter(|wanted| !wanted.is_local()).map(ToString::to_string).collect();
     if remote.is_empty() {
         return Ok(());
@@ -206,34 +257,34 @@ fn refuse_missing(missing: &[&Wanted<'_>]) -> Result<()> {
 }
 
 async fn fetch(
-    wanted: &Wanted<'_>,
+    wanted: &Wanted,
     store: &Store,
     client: &ClientWithMiddleware,
     progress: &Arc<dyn Progress>,
     fetched: &AtomicUsize,
-) -> Result<Archive> {
-    if wanted.present().is_some() {
-        return wanted.stored();
+) -> Result<Stored> {
+    if wanted.present(store).is_some() {
+        return wanted.stored(store);
     }
     let full = |error: Error| in_store(wanted, store, error);
     let path = wanted.part(store);
     let Some(mut part) =
-        Part::lock(path, wanted.sha256.is_none(), || wanted.present().is_some()).await.map_err(full)?
+        Part::lock(path, wanted.sha256.is_none(), || wanted.present(store).is_some()).await.map_err(full)?
     else {
         // Another process brought it meanwhile.
         progress.advance(wanted.size.unwrap_or_default());
-        return wanted.stored();
+        return wanted.stored(store);
     };
-    progress.item(&wanted.record.identifier.to_string());
+    progress.item(&wanted.name);
     let mut transfer = Transfer { wanted, client, progress, counted: 0 };
     for attempt in 0.. {
         match transfer.run(&mut part).await {
             Ok(()) => match part.verify(wanted) {
                 Ok(sha256) => {
-                    let (path, size) = (store.archive(&sha256, wanted.extension), part.len());
+                    let (path, size) = (store.archive(&sha256, &wanted.extension), part.len());
                     part.finish(&path).await.map_err(full)?;
                     fetched.fetch_add(1, Ordering::Relaxed);
-                    return Ok(wanted.archive(path, sha256, size));
+                    return Ok(Stored { path, sha256, size });
                 }
                 Err(mismatch) => transfer.damaged(&mut part, &mismatch, attempt)?,
             },
@@ -246,7 +297,7 @@ async fn fetch(
 }
 
 /// An error of the cache folder, which it names.
-fn in_store(wanted: &Wanted<'_>, store: &Store, error: Error) -> Error {
+fn in_store(wanted: &Wanted, store: &Store, error: Error) -> Error {
     let path = wanted.part(store);
     let folder = path.parent().unwrap_or(&path).display().to_string();
     let kept: Result<()> = Err(error);
@@ -290,7 +341,7 @@ enum Answer {
 
 /// One archive on its way.
 struct Transfer<'a> {
-    wanted: &'a Wanted<'a>,
+    wanted: &'a Wanted,
     client: &'a ClientWithMiddleware,
     progress: &'a Arc<dyn Progress>,
     /// Bytes of this archive that the progress knows of.
@@ -322,6 +373,14 @@ impl Transfer<'_> {
                 "is not the archive that was locked",
                 "the lock",
                 "somebody replaced it in the channel, or edited the lock; `condaimg lock --upgrade PACKAGE` takes what the channel has now, where the lock is condaimg's own",
+            ),
+            Source::PipIndex => {
+                ("is damaged", "the index", "try again; if it stays so, the index serves another file than it lists")
+            }
+            Source::PipLock => (
+                "is not the file that was locked",
+                "the lock",
+                "somebody replaced it on the server, or edited the lock; `condaimg lock --upgrade PACKAGE` takes what the server has now",
             ),
         };
         Err(Error::user(format!("{} {fault}: its {what} is {got}, and {says} says {expected}", self.wanted))
@@ -357,11 +416,8 @@ impl Transfer<'_> {
             Some(size) if part.len() > size => part.clear().map_err(Failure::Store)?,
             _ => {}
         }
-        let mut request = self
-            .client
-            .get(self.wanted.record.url.clone())
-            .header(ACCEPT_ENCODING, "identity")
-            .with_extension(Tries(TRIES));
+        let mut request =
+            self.client.get(self.wanted.url.clone()).header(ACCEPT_ENCODING, "identity").with_extension(Tries(TRIES));
         if part.len() > 0 {
             request = request.header(RANGE, format!("bytes={}-", part.len()));
         }
@@ -419,14 +475,19 @@ impl Transfer<'_> {
     }
 
     async fn copy(&mut self, part: &mut Part) -> Result<(), Failure> {
-        let source = self.wanted.record.url.to_file_path().map_err(|()| {
+        let source = self.wanted.url.to_file_path().map_err(|()| {
             Failure::Final(Error::user(format!("{} is no file: {}", self.wanted, self.wanted.shown_url())))
         })?;
         let file = fs_err::File::open(&source).map_err(|error| {
             let missing = error.kind() == io::ErrorKind::NotFound;
-            let what = if missing { "is not in its channel" } else { "cannot be read" };
+            let pip = matches!(self.wanted.source, Source::PipIndex | Source::PipLock);
+            let what = match (missing, pip) {
+                (true, true) => "is gone",
+                (true, false) => "is not in its channel",
+                (false, _) => "cannot be read",
+            };
             let failed = Error::user(format!("{} {what}: `{}`", self.wanted, source.display())).caused_by(error);
-            Failure::Final(if missing {
+            Failure::Final(if missing && !pip {
                 failed.hint("the channel's index names it: index the channel again")
             } else {
                 failed
@@ -467,7 +528,14 @@ impl Transfer<'_> {
             self.wanted,
             self.wanted.shown_url()
         ));
+        let pip = matches!(self.wanted.source, Source::PipIndex | Source::PipLock);
         match status {
+            StatusCode::NOT_FOUND | StatusCode::GONE if pip => {
+                error.hint("the file is gone from the server; `condaimg lock --upgrade PACKAGE` takes another one")
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if pip => error.hint(
+                "give credentials in `~/.netrc`, or in the index's URL (`https://${USER}:${PASSWORD}@host/simple`)",
+            ),
             StatusCode::NOT_FOUND | StatusCode::GONE => {
                 error.hint("the channel's index names a file that is gone; solve again with `condaimg lock --upgrade`")
             }

@@ -145,7 +145,7 @@ impl Part {
     }
 
     /// Compares with what is known; the sha256.
-    pub(super) fn verify(&self, wanted: &Wanted<'_>) -> Result<Digest, Mismatch> {
+    pub(super) fn verify(&self, wanted: &Wanted) -> Result<Digest, Mismatch> {
         let sha256 = Digest::from_bytes(self.hashes.sha256.clone().finalize().into());
         if let Some(expected) = wanted.sha256 {
             if expected != sha256 {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::forms::{Entry, Form, Pairs, Reading, Table, Text, take};
 use super::seeds::{List, Optional, next_key};
 use super::yaml::Context;
-use super::{Dependency, Spec};
+use super::{Dependency, Spec, folder, pip};
 use crate::util::{Error, Result, redact};
 
 /// More ignored keys than this are only counted.
@@ -100,11 +100,29 @@ pub(super) fn place_of(source: &str, path: &str, table: &'static Table) -> Optio
     error.location().map(|place| (place.line(), place.column()))
 }
 
+/// The lines of `pip:` sections, each with `FILE:LINE`: they are looked for in the order of the file.
+fn with_places(file: &Path, source: &str, lines: Vec<String>) -> Vec<(String, String)> {
+    let mut rest = source.lines().enumerate().skip_while(|(_, line)| !line.contains("pip:"));
+    let place = |text: &str| {
+        let first = text.lines().next().unwrap_or_default().trim();
+        match rest.clone().find(|(_, line)| line.contains(first)) {
+            Some((index, _)) => {
+                rest.by_ref().find(|(at, _)| *at == index);
+                format!("{}:{}", file.display(), index + 1)
+            }
+            None => file.display().to_string(),
+        }
+    };
+    lines.iter().map(|text| text.as_str()).map(place).zip(lines.iter().cloned()).collect()
+}
+
 /// What a document holds.
 #[derive(Default)]
 pub(super) struct Document {
     /// Nothing when the key is not there.
     pub(super) dependencies: Option<Vec<Dependency>>,
+    /// The lines of all `pip:` sections.
+    pip: Vec<String>,
     /// What the other keys say, in their forms.
     pub(super) values: Map<String, Value>,
     ignored: Vec<String>,
@@ -114,6 +132,8 @@ impl Document {
     /// The environment that stands in the document.
     pub(super) fn spec(&mut self, file: PathBuf, source: String, mut notices: Vec<String>) -> Result<Spec> {
         let dependencies = self.dependencies.take().unwrap_or_default();
+        let pip = pip::read_section(folder(&file), with_places(&file, &source, std::mem::take(&mut self.pip)))?;
+        notices.extend(pip.notices.iter().cloned());
         if dependencies.is_empty() {
             notices.push(format!("{}: no dependencies, the environment will be empty", file.display()));
         }
@@ -122,6 +142,7 @@ impl Document {
             name: take(&mut self.values, "name")?,
             channels: take(&mut self.values, "channels")?,
             dependencies,
+            pip,
             variables: take(&mut self.values, "variables")?,
             notices,
             source,
@@ -160,8 +181,14 @@ impl<'de> Visitor<'de> for Reader<'_> {
             match table.find(&key) {
                 Some(Entry { form: Form::Packages, .. }) => {
                     let items = List { of: |index| Item { context, index } };
-                    let items = map.next_value_seed(Optional(items))?.unwrap_or_default();
-                    document.dependencies = Some(items.into_iter().flatten().collect());
+                    let mut dependencies = Vec::new();
+                    for item in map.next_value_seed(Optional(items))?.unwrap_or_default() {
+                        match item {
+                            Said::Package(dependency) => dependencies.push(*dependency),
+                            Said::Pip(lines) => document.pip.extend(lines),
+                        }
+                    }
+                    document.dependencies = Some(dependencies);
                 }
                 Some(Entry { form, .. }) => {
                     let value = map.next_value_seed(Optional(Reading { context, form, path: key.clone() }))?;
@@ -177,7 +204,14 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-/// One item of `dependencies:`: a package, or an empty `pip:` section (nothing).
+/// What an item of `dependencies:` says.
+enum Said {
+    Package(Box<Dependency>),
+    /// The lines of a `pip:` section.
+    Pip(Vec<String>),
+}
+
+/// One item of `dependencies:`.
 #[derive(Clone, Copy)]
 struct Item<'a> {
     context: &'a Context,
@@ -185,7 +219,7 @@ struct Item<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for Item<'_> {
-    type Value = Option<Dependency>;
+    type Value = Said;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
@@ -193,7 +227,7 @@ impl<'de> DeserializeSeed<'de> for Item<'_> {
 }
 
 impl<'de> Visitor<'de> for Item<'_> {
-    type Value = Option<Dependency>;
+    type Value = Said;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a package (`numpy`, `python=3.11`)")
@@ -208,11 +242,14 @@ impl<'de> Visitor<'de> for Item<'_> {
             let reason = redact::within(&reason);
             context.fail(format!("`{shown}` is no package specification: {reason}"), Some(EXAMPLES))
         })?;
-        Ok(Some(Dependency { text: redact::within(text), written: text.to_owned(), spec }))
+        let dependency = Dependency { text: redact::within(text), written: text.to_owned(), spec };
+        Ok(Said::Package(Box::new(dependency)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        static LINE: Form = Form::Text(Text::any("a pip package"));
         let context = self.context;
+        let mut lines = Vec::new();
         while let Some(key) = next_key(&mut map, context, &mut BTreeSet::new(), |_, _| Ok(()))? {
             if key != "pip" {
                 return Err(context.fail(
@@ -220,42 +257,16 @@ impl<'de> Visitor<'de> for Item<'_> {
                     Some("a version is written `name=1.2` or `name>=1.2`, without a colon"),
                 ));
             }
-            map.next_value_seed(Optional(List { of: |_| PipPackage { context } }))?;
+            let path = format!("dependencies.{}.pip", self.index);
+            let section = List { of: |line| Reading { context, form: &LINE, path: format!("{path}.{line}") } };
+            let section = map.next_value_seed(Optional(section))?.unwrap_or_default();
+            lines.extend(section.iter().filter_map(Value::as_str).map(str::to_owned));
         }
-        Ok(None)
+        Ok(Said::Pip(lines))
     }
 }
 
 const EXAMPLES: &str = "write for example `numpy`, `numpy=1.21`, `numpy>=1.21,<2`, `conda-forge::numpy=1.21=py39*`";
-
-/// A `pip:` package: refused, because an image without it would be wrong.
-struct PipPackage<'a> {
-    context: &'a Context,
-}
-
-impl<'de> DeserializeSeed<'de> for PipPackage<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for PipPackage<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a pip package")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
-        let shown: String = text.chars().take(100).collect();
-        Err(self.context.fail(
-            format!("pip packages are not supported yet: `{shown}`"),
-            Some("take the package from a conda channel, if one has it, and remove the `pip:` section"),
-        ))
-    }
-}
 
 /// Reads a package as conda does in environment files.
 fn package(text: &str) -> Result<MatchSpec, String> {
@@ -306,7 +317,7 @@ mod tests {
         let spec = read(concat!(
             "name: analysis\n",
             "channels:\n  - conda-forge\n  - nodefaults\n",
-            "dependencies:\n  - python=3.11  # [linux]\n  - pip\n  - pip:\n  - pytorch::pytorch=1.12.0\n",
+            "dependencies:\n  - python=3.11  # [linux]\n  - pip\n  - pip:\n    - a>=1\n    - ./b\n  - pytorch::pytorch=1.12.0\n",
             "variables:\n  A: 1.10\n  B: yes\n  C: \"quoted\"\n  D:\n",
             "prefix: /home/me/env\n",
             "colour: blue\n",
@@ -317,6 +328,8 @@ mod tests {
         let texts: Vec<_> = spec.dependencies.iter().map(|dependency| dependency.text.as_str()).collect();
         assert_eq!(texts, ["python=3.11", "pip", "pytorch::pytorch=1.12.0"]);
         assert_eq!(spec.place_of(0), "environment.yml:6");
+        let pip: Vec<_> = spec.pip.requirements.iter().map(|it| (it.place.as_str(), it.text.as_str())).collect();
+        assert_eq!(pip, [("environment.yml:9", "a>=1"), ("environment.yml:10", "./b")]);
         let variables: Vec<_> = spec.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(variables, [("A", "1.10"), ("B", "yes"), ("C", "quoted"), ("D", "")]);
         assert_eq!(spec.notices.len(), 2);
@@ -373,9 +386,11 @@ mod tests {
             ("dependencies:\n  - https://host/linux-64/a-1-0.conda\n", "by URL are not supported"),
             ("dependencies:\n  - python: 3.11\n", "environment.yml:2:5: `python:` is neither"),
             (
-                "dependencies:\n  - pip\n  - pip:\n    - requests==2\n",
-                "environment.yml:4:7: pip packages are not supported yet: `requests==2`",
+                "dependencies:\n  - pip\n  - pip:\n    - requests\n    - requests==\n",
+                "environment.yml:5: `requests==` is no requirement",
             ),
+            ("dependencies:\n  - pip:\n    - [a]\n", "environment.yml:3:7: dependencies[0].pip[0]: invalid type"),
+            ("dependencies:\n  - pip:\n    -\n", "environment.yml:3:6: "),
             ("name: a\nname: b\n", "environment.yml:2:1: `name:` stands here a second time"),
             ("variables:\n  A: 1\n  A: 2\n", "environment.yml:3:3: the variable `A` is set a second time"),
             ("variables:\n  A: [1]\n", "environment.yml:2:6: variables.A: invalid type: sequence"),

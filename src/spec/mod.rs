@@ -4,6 +4,7 @@ mod environment;
 mod forms;
 mod keys;
 mod kinds;
+pub mod pip;
 pub mod project;
 mod project_file;
 mod schema;
@@ -21,6 +22,7 @@ pub use schema::schema;
 pub use settings::{ImageSettings, ProjectEntry, Settings, Target};
 
 use crate::util::{Error, Result};
+pub use pip::Pip;
 
 /// What is to be in an image, as a file says it.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +35,8 @@ pub struct Spec {
     pub channels: Vec<String>,
     /// `dependencies:` in order.
     pub dependencies: Vec<Dependency>,
+    /// The `pip:` sections of `dependencies:`, with the files that they name.
+    pub pip: Pip,
     /// `variables:`, values as the text that the file has.
     pub variables: BTreeMap<String, String>,
     /// Exact packages, where the file is another tool's lock: in place of dependencies.
@@ -59,16 +63,19 @@ pub struct Dependency {
 impl Spec {
     /// The folder that relative paths in the file are relative to.
     pub fn folder(&self) -> &Path {
-        match self.file.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        }
+        folder(&self.file)
     }
 
     /// The same file, as if it had this dependency alone.
     #[must_use]
     pub fn only(&self, dependency: Dependency) -> Self {
-        Self { dependencies: vec![dependency], notices: Vec::new(), source: String::new(), ..self.clone() }
+        Self {
+            dependencies: vec![dependency],
+            pip: Pip::default(),
+            notices: Vec::new(),
+            source: String::new(),
+            ..self.clone()
+        }
     }
 
     /// `FILE:LINE` of a dependency, by its index; only `FILE` when it is not to be found.
@@ -77,6 +84,14 @@ impl Spec {
             Some(line) => format!("{}:{line}", self.file.display()),
             None => self.file.display().to_string(),
         }
+    }
+}
+
+/// The folder of a file.
+fn folder(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 

@@ -4,10 +4,12 @@
 //!
 //! ```text
 //! CACHE/v1/archives/<sha256>.<conda|tar.bz2>   what channels serve, verified
+//! CACHE/v1/archives/<sha256>.<whl|sdist>       what indexes serve, verified; wheels that were built
 //! CACHE/v1/blobs/sha256/<hex>                  layer blobs
 //! CACHE/v1/records/<kind>/<key>.json           what is known: layer key → blob, archive → facts, ...
 //! CACHE/v1/index/                              channel indexes (rattler's own format)
 //! CACHE/v1/interpreters/<key>/                 unpacked CPythons that make byte code
+//! CACHE/v1/uv/                                 uv's own cache
 //! CACHE/v1/tmp/                                unfinished files; each locked by the process that writes it
 //! ```
 
@@ -47,6 +49,8 @@ pub enum RecordKind {
     Base,
     /// Blob → repositories that have it.
     Places,
+    /// Source of a Python package → the wheel that was built of it.
+    Wheel,
 }
 
 impl RecordKind {
@@ -56,6 +60,7 @@ impl RecordKind {
             Self::Facts => "facts",
             Self::Base => "bases",
             Self::Places => "places",
+            Self::Wheel => "wheels",
         }
     }
 }
@@ -85,6 +90,11 @@ impl Store {
     /// The folder of an unpacked interpreter.
     pub fn interpreter(&self, key: &Digest) -> PathBuf {
         self.root.join("interpreters").join(key.hex())
+    }
+
+    /// The folder of uv's cache.
+    pub fn uv(&self) -> PathBuf {
+        self.root.join("uv")
     }
 
     /// The folder for unfinished work.

@@ -21,6 +21,7 @@ mod lock_files;
 mod logins;
 mod oracle;
 mod pins;
+mod pip;
 mod platforms;
 mod project_file;
 mod project_files;

@@ -164,6 +164,7 @@ async fn materials(
             Member::Wheel(index) => wheels.insert(index),
         };
     }
+    locking::pip::fetch(&options.environment, spec, lock, wheels.iter().copied(), world).await?;
     let mut materials = Materials {
         archives: vec![None; lock.packages.len()],
         wheels: wheel_files(lock, &wheels, &world.store)?,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rattler_conda_types::{MatchSpec, Matches as _, ParseStrictness};
 
-use crate::lock::{Lock, LockedPackage, dependency_name};
+use crate::lock::{Lock, LockedPackage, LockedWheel, WheelSource, dependency_name};
 
 /// One line for each package that came, went or changed.
 pub fn changes(old: &Lock, new: &Lock) -> Vec<String> {
@@ -30,7 +30,38 @@ pub fn changes(old: &Lock, new: &Lock) -> Vec<String> {
         let reason = if asked.contains(name) { "no longer asked for" } else { "nothing needs it any more" };
         lines.insert(name, with(format!("- {name} {}", shown(package)), Some(reason.to_owned())));
     }
-    lines.into_values().collect()
+    lines.into_values().chain(wheels(old, new)).collect()
+}
+
+/// The same for pip packages.
+fn wheels(old: &Lock, new: &Lock) -> Vec<String> {
+    let of = |lock: &'_ Lock, name: &str| lock.wheels.iter().find(|wheel| wheel.name == name).cloned();
+    let mut lines = Vec::new();
+    for wheel in &new.wheels {
+        let (name, version) = (&wheel.name, &wheel.version);
+        let line = match of(old, name) {
+            None => format!("+ {name} {version} (pip)"),
+            Some(before) if before.version != *version => format!("{name} {} -> {version} (pip)", before.version),
+            Some(before) if before.source != wheel.source => {
+                format!("{name} {version}: {} -> {} (pip)", origin(&before), origin(wheel))
+            }
+            Some(before) if before.sha256 != wheel.sha256 => format!("{name} {version}: another wheel (pip)"),
+            Some(_) => continue,
+        };
+        lines.push(line);
+    }
+    let gone = old.wheels.iter().filter(|wheel| of(new, &wheel.name).is_none());
+    lines.extend(gone.map(|wheel| format!("- {} {} (pip)", wheel.name, wheel.version)));
+    lines
+}
+
+/// What a wheel is made of, in few words.
+fn origin(wheel: &LockedWheel) -> String {
+    match &wheel.source {
+        WheelSource::Wheel { url } | WheelSource::Sdist { url, .. } => url.to_string(),
+        WheelSource::Git { commit, .. } => format!("commit {commit}"),
+        WheelSource::Folder { digest, .. } => format!("content {}", &digest.hex()[..12]),
+    }
 }
 
 fn with(line: String, reason: Option<String>) -> String {

@@ -28,6 +28,8 @@ pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, wor
     let credentials = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
     let archives = Archives { credentials: &credentials, options, world, locked: true };
     let packages = archives.packages(records, python.clone()).await?;
+    super::pip::fetch(options, spec, &Lock { packages: packages.clone(), ..lock.clone() }, 0..lock.wheels.len(), world)
+        .await?;
     let (packages, wheels) = archives.with_wheels(packages, lock.wheels, python).await?;
     Ok(Lock { packages, wheels, has_facts: true, ..lock })
 }

@@ -6,6 +6,7 @@ pub mod facts;
 pub mod interpreter;
 pub mod options;
 mod pins;
+pub mod pip;
 pub mod settings;
 
 use std::collections::BTreeMap;
@@ -110,9 +111,13 @@ async fn one(
     let pinned = spec.pins.as_ref().filter(|_| options.mode != LockMode::Frozen).map(|pins| pins.of(platform));
     let pinned = pinned.transpose()?;
     inputs.pins = pinned.as_ref().map(Pinned::digest).transpose()?;
+    let pip = match (options.mode == LockMode::Frozen, old) {
+        (true, Some(lock)) => lock.pip.clone(),
+        _ => pip::lines(spec)?,
+    };
     let wanted = Wanted {
         specs: &texts,
-        pip: &[],
+        pip: &pip,
         variables: &spec.variables,
         pinned: pinned.as_ref(),
         inputs: &inputs,
@@ -308,17 +313,19 @@ async fn make(
     let locked = spec.pins.is_some();
     let archives = facts::Archives { credentials: &resolution.credentials, options, world, locked };
     let python = python_info(&resolution.records, platform.subdir)?;
-    let packages = match options.facts_later {
+    // What conda brings to pip is among the facts.
+    let facts_later = options.facts_later && spec.pip.is_empty();
+    let packages = match facts_later {
         true => archives.without_facts(resolution.records).await?,
-        false => archives.packages(resolution.records, python).await?,
+        false => archives.packages(resolution.records, python.clone()).await?,
     };
-    Ok(Lock {
+    let mut lock = Lock {
         inputs: Some(inputs),
         platform: platform.clone(),
         channels: resolution.channels.iter().map(|url| url.as_str().trim_end_matches('/').to_owned()).collect(),
         virtual_packages: resolution.virtual_packages,
         specs: texts(spec),
-        pip: Vec::new(),
+        pip: pip::lines(spec)?,
         variables: spec.variables.clone(),
         base: LockedBase {
             reference: reference(&options.base, &std::path::absolute(folder(&path(options, spec)))?)?,
@@ -328,10 +335,13 @@ async fn make(
         },
         packages,
         wheels: Vec::new(),
-        has_facts: !options.facts_later,
+        has_facts: !facts_later,
         edited: Vec::new(),
         interpreters: BTreeMap::new(),
-    })
+    };
+    let wheels = pip::wheels(options, spec, &lock, old, file, world).await?;
+    (lock.packages, lock.wheels) = archives.with_wheels(std::mem::take(&mut lock.packages), wheels, python).await?;
+    Ok(lock)
 }
 
 /// The base as the user named it; one beside or below the lock with its whole path, so that it can be told where it is.
@@ -344,7 +354,8 @@ fn reference(base: &BaseRef, lock_folder: &Path) -> Result<String> {
 /// What is to be upgraded must be there: a name that is mistyped would otherwise change nothing, and say nothing.
 fn check_upgrade(options: &EnvironmentOptions, old: &Locks) -> Result<()> {
     let LockMode::Make(Upgrade::Packages(names)) = &options.mode else { return Ok(()) };
-    match names.iter().find(|name| !old.is_empty() && old.iter().all(|lock| lock.package(name).is_none())) {
+    let has = |lock: &Lock, name: &str| lock.package(name).is_some() || lock.wheels.iter().any(|it| it.name == name);
+    match names.iter().find(|name| !old.is_empty() && old.iter().all(|lock| !has(lock, name))) {
         Some(name) => Err(Error::user(format!("the lock has no package `{name}` to upgrade"))
             .hint("add it to the environment's dependencies to get it, or check its name")),
         None => Ok(()),

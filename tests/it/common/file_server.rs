@@ -158,7 +158,10 @@ fn answer(stream: &mut (impl Read + Write), folder: &Path, state: &Mutex<State>)
     if let Some(FaultKind::Status(code)) = fault {
         return status(code);
     }
-    let Ok(bytes) = std::fs::File::open(folder.join(seen.path.trim_start_matches('/'))).and_then(|mut file| {
+    // A folder is its page, as web servers have it; what stands behind `?` chooses nothing here.
+    let path = seen.path.split('?').next().unwrap_or_default().trim_start_matches('/').replace("%2B", "+");
+    let path = if path.is_empty() || path.ends_with('/') { format!("{path}index.html") } else { path };
+    let Ok(bytes) = std::fs::File::open(folder.join(&path)).and_then(|mut file| {
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut file, &mut bytes).map(|_| bytes)
     }) else {
@@ -175,6 +178,9 @@ fn answer(stream: &mut (impl Read + Write), folder: &Path, state: &Mutex<State>)
     } else {
         "HTTP/1.1 200 X\r\n".to_owned()
     };
+    if path.ends_with(".html") {
+        reply += "Content-Type: text/html\r\n";
+    }
     reply += &format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.write_all(reply.as_bytes()).ok()?;
     if head {

@@ -8,6 +8,7 @@ pub mod images;
 pub mod needles;
 pub mod packages;
 pub mod proxy;
+pub mod pypi;
 pub mod registry;
 pub mod token_server;
 pub mod tree;
@@ -46,6 +47,8 @@ impl Workspace {
             if text.starts_with("CONDA")
                 || text.starts_with("XDG_")
                 || text.contains("AUTH")
+                || text.starts_with("UV_")
+                || text.starts_with("PIP_")
                 || text == "SOURCE_DATE_EPOCH"
             {
                 command.env_remove(&name);

@@ -1,0 +1,380 @@
+//! The pip packages of an environment: resolved beside its conda packages, downloaded or built, and locked.
+
+use std::collections::BTreeMap;
+
+use rattler::install::PythonInfo;
+use rattler_conda_types::Subdir;
+use url::Url;
+
+use super::options::{EnvironmentOptions, LockMode, Upgrade};
+use super::{fetch_locked, interpreter, resolving};
+use crate::cli::world::World;
+use crate::lock::{Lock, LockedPackage, LockedWheel, Locks, WheelFacts, WheelSource, target_python};
+use crate::model::{Flavour, Platform};
+use crate::pack::bytecode::{Interpreter, InterpreterParts};
+use crate::pack::layout::PackageLayout;
+use crate::pack::{Archive, WheelFile, wheel};
+use crate::resolve::pip::{
+    Built, Found, FoundFile, Installed, PipRequest, PipTarget, Sources, Uv, UvOptions, folder_digest, index_urls,
+    resolve,
+};
+use crate::resolve::{self, Credentials, Stored, Wanted};
+use crate::spec::Spec;
+use crate::store::{RecordKind, Store};
+use crate::util::{Digest, Error, Result, redact};
+
+/// Files that are fetched at once.
+const PARALLEL_DOWNLOADS: usize = 8;
+
+/// What a lock says of the requirements that it was made from.
+///
+/// # Errors
+/// When a folder or file that they name cannot be read.
+pub fn lines(spec: &Spec) -> Result<Vec<String>> {
+    // What is in the network is pinned by the lock; what is on this machine may have changed.
+    spec.pip.lines(|path| folder_digest(path).map(Some))
+}
+
+/// What resolves, builds and downloads for one environment.
+struct Work<'a> {
+    options: &'a EnvironmentOptions,
+    spec: &'a Spec,
+    world: &'a World,
+    target: PipTarget,
+    credentials: Credentials,
+}
+
+/// The wheels of a new lock, which has its conda packages already.
+///
+/// # Errors
+/// Whatever is wrong with the requirements, the indexes, the sources or the files.
+pub async fn wheels(
+    options: &EnvironmentOptions,
+    spec: &Spec,
+    lock: &Lock,
+    old: Option<&Lock>,
+    others: &Locks,
+    world: &World,
+) -> Result<Vec<LockedWheel>> {
+    if spec.pip.is_empty() {
+        return Ok(Vec::new());
+    }
+    let work = Work::new(options, spec, lock, world)?;
+    let uv = work.uv(lock, others).await?;
+    let preferred: Vec<LockedWheel> = old.map(|old| old.wheels.clone()).unwrap_or_default();
+    let preferred: Vec<LockedWheel> = preferred.into_iter().filter(|it| options.mode.keeps(&it.name)).collect();
+    let refresh = matches!(&options.mode, LockMode::Make(Upgrade::All | Upgrade::Packages(_)));
+    let request = PipRequest {
+        pip: &spec.pip,
+        target: &work.target,
+        installed: &work.installed(lock).await?,
+        preferred: &preferred,
+        old_lines: old.map_or(&[], |old| old.pip.as_slice()),
+        refresh,
+    };
+    let sources = work.sources();
+    let found = tokio::task::block_in_place(|| resolve(&request, &uv, &sources))?;
+    let default_index = match found.iter().any(is_of_default_index) {
+        true => tokio::task::block_in_place(|| uv.default_index(&spec.pip))?,
+        false => None,
+    };
+    let mut wheels = work.obtain(&found, &preferred, &uv, default_index.as_ref()).await?;
+    wheels.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(wheels)
+}
+
+/// Brings wheels of a lock into the store, by their indexes: those that are missing are downloaded, or built.
+///
+/// # Errors
+/// When they cannot be had, or are not what was locked.
+pub async fn fetch(
+    options: &EnvironmentOptions,
+    spec: &Spec,
+    lock: &Lock,
+    needed: impl IntoIterator<Item = usize>,
+    world: &World,
+) -> Result<()> {
+    let is_missing = |wheel: &&LockedWheel| {
+        let path = world.store.archive(&wheel.sha256, "whl");
+        !std::fs::metadata(path).is_ok_and(|it| it.is_file() && (wheel.size == 0 || it.len() == wheel.size))
+    };
+    let missing: Vec<&LockedWheel> = needed.into_iter().map(|index| &lock.wheels[index]).filter(is_missing).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let work = Work::new(options, spec, lock, world)?;
+    let files = missing.iter().filter_map(|wheel| match &wheel.source {
+        WheelSource::Wheel { url } => {
+            Some(Wanted::of_pypi(&wheel.file_name, url, Some(wheel.sha256), Some(wheel.size), true))
+        }
+        WheelSource::Sdist { url, sha256 } => Some(Wanted::of_pypi(&last_part(url), url, Some(*sha256), None, true)),
+        _ => None,
+    });
+    work.bring(&files.collect::<Vec<_>>()).await?;
+    let built: Vec<&LockedWheel> = missing.into_iter().filter(|wheel| wheel.source.is_built()).collect();
+    if built.is_empty() {
+        return Ok(());
+    }
+    let uv = work.uv(lock, &Locks::default()).await?;
+    // The lock says what must come out: anything else is refused, whatever is allowed.
+    let sources = Sources { allow_build: false, ..work.sources() };
+    tokio::task::block_in_place(|| {
+        built.into_iter().try_for_each(|wheel| sources.wheel(&uv, &wheel.source, None, Some(wheel)).map(|_| ()))
+    })
+}
+
+fn last_part(url: &Url) -> String {
+    url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default().to_owned()
+}
+
+fn is_of_default_index(found: &Found) -> bool {
+    match &found.file {
+        FoundFile::Wheel { listed, index, .. } | FoundFile::Source { listed, index, .. } => *listed && index.is_none(),
+        FoundFile::Built(built) => built.listed && built.index.is_none(),
+    }
+}
+
+impl<'a> Work<'a> {
+    fn new(options: &'a EnvironmentOptions, spec: &'a Spec, lock: &Lock, world: &'a World) -> Result<Self> {
+        let python = lock.package("python").ok_or_else(|| {
+            Error::user(format!("`{}` has pip packages and no Python for them", spec.file.display()))
+                .hint("add `python` to the dependencies")
+        })?;
+        let record = &python.record.package_record;
+        let target = target_python(record).filter(|target| target.flavour != Flavour::Other).ok_or_else(|| {
+            Error::user(format!("pip packages cannot be resolved for `{}`: it is no CPython", python.full_name()))
+        })?;
+        let (default, others) = index_urls(&spec.pip);
+        let indexes = default.into_iter().chain(others);
+        // An index may have a name before its URL.
+        let indexes = indexes.filter_map(|text| {
+            let named = text.split_once('=').filter(|(name, _)| !name.contains(['/', ':']));
+            named.map_or(text.as_str(), |(_, url)| url).parse().ok()
+        });
+        let credentials = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
+        Ok(Self {
+            options,
+            spec,
+            world,
+            target: PipTarget {
+                subdir: lock.platform.subdir,
+                glibc: lock.glibc(),
+                python: target,
+                python_version: record.version.to_string(),
+            },
+            credentials: credentials.with_pip(spec.pip.urls().chain(indexes)),
+        })
+    }
+
+    fn sources(&self) -> Sources<'_> {
+        Sources {
+            store: &self.world.store,
+            target: &self.target,
+            pip: &self.spec.pip,
+            allow_build: self.options.args.allow_build,
+            reporter: &self.world.reporter,
+        }
+    }
+
+    /// uv with a Python of the environment's version that runs here: the environment's own, if it does.
+    async fn uv(&self, lock: &Lock, others: &Locks) -> Result<Uv> {
+        let (info, _) = crate::plan::python_of(lock)?.ok_or_else(|| Error::bug("a Python got lost"))?;
+        let (packages, subdir) = self.interpreter(lock, others).await?;
+        let records: Vec<_> = packages.iter().map(|package| package.record.clone()).collect();
+        let archives = fetch_locked(&records, &self.credentials, self.options, self.world).await?;
+        let store = self.world.store.clone();
+        let python = tokio::task::spawn_blocking(move || {
+            let mut parts: Vec<(&LockedPackage, &Archive)> = packages.iter().zip(&archives).collect();
+            parts.sort_by_key(|(package, _)| package.name() != "python");
+            let parts = InterpreterParts { packages: parts, python: &info, subdir };
+            Interpreter::prepare(&parts, &store).map(|interpreter| interpreter.executable().to_owned())
+        })
+        .await
+        .map_err(|error| Error::bug("unpacking the Python ended early").caused_by(error))??;
+        Uv::find(
+            &self.spec.pip,
+            UvOptions {
+                python,
+                cache: self.world.store.uv(),
+                scratch: self.world.store.scratch(),
+                offline: self.options.args.offline,
+                exclude_newer: self.options.exclude_newer.clone(),
+                credentials: self.credentials.clone(),
+            },
+        )
+    }
+
+    async fn interpreter(&self, lock: &Lock, others: &Locks) -> Result<(Vec<LockedPackage>, Subdir)> {
+        let builder = Platform::of_builder().ok_or_else(|| {
+            Error::user(
+                "pip packages cannot be resolved on this machine: no Python of the environment's version runs here",
+            )
+        })?;
+        if builder == lock.platform.subdir {
+            let needed = lock.closure(["python"]);
+            let packages = lock.packages.iter().filter(|package| needed.contains(package.name()));
+            return Ok((packages.cloned().collect(), builder));
+        }
+        let known = lock.interpreter(builder).or_else(|| others.get(&lock.platform)?.interpreter(builder));
+        let packages = match known {
+            Some(packages) => packages.to_vec(),
+            None => interpreter::solve(self.options, self.spec, lock, others, builder, self.world).await?,
+        };
+        Ok((packages, builder))
+    }
+
+    /// What the conda packages bring.
+    async fn installed(&self, lock: &Lock) -> Result<Vec<Installed>> {
+        let (python, _) = crate::plan::python_of(lock)?.ok_or_else(|| Error::bug("a Python got lost"))?;
+        let store = &self.world.store;
+        let bringing: Vec<&LockedPackage> =
+            lock.packages.iter().filter(|package| !package.facts.pypi.is_empty()).collect();
+        let keys = bringing.iter().map(|package| metadata_key(package)).collect::<Result<Vec<_>>>()?;
+        let mut known: Vec<Option<Requirements>> =
+            keys.iter().map(|key| store.record(RecordKind::Facts, key)).collect();
+        let unknown: Vec<usize> = (0..bringing.len()).filter(|&index| known[index].is_none()).collect();
+        let records: Vec<_> = unknown.iter().map(|&index| bringing[index].record.clone()).collect();
+        let archives = fetch_locked(&records, &self.credentials, self.options, self.world).await?;
+        let read = tokio::task::spawn_blocking(move || {
+            archives.iter().map(|archive| requirements(archive, &python)).collect::<Result<Vec<_>>>()
+        })
+        .await
+        .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))??;
+        for (index, requirements) in unknown.into_iter().zip(read) {
+            store.remember(RecordKind::Facts, &keys[index], &requirements)?;
+            known[index] = Some(requirements);
+        }
+        let installed = bringing.iter().zip(known).flat_map(|(package, known)| {
+            let mut known = known.unwrap_or_default();
+            let of = move |(name, version): (&String, &String)| Installed {
+                name: name.clone(),
+                version: version.clone(),
+                package: package.full_name(),
+                requires_dist: known.remove(name).unwrap_or_default(),
+            };
+            package.facts.pypi.iter().map(of)
+        });
+        Ok(installed.collect())
+    }
+
+    async fn bring(&self, wanted: &[Wanted]) -> Result<Vec<Stored>> {
+        let (offline, world) = (self.options.args.offline, self.world);
+        let client = resolve::http_client(offline, &self.credentials)?;
+        resolve::bring_all(wanted, &world.store, &client, PARALLEL_DOWNLOADS, offline, &world.reporter).await
+    }
+
+    /// The wheels of what was found, in the store.
+    async fn obtain(
+        &self,
+        found: &[Found],
+        preferred: &[LockedWheel],
+        uv: &Uv,
+        default_index: Option<&Url>,
+    ) -> Result<Vec<LockedWheel>> {
+        let wanted = |found: &Found| match &found.file {
+            FoundFile::Wheel { name, url, sha256, size, .. } => Some(Wanted::of_pypi(name, url, *sha256, *size, false)),
+            FoundFile::Source { source: WheelSource::Sdist { url, sha256 }, name, .. } => {
+                let name = name.clone().unwrap_or_else(|| last_part(url));
+                Some(Wanted::of_pypi(&name, url, Some(*sha256), None, false))
+            }
+            _ => None,
+        };
+        let mut stored = self.bring(&found.iter().filter_map(wanted).collect::<Vec<_>>()).await?.into_iter();
+        let sources = self.sources();
+        let mut wheels = Vec::with_capacity(found.len());
+        for found in found {
+            let stored = if wanted(found).is_some() { stored.next() } else { None };
+            if let Some(stored) = &stored {
+                check_hashes(found, stored)?;
+            }
+            let wheel = match (&found.file, stored) {
+                (FoundFile::Wheel { name, url, listed, index, .. }, Some(stored)) => Built {
+                    name: name.clone(),
+                    sha256: stored.sha256,
+                    size: stored.size,
+                    source: WheelSource::Wheel { url: redact::canonical(url) },
+                    listed: *listed,
+                    index: index.clone(),
+                },
+                (FoundFile::Built(built), _) => Built::clone(built),
+                (FoundFile::Source { source, name, listed, index }, _) => {
+                    let locked = preferred.iter().find(|locked| locked.source == *source);
+                    let build = || sources.wheel(uv, source, name.as_deref(), locked);
+                    let built = tokio::task::block_in_place(build).map_err(|error| match locked {
+                        Some(_) => error,
+                        None => error.hint(format!("`{}` has no wheel that fits", found.name)),
+                    })?;
+                    Built { listed: *listed, index: index.clone(), ..built }
+                }
+                (FoundFile::Wheel { .. }, None) => return Err(Error::bug("a wheel was not downloaded")),
+            };
+            wheels.push(locked(wheel, &self.world.store, default_index)?);
+        }
+        Ok(wheels)
+    }
+}
+
+/// `Requires-Dist` of the distributions that a conda package brings, by their names.
+type Requirements = BTreeMap<String, Vec<String>>;
+
+fn metadata_key(package: &LockedPackage) -> Result<Digest> {
+    crate::util::json::canonical(&("requires-dist", 1, package.sha256()?)).map(Digest::of)
+}
+
+fn requirements(archive: &Archive, python: &PythonInfo) -> Result<Requirements> {
+    let layout = PackageLayout::read(archive, Some(python))?;
+    let site_packages = format!("{}/", python.site_packages_path.display());
+    let mut found = Requirements::new();
+    for (path, file) in &layout.files {
+        let folder = file.target.strip_prefix(&site_packages).and_then(|rest| rest.split_once('/'));
+        let Some((folder, "METADATA")) = folder else { continue };
+        let Some((name, _)) = folder.strip_suffix(".dist-info").and_then(|stem| stem.split_once('-')) else { continue };
+        let (Some(name), Some(content)) = (wheel::normalise_name(name), archive.content_of(path)?) else { continue };
+        let text = String::from_utf8_lossy(&content);
+        // Only the headers: the description follows an empty line.
+        let headers = text.lines().take_while(|line| !line.trim().is_empty());
+        let requires = headers.filter_map(|line| line.strip_prefix("Requires-Dist:")).map(|it| it.trim().to_owned());
+        found.insert(name, requires.collect());
+    }
+    Ok(found)
+}
+
+/// Compares a file with the hashes that the user gives.
+fn check_hashes(found: &Found, stored: &Stored) -> Result<()> {
+    if found.hashes.is_empty() {
+        return Ok(());
+    }
+    let mut has = vec![format!("sha256:{}", stored.sha256.hex())];
+    if found.hashes.iter().any(|hash| !hash.starts_with("sha256:")) {
+        use sha2::Digest as _;
+        let bytes = fs_err::read(&stored.path)?;
+        has.push(format!("sha384:{}", hex::encode(sha2::Sha384::digest(&bytes))));
+        has.push(format!("sha512:{}", hex::encode(sha2::Sha512::digest(&bytes))));
+    }
+    match found.hashes.iter().any(|hash| has.contains(hash)) {
+        true => Ok(()),
+        false => Err(Error::user(format!(
+            "the file of `{}` has none of the hashes that the requirements give: it has {}",
+            found.name, has[0]
+        ))
+        .hint("somebody replaced it on the server, or the hashes are of other files")),
+    }
+}
+
+/// A wheel in the store as the lock has it, but for its facts.
+fn locked(built: Built, store: &Store, default_index: Option<&Url>) -> Result<LockedWheel> {
+    let file = WheelFile { path: store.archive(&built.sha256, "whl"), name: built.name.clone() };
+    let metadata = wheel::read_metadata(&file)?;
+    Ok(LockedWheel {
+        name: metadata.name,
+        version: metadata.version,
+        file_name: built.name,
+        sha256: built.sha256,
+        size: built.size,
+        source: built.source,
+        index: built.index.or_else(|| default_index.cloned().filter(|_| built.listed)),
+        requires_dist: metadata.requires_dist,
+        requires_python: metadata.requires_python,
+        facts: WheelFacts::default(),
+    })
+}
