@@ -488,6 +488,9 @@ pub struct BuildArgs {
     /// Pack every layer again, even if its bytes are known
     #[arg(long, env = "CONDAIMG_NO_CACHE", help_heading = "Layers")]
     pub no_cache: bool,
+    /// What an earlier build had; `SOURCE_DATE_EPOCH` comes before it.
+    #[arg(skip)]
+    pub source_date_epoch: Option<i64>,
 }
 
 #[cfg(test)]

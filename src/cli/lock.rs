@@ -23,6 +23,10 @@ pub async fn run(args: LockArgs, global: Global, reporter: SharedReporter) -> Re
     if let Some(form) = args.export {
         return export(form, &options, &spec, reporter.as_ref());
     }
+    if spec.is_lock {
+        return Err(Error::usage(format!("`{}` is a lock already", spec.file.display()))
+            .hint("name the file that it was made from, or print it in another form with `--export`"));
+    }
     for notice in &spec.notices {
         reporter.notice(notice);
     }

@@ -315,6 +315,16 @@ pub fn parse(text: &str, folder: &Path) -> Result<Locks> {
     platforms.into_iter().map(|(name, platform)| lock_of(&name, platform, &extension, &pixi, folder)).collect()
 }
 
+/// The parameters of the build whose image a lock was attached to; nothing in a lock that lies beside an environment.
+///
+/// # Errors
+/// A text that is no lock of condaimg.
+pub fn recorded_parameters(text: &str) -> Result<Option<Parameters>> {
+    let document: ExtensionDocument =
+        serde_yaml::from_str(text).map_err(|error| Error::user(error.to_string()).hint("it is no lock of condaimg"))?;
+    Ok(document.condaimg.parameters)
+}
+
 /// The lock of one platform.
 fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockFile, folder: &Path) -> Result<Lock> {
     let platform = Platform::from_lock_name(name)

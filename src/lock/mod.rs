@@ -25,7 +25,7 @@ use crate::model::{BaseFacts, Platform};
 use crate::util::{Digest, Error, Result};
 
 pub use export::{export_conda_lock, export_explicit, export_pixi};
-pub use file::{parse, read, render, write};
+pub use file::{parse, read, recorded_parameters, render, write};
 pub use fit::{check_wheels, target_python};
 pub use foreign::{Pinned, PinnedPackage, PinnedWheel, Pins, missing_dependencies, refuse_unfit_target};
 pub use inputs::{Inputs, Wanted, changes};

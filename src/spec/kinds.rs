@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::{Choices, Spec};
+use super::{Choices, Spec, own_lock};
 use crate::lock::Pins;
 use crate::util::{Error, Result};
 
@@ -13,8 +13,15 @@ use crate::util::{Error, Result};
 const LONGEST: usize = 200_000_000;
 
 /// What a folder is searched for, in this order.
-pub(super) const IN_FOLDERS: [&str; 6] =
-    ["condaimg.yaml", "condaimg.yml", "environment.yml", "environment.yaml", "pixi.lock", "conda-lock.yml"];
+pub(super) const IN_FOLDERS: [&str; 7] = [
+    "condaimg.yaml",
+    "condaimg.yml",
+    "environment.yml",
+    "environment.yaml",
+    "pixi.lock",
+    "conda-lock.yml",
+    "condaimg.lock",
+];
 
 /// The kinds of files that an environment can be read from, but for a condaimg.yaml.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,11 +70,8 @@ pub(super) fn read_pins(file: &Path, choices: &Choices) -> Result<Option<Spec>> 
             Pins::pixi(&lock, &text_of(&lock)?, environment)?
         }
         Kind::Lock => {
-            return Err(Error::user(format!(
-                "`{}` is a lock of condaimg, which cannot be the input yet",
-                file.display()
-            ))
-            .hint("name the file that it was made from"));
+            no_choice(file, environment)?;
+            return own_lock::read(file, &text).map(Some);
         }
         Kind::Requirements => {
             return Err(Error::user(format!("`{}` names packages for pip only", file.display()))

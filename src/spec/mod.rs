@@ -4,6 +4,7 @@ mod environment;
 mod forms;
 mod keys;
 mod kinds;
+mod own_lock;
 pub mod pip;
 pub mod project;
 mod project_file;
@@ -41,6 +42,8 @@ pub struct Spec {
     pub variables: BTreeMap<String, String>,
     /// Exact packages, where the file is another tool's lock: in place of dependencies.
     pub pins: Option<Pins>,
+    /// Whether the file is a lock of condaimg itself, which is used as it is.
+    pub is_lock: bool,
     /// What a condaimg.yaml says beside the environment; nothing of an environment.yml.
     pub settings: Settings,
     /// What the user should know about the file: keys that are ignored.

@@ -24,12 +24,18 @@ pub(super) fn read(file: PathBuf, choices: &Choices) -> Result<Spec> {
     let holds_packages = document.dependencies.is_some();
     let mut spec = document.spec(file.clone(), source.clone(), Vec::new())?;
     let settings: Settings = typed(Value::Object(document.values))?;
-    let settings = settings.with_origin(file, source);
-    match &settings.environment {
+    let mut settings = settings.with_origin(file, source);
+    match &settings.environment.clone() {
         Some(named) => {
             let name = spec.name.take();
             spec = settings.at("environment", named_environment(&settings, named, choices))?;
             spec.name = name.or(spec.name);
+            if spec.is_lock {
+                settings.base = settings.base.take().or(spec.settings.base.take());
+                if settings.platforms.is_empty() {
+                    settings.platforms = std::mem::take(&mut spec.settings.platforms);
+                }
+            }
         }
         None if holds_packages => no_choice(&spec.file, choices.environment.as_deref())?,
         None => {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::environment;
 use super::keys::PROJECT_FILE;
+use crate::model::{ImageOptions, Parameters};
 use crate::util::{Error, Result};
 
 /// The values of a condaimg.yaml. Each was checked by itself; paths are as written ([`Self::path`] finds them).
@@ -47,6 +48,9 @@ pub struct Settings {
     pub exclude: Vec<String>,
     /// The image config and what the image is called.
     pub image: ImageSettings,
+    /// Seconds since 1970, as an earlier build had it; no file says that.
+    #[serde(skip)]
+    pub source_date_epoch: Option<i64>,
     #[serde(skip)]
     origin: Option<Origin>,
 }
@@ -111,6 +115,31 @@ struct Origin {
 }
 
 impl Settings {
+    /// The parameters of a build as the settings of another one.
+    pub(super) fn recorded(parameters: Parameters) -> Self {
+        let ImageOptions { user, entrypoint, cmd, env, workdir, labels, annotations } = parameters.image;
+        Self {
+            prefix: Some(parameters.prefix),
+            compression: Some(parameters.compression.to_string()),
+            bytecode: Some(parameters.bytecode),
+            group_write: Some(parameters.group_write),
+            layers: Some(parameters.layers),
+            max_layers: Some(parameters.max_layers),
+            source_date_epoch: parameters.source_date_epoch,
+            image: ImageSettings {
+                user: user.map(String::from),
+                entrypoint,
+                cmd,
+                env,
+                workdir,
+                labels,
+                annotations,
+                ..ImageSettings::default()
+            },
+            ..Self::default()
+        }
+    }
+
     /// With the file that it was read from.
     pub(super) fn with_origin(self, file: PathBuf, source: String) -> Self {
         Self { origin: Some(Origin { file, source }), ..self }

@@ -389,3 +389,58 @@ fn pinned_environments_run() {
         assert_eq!(keys(&out)[..first.len() - 1], first[..first.len() - 1], "{file}");
     }
 }
+
+#[test]
+fn a_lock_is_an_input_itself() {
+    let bench = Bench::new();
+    let (digest, expected) = bench.built("environment.yml");
+    fs_err::create_dir(bench.workspace.path("elsewhere")).expect("a folder");
+    let lock = bench.workspace.path("elsewhere/team.lock");
+    fs_err::rename(bench.workspace.path("condaimg.lock"), &lock).expect("moves");
+    let text = fs_err::read_to_string(&lock).expect("a lock");
+    let build = |lock: &Path, flags: &[&str]| {
+        let _ = fs_err::remove_dir_all(bench.workspace.path("out"));
+        let mut build = bench.workspace.condaimg();
+        build.arg("build").arg(lock).args(["--output", "oci:out"]).args(flags);
+        build
+    };
+    // Base and platform are the lock's.
+    assert_eq!(succeed(&mut build(&lock, &[])), digest);
+    assert_eq!(keys(&bench.workspace.path("out")), expected);
+    assert_eq!(fs_err::read_to_string(&lock).expect("a lock"), text, "it stays as it is");
+    let message = fail(&mut build(&lock, &["--platform", "linux/arm64"]), 1);
+    assert!(message.contains("has nothing for linux/arm64"), "{message}");
+    let message = fail(bench.workspace.condaimg().arg("lock").arg(&lock), 2);
+    assert!(message.contains("is a lock already"), "{message}");
+    assert!(
+        succeed(bench.workspace.condaimg().args(["lock", "--export", "explicit"]).arg(&lock))
+            .contains("/app-1.0-0.conda#")
+    );
+    bench.workspace.file("elsewhere/broken.lock", text.replace("sha256: ", "sha256: 00"));
+    assert!(fail(&mut build(&bench.workspace.path("elsewhere/broken.lock"), &[]), 1).contains("cannot be used"));
+
+    // The lock of an image knows how the image was made.
+    let flags =
+        ["--prefix", "/opt/other", "--compression", "zstd:3", "--env", "A=1", "--user", "7:0", "--max-layers", "3"];
+    let mut first = build(&lock, &flags);
+    let digest = succeed(first.env("SOURCE_DATE_EPOCH", "1700000000"));
+    let locks = condaimg::lock::read(&lock).expect("reads").expect("is there");
+    let parameters = condaimg::model::Parameters {
+        prefix: "/opt/other".to_owned(),
+        compression: "zstd:3".parse().expect("a codec"),
+        bytecode: true,
+        group_write: false,
+        layers: condaimg::plan::Policy::named("default").expect("a policy").canonical().expect("a text"),
+        max_layers: 3,
+        source_date_epoch: Some(1_700_000_000),
+        image: condaimg::model::ImageOptions {
+            user: Some("7:0".parse().expect("a user")),
+            env: [("A".to_owned(), "1".to_owned())].into(),
+            ..Default::default()
+        },
+    };
+    let attached = condaimg::lock::normalised(locks.iter().next().expect("one"), &parameters).expect("renders");
+    let attached = bench.workspace.file("attached.lock", attached);
+    assert_eq!(succeed(&mut build(&attached, &[])), digest);
+    assert_ne!(succeed(&mut build(&attached, &["--prefix", "/opt/third"])), digest, "flags come first");
+}

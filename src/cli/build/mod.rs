@@ -34,7 +34,10 @@ use project::{Chosen, Project};
 /// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
 pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
     let spec = spec::read_with(&args.environment.path(), &args.environment.choices())?;
-    let options = Options::new(settings::fill(args, &spec.settings)?, &global)?;
+    let mut args = settings::fill(args, &spec.settings)?;
+    // A lock that is named is used as it is: there is nothing that it could be stale against.
+    args.frozen |= spec.is_lock;
+    let options = Options::new(args, &global)?;
     for notice in &spec.notices {
         reporter.notice(notice);
     }

@@ -132,7 +132,7 @@ fn parameters(args: &BuildArgs, environment: &EnvironmentOptions, policy: &Polic
         group_write: args.group_write.unwrap_or_default(),
         layers: policy.canonical()?,
         max_layers: max_layers(args.max_layers.unwrap_or(DEFAULT_MAX_LAYERS))?,
-        source_date_epoch: source_date_epoch()?,
+        source_date_epoch: source_date_epoch()?.or(args.source_date_epoch),
         image: ImageOptions {
             user: args.user.as_deref().map(str::parse).transpose()?,
             entrypoint: args.entrypoint.as_deref().map(|text| words("--entrypoint", text)).transpose()?,
@@ -147,12 +147,17 @@ fn parameters(args: &BuildArgs, environment: &EnvironmentOptions, policy: &Polic
 
 /// Whether a layer policy is named by its file.
 pub fn is_policy_file(name: &str) -> bool {
-    name.contains('/') || name.ends_with(".yaml") || name.ends_with(".yml")
+    !name.starts_with('{') && (name.contains('/') || name.ends_with(".yaml") || name.ends_with(".yml"))
 }
 
 /// The layer policy with this name, or in this file.
 pub fn policy(name: &str) -> Result<Policy> {
-    if is_policy_file(name) { Policy::parse(&fs::read_to_string(name)?, name) } else { Policy::named(name) }
+    match name {
+        // As a lock records it.
+        name if name.starts_with('{') => Policy::parse(name, "that the lock recorded"),
+        name if is_policy_file(name) => Policy::parse(&fs::read_to_string(name)?, name),
+        name => Policy::named(name),
+    }
 }
 
 /// Before anything is solved or fetched for a plan that cannot be.

@@ -26,6 +26,7 @@ pub fn fill(mut args: BuildArgs, file: &Settings) -> Result<BuildArgs> {
     args.compression = args.compression.or_else(|| file.compression.clone());
     args.prefix = args.prefix.or_else(|| file.prefix.clone());
     args.group_write = args.group_write.or(file.group_write);
+    args.source_date_epoch = file.source_date_epoch;
 
     let ImageSettings { tags, user, workdir, entrypoint, cmd, env, labels, annotations } = &file.image;
     for (index, tag) in tags.iter().enumerate() {

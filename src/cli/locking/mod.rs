@@ -73,6 +73,9 @@ pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) ->
 
 /// Where the lock lies.
 pub fn path(options: &EnvironmentOptions, spec: &Spec) -> PathBuf {
+    if spec.is_lock {
+        return spec.file.clone();
+    }
     options.lock_file.clone().unwrap_or_else(|| default_lock(spec.settings.file().unwrap_or(&spec.file)))
 }
 
