@@ -105,7 +105,10 @@ struct Old<'a> {
 struct OldPackage<'a> {
     name: &'a str,
     version: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     wheels: Vec<OldFile>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sdist: Option<OldFile>,
 }
 
 #[derive(Serialize)]
@@ -120,13 +123,17 @@ struct OldFile {
 /// # Errors
 /// Never for real wheels.
 pub(super) fn render<'a>(wheels: impl IntoIterator<Item = &'a LockedWheel>) -> Result<String> {
+    let file = |url: &Url, sha256: Digest| OldFile {
+        url: redact::canonical(url).to_string(),
+        hashes: [("sha256", sha256.hex())].into(),
+    };
     let package = |wheel: &'a LockedWheel| {
-        let url = match &wheel.source {
-            WheelSource::Wheel { url } | WheelSource::Sdist { url, .. } => redact::canonical(url),
+        let (wheels, sdist) = match &wheel.source {
+            WheelSource::Wheel { url } => (vec![file(url, wheel.sha256)], None),
+            WheelSource::Sdist { url, sha256 } => (Vec::new(), Some(file(url, *sha256))),
             WheelSource::Git { .. } | WheelSource::Folder { .. } => return None,
         };
-        let file = OldFile { url: url.to_string(), hashes: [("sha256", wheel.sha256.hex())].into() };
-        Some(OldPackage { name: &wheel.name, version: &wheel.version, wheels: vec![file] })
+        Some(OldPackage { name: &wheel.name, version: &wheel.version, wheels, sdist })
     };
     let packages = wheels.into_iter().filter_map(package).collect();
     let old = Old { lock_version: "1.0", created_by: "condaimg", packages };
