@@ -261,7 +261,7 @@ fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockF
     let specs = said.specs.unwrap_or_else(|| common.specs.clone());
     let pinned = matches!(&said.inputs, Some(SaidInputs::Whole(inputs)) if inputs.pins.is_some());
     Ok(Lock {
-        packages: packages_of(name, said.facts, specs.is_empty() && !pinned, pixi)?,
+        packages: packages_of(name, said.facts, specs.is_empty() && !pinned, &said.base, pixi)?,
         wheels: wheels_of(name, said.wheels, pixi, folder)?,
         pip: said.pip.unwrap_or_else(|| common.pip.clone()),
         has_facts: !said.facts_at_first_build,
@@ -281,6 +281,7 @@ fn packages_of(
     name: &str,
     mut facts: BTreeMap<String, PackageFacts>,
     may_be_empty: bool,
+    base: &LockedBase,
     pixi: &LockFile,
 ) -> Result<Vec<LockedPackage>> {
     let records = pixi
@@ -306,7 +307,10 @@ fn packages_of(
         if !seen.insert(package.name()) {
             return Err(Error::user(format!("it has the package `{}` twice", package.name())));
         }
-        package.sha256()?;
+        // What is in the base is not fetched to be packed, and not every client notes the hash.
+        if !base.environment.as_ref().is_some_and(|of_base| of_base.packages.contains(package.name())) {
+            package.sha256()?;
+        }
     }
     Ok(packages)
 }
@@ -368,7 +372,13 @@ mod tests {
             pip: Vec::new(),
             wheels: Vec::new(),
             variables: [("A".to_owned(), "1".to_owned())].into(),
-            base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
+            base: LockedBase {
+                reference: "scratch".to_owned(),
+                digest,
+                facts: BaseFacts::default(),
+                environment: None,
+                documents: None,
+            },
             packages,
             has_facts: true,
             interpreters: BTreeMap::new(),

@@ -30,7 +30,7 @@ use options::Options;
 /// # Errors
 /// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
 pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
-    let options = Options::new(args, &global)?;
+    let mut options = Options::new(args, &global)?;
     let spec = spec::read_with(&options.environment.path, &options.environment.choices)?;
     for notice in &spec.notices {
         reporter.notice(notice);
@@ -43,6 +43,7 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
         let complete = locking::facts::complete(&options.environment, &spec, Lock::clone(lock), &world).await;
         *lock = Arc::new(options.environment.named(platform, complete)?);
     }
+    options.adopt(&platforms)?;
     let (ready, packed) = tokio::sync::mpsc::unbounded_channel();
     let making = make_all(&options, &spec, platforms, &world, ready);
     let (made, pusher) = if options.args.push {

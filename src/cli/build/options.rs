@@ -7,7 +7,9 @@ use fs_err as fs;
 
 use crate::cli::args::{BuildArgs, BytecodeArg, Global};
 use crate::cli::locking::options::{EnvironmentOptions, LockMode};
+use crate::cli::locking::{Locked, from};
 use crate::cli::values::{pair, variable};
+use crate::lock::BaseEnvironment;
 use crate::model::{BaseRef, Compression, ImageOptions, Parameters};
 use crate::plan::{MAX_LAYERS, MIN_LAYERS, Policy};
 use crate::registry::{Reference, Registry};
@@ -96,7 +98,28 @@ impl Options {
             let error = Error::usage(format!("`{}` can hold one platform, not {}", archive.shown(), platforms.len()));
             return Err(error.hint("write an `oci-archive:FILE`, or build each platform on its own"));
         }
-        Ok(Self { parameters: parameters(&args, &policy)?, environment, policy, outputs, tags, args })
+        Ok(Self { parameters: parameters(&args, &environment, &policy)?, environment, policy, outputs, tags, args })
+    }
+
+    /// Takes over what a base decides whose environment is extended: where it lies, and who may write to it.
+    ///
+    /// # Errors
+    /// When something else was asked for, or the platforms' bases do not agree.
+    pub fn adopt(&mut self, platforms: &[Locked]) -> Result<()> {
+        let environments: Vec<&BaseEnvironment> = platforms.iter().filter_map(|it| it.lock.extended()).collect();
+        let Some(first) = environments.first() else { return Ok(()) };
+        let base = &self.environment.base;
+        if let Some(other) = environments.iter().find(|other| other.prefix != first.prefix) {
+            return Err(Error::user(format!(
+                "`{base}` has its environment in {} for one platform, and in {} for another",
+                first.prefix, other.prefix
+            ))
+            .hint("build each platform on its own"));
+        }
+        from::check_prefix(self.environment.prefix.as_deref(), &first.prefix, base)?;
+        self.parameters.prefix.clone_from(&first.prefix);
+        self.parameters.group_write |= first.group_write;
+        Ok(())
     }
 }
 
@@ -108,9 +131,9 @@ fn mode(args: &BuildArgs) -> LockMode {
     }
 }
 
-fn parameters(args: &BuildArgs, policy: &Policy) -> Result<Parameters> {
+fn parameters(args: &BuildArgs, environment: &EnvironmentOptions, policy: &Policy) -> Result<Parameters> {
     Ok(Parameters {
-        prefix: prefix(&args.prefix)?,
+        prefix: environment.prefix.clone().unwrap_or_else(|| crate::model::DEFAULT_PREFIX.to_owned()),
         compression: args.compression.parse::<Compression>()?,
         bytecode: args.environment.bytecode == BytecodeArg::On,
         group_write: args.group_write,
@@ -142,37 +165,6 @@ fn max_layers(number: usize) -> Result<usize> {
     Err(Error::usage(format!("`--max-layers {number}` is outside of {MIN_LAYERS} to {MAX_LAYERS}"))
         .hint("the default, 32, suits most images"))
 }
-
-/// An absolute folder in normal form, which programs and archives can hold.
-fn prefix(text: &str) -> Result<String> {
-    let wrong = |why: &str| {
-        Error::usage(format!("`--prefix {text}` {why}"))
-            .hint(format!("an absolute path, as {} is", crate::model::DEFAULT_PREFIX))
-    };
-    let relative = text.strip_prefix('/').ok_or_else(|| wrong("is not absolute"))?;
-    let parts: Vec<&str> = relative.split('/').filter(|part| !part.is_empty()).collect();
-    if parts.is_empty() {
-        return Err(wrong("is the root, where the environment would mix with the base"));
-    }
-    if parts.iter().any(|part| *part == "." || *part == "..") || text.contains([':', '\n', '\0', ' ']) {
-        return Err(wrong(
-            "holds `.`, `..`, a colon or white space, which programs in the environment cannot cope with",
-        ));
-    }
-    if text.contains(|char: char| char.is_whitespace() || char.is_control()) {
-        return Err(wrong("holds white space or a control character"));
-    }
-    if ENGINES_OWN.contains(&parts[0]) {
-        return Err(wrong("is in a folder that container engines put something else over"));
-    }
-    if parts.iter().any(|part| part.starts_with(".wh.")) {
-        return Err(wrong("holds `.wh.`, which stands for a removal in image layers"));
-    }
-    Ok(format!("/{}", parts.join("/")))
-}
-
-/// Folders that container engines put something else over, or that must keep their own modes (`/tmp`).
-const ENGINES_OWN: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
 fn source_date_epoch() -> Result<Option<i64>> {
     let Some(text) = variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
@@ -207,14 +199,6 @@ fn words(flag: &str, text: &str) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn prefixes_are_absolute_folders() {
-        assert_eq!(prefix("/opt//env/").expect("a prefix"), "/opt/env");
-        for wrong in ["opt/env", "/", "/opt/../env", "/opt/my env", "/a:b", "/a\tb", "/tmp/env", "/proc", "/a/.wh.b"] {
-            assert!(prefix(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn commands_are_split_as_a_shell_does() {

@@ -3,6 +3,7 @@
 mod base;
 mod diff;
 pub mod facts;
+pub mod from;
 pub mod interpreter;
 pub mod options;
 mod pins;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use rattler::install::PythonInfo;
 use rattler_conda_types::{RepoDataRecord, Subdir};
 
+use from::Brought;
 use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name};
 
 use crate::cli::world::World;
@@ -116,7 +118,7 @@ async fn one(
     };
     match old {
         Some(lock) if options.mode == LockMode::Frozen => {
-            check_base(&path, &lock.base, &options.base, base.digest)?;
+            check_base(&path, &lock.base, &options.base, options.extends, base.digest)?;
             Ok((base, None))
         }
         Some(lock) if !options.mode.upgrades() && lock::changes(lock, wanted).is_empty() => {
@@ -147,7 +149,13 @@ pub fn missing(path: &Path, platform: &Platform, locks: &Locks) -> Error {
 }
 
 /// A frozen lock is used as it is, but never with another base: what it says of its files would be wrong.
-fn check_base(path: &std::path::Path, locked: &LockedBase, asked: &BaseRef, digest: Digest) -> Result<()> {
+fn check_base(path: &Path, locked: &LockedBase, asked: &BaseRef, extends: bool, digest: Digest) -> Result<()> {
+    let flag = if locked.environment.is_some() { "--from" } else { "--base" };
+    if locked.environment.is_some() != extends {
+        let what = if extends { "does not extend its base" } else { "extends its base" };
+        return Err(Error::user(format!("the lock `{}` {what} `{}`", path.display(), locked.reference))
+            .hint(format!("choose `{flag} {}`, or build without `--frozen` to renew the lock", locked.reference)));
+    }
     if locked.digest == digest {
         return Ok(());
     }
@@ -157,7 +165,7 @@ fn check_base(path: &std::path::Path, locked: &LockedBase, asked: &BaseRef, dige
         locked.reference,
         locked.digest
     ))
-    .hint(format!("choose `--base {}`, or build without `--frozen` to renew the lock", locked.reference)))
+    .hint(format!("choose `{flag} {}`, or build without `--frozen` to renew the lock", locked.reference)))
 }
 
 fn texts(spec: &Spec) -> Vec<String> {
@@ -225,6 +233,7 @@ fn inputs(options: &EnvironmentOptions, platform: &Platform, spec: &Spec, world:
             BaseRef::Registry(reference) => Some(reference.clone()),
             _ => None,
         },
+        extends: options.extends,
         exclude_newer: options.exclude_newer.as_ref().map(ToString::to_string),
         pins: None,
     })
@@ -250,9 +259,16 @@ async fn make(
     file: &Locks,
     world: &World,
 ) -> Result<Lock> {
-    let base_facts = image::probe(base, &world.store, world)
-        .await
-        .context(|| format!("the base `{}` cannot be read", options.base))?;
+    let brought = match options.extends {
+        true => Some(from::read(options, platform, base, world).await?),
+        false => None,
+    };
+    let base_facts = match &brought {
+        Some(brought) => brought.facts.clone(),
+        None => image::probe(base, &world.store, world)
+            .await
+            .context(|| format!("the base `{}` cannot be read", options.base))?,
+    };
     let glibc = options.glibc.clone().or_else(|| base_facts.glibc.clone()).ok_or_else(|| {
         Error::user(format!("the base `{}` has no GNU C library", options.base))
             .hint("conda packages need one: choose another `--base`, or promise one with `--glibc VERSION`")
@@ -263,6 +279,10 @@ async fn make(
         cuda: options.cuda.clone(),
         extra: options.virtual_packages.clone(),
     };
+    if let Some(brought) = &brought {
+        brought.declare(&mut resolving.virtual_packages);
+        resolving.present = brought.present(options);
+    }
     let preferred: Vec<&Lock> = old.map_or_else(|| file.iter().collect(), |old| vec![old]);
     let preferred = preferred.iter().flat_map(|lock| &lock.packages).filter(|it| options.mode.keeps(it.name()));
     resolving.locked = preferred.map(|package| package.record.clone()).collect();
@@ -270,14 +290,21 @@ async fn make(
         Some(pins) => pins::resolve(pins, spec, &resolving, options, world).await?,
         None => resolve::resolve(spec, &resolving).await?,
     };
+    let records = match (&brought, &spec.pins) {
+        (Some(brought), Some(pins)) => brought.without(resolution.records, pins.file(), options)?,
+        _ => resolution.records,
+    };
     let locked = spec.pins.is_some();
     let archives = facts::Archives { credentials: &resolution.credentials, options, world, locked };
-    let python = python_info(&resolution.records, platform.subdir)?;
+    let python = python_info(records.iter().chain(brought.iter().filter_map(Brought::python)), platform.subdir)?;
     let packages = match options.facts_later {
-        true => archives.without_facts(resolution.records).await?,
-        false => archives.packages(resolution.records, python).await?,
+        true => archives.without_facts(records).await?,
+        false => archives.packages(records, python.clone()).await?,
     };
-    Ok(Lock {
+    if let Some(brought) = &brought {
+        brought.check_paths(&packages, python, &archives).await?;
+    }
+    let mut lock = Lock {
         inputs: Some(inputs),
         platform: platform.clone(),
         channels: resolution.channels.iter().map(|url| url.as_str().trim_end_matches('/').to_owned()).collect(),
@@ -289,18 +316,29 @@ async fn make(
             reference: options.base.to_string(),
             digest: base.digest,
             facts: base_facts,
+            environment: None,
             documents: base::documents(&options.base, base.digest, &world.store),
         },
         packages,
         wheels: Vec::new(),
         has_facts: !options.facts_later,
         interpreters: BTreeMap::new(),
-    })
+    };
+    if let Some(brought) = brought {
+        brought.join(&mut lock);
+    }
+    Ok(lock)
 }
 
 /// What is to be upgraded must be there: a name that is mistyped would otherwise change nothing, and say nothing.
 fn check_upgrade(options: &EnvironmentOptions, old: &Locks) -> Result<()> {
     let LockMode::Make(Upgrade::Packages(names)) = &options.mode else { return Ok(()) };
+    if let Some(name) = names.iter().find(|name| !old.is_empty() && old.iter().all(|lock| lock.is_of_base(name))) {
+        return Err(Error::user(format!("`{name}` is a package of the base `{}`, which stays as it is", options.base))
+            .hint(
+                "extend a base that has a newer one; `--upgrade` without a name also takes what the base's tag is now",
+            ));
+    }
     match names.iter().find(|name| !old.is_empty() && old.iter().all(|lock| lock.package(name).is_none())) {
         Some(name) => Err(Error::user(format!("the lock has no package `{name}` to upgrade"))
             .hint("add it to the environment's dependencies to get it, or check its name")),
@@ -394,8 +432,11 @@ fn readable(downloaded: &resolve::Archive) -> Result<Archive> {
     archive_at(&downloaded.path, &downloaded.record.identifier.to_string(), name)
 }
 
-fn python_info(records: &[RepoDataRecord], subdir: Subdir) -> Result<Option<PythonInfo>> {
-    let python = records.iter().find(|record| record.package_record.name.as_normalized() == "python");
+fn python_info<'a>(
+    mut records: impl Iterator<Item = &'a RepoDataRecord>,
+    subdir: Subdir,
+) -> Result<Option<PythonInfo>> {
+    let python = records.find(|record| record.package_record.name.as_normalized() == "python");
     python
         .map(|record| {
             PythonInfo::from_python_record(&record.package_record, subdir).map_err(|error| {
@@ -433,9 +474,10 @@ mod tests {
     fn a_frozen_lock_keeps_its_base() {
         let digest = Digest::of("a");
         let reference = "host/a:1".to_owned();
-        let locked = LockedBase { reference, digest, facts: BaseFacts::default(), documents: None };
-        let check =
-            |asked: &str, digest| check_base("x.lock".as_ref(), &locked, &BaseRef::Registry(asked.to_owned()), digest);
+        let locked = LockedBase { reference, digest, facts: BaseFacts::default(), environment: None, documents: None };
+        let asked = |asked: &str| BaseRef::Registry(asked.to_owned());
+        let check = |name: &str, digest| check_base("x.lock".as_ref(), &locked, &asked(name), false, digest);
+        check_base("x.lock".as_ref(), &locked, &asked("host/a:1"), true, digest).expect_err("is not extended");
         check("host/a:1", digest).expect("is the same");
         check("host/copy-of-a:1", digest).expect("is the same");
         let error = check("host/b:1", Digest::of("b")).expect_err("is another");

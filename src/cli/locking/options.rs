@@ -77,6 +77,10 @@ pub struct EnvironmentOptions {
     pub platforms: Vec<Platform>,
     /// What the image stands on.
     pub base: BaseRef,
+    /// Whether the base's own environment is extended (`--from`).
+    pub extends: bool,
+    /// Where the environment is to lie in the image, if that was said.
+    pub prefix: Option<String>,
     /// The store's folder.
     pub cache_dir: PathBuf,
     /// Parallelism.
@@ -115,8 +119,11 @@ impl EnvironmentOptions {
     /// # Errors
     /// What is wrong with them (exit status 2).
     pub fn new(args: EnvironmentArgs, mode: LockMode, global: &Global) -> Result<Self> {
-        let base = match args.base.as_deref().unwrap_or(DEFAULT_BASE).parse()? {
+        let base = match args.from.as_deref().or(args.base.as_deref()).unwrap_or(DEFAULT_BASE).parse()? {
             BaseRef::Registry(reference) => BaseRef::Registry(Registry::parse(&reference)?.to_string()),
+            BaseRef::Scratch if args.from.is_some() => {
+                return Err(Error::usage("`--from scratch` has nothing to extend").hint("use `--base scratch`"));
+            }
             local => local,
         };
         let condarc = if args.no_condarc { Condarc::default() } else { Condarc::read()? };
@@ -125,6 +132,8 @@ impl EnvironmentOptions {
             lock_file: args.lock_file.clone(),
             platforms: platforms(&args.platforms)?,
             base,
+            extends: args.from.is_some(),
+            prefix: args.prefix.as_deref().map(prefix).transpose()?,
             cache_dir: cache_dir(global)?,
             jobs: jobs(args.jobs)?,
             cuda: args.cuda.clone().or_else(|| variable("CONDA_OVERRIDE_CUDA")),
@@ -168,6 +177,37 @@ fn platforms(texts: &[String]) -> Result<Vec<Platform>> {
         texts => Platform::list(texts.iter().map(String::as_str)),
     }
 }
+
+/// An absolute folder in normal form, which programs and archives can hold.
+fn prefix(text: &str) -> Result<String> {
+    let wrong = |why: &str| {
+        Error::usage(format!("`--prefix {text}` {why}"))
+            .hint(format!("an absolute path, as {} is", crate::model::DEFAULT_PREFIX))
+    };
+    let relative = text.strip_prefix('/').ok_or_else(|| wrong("is not absolute"))?;
+    let parts: Vec<&str> = relative.split('/').filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() {
+        return Err(wrong("is the root, where the environment would mix with the base"));
+    }
+    if parts.iter().any(|part| *part == "." || *part == "..") || text.contains([':', '\n', '\0', ' ']) {
+        return Err(wrong(
+            "holds `.`, `..`, a colon or white space, which programs in the environment cannot cope with",
+        ));
+    }
+    if text.contains(|char: char| char.is_whitespace() || char.is_control()) {
+        return Err(wrong("holds white space or a control character"));
+    }
+    if ENGINES_OWN.contains(&parts[0]) {
+        return Err(wrong("is in a folder that container engines put something else over"));
+    }
+    if parts.iter().any(|part| part.starts_with(".wh.")) {
+        return Err(wrong("holds `.wh.`, which stands for a removal in image layers"));
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// Folders that container engines put something else over, or that must keep their own modes (`/tmp`).
+const ENGINES_OWN: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
 fn jobs(asked: Option<usize>) -> Result<usize> {
     match asked {
@@ -216,6 +256,14 @@ pub fn default_lock(spec: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefixes_are_absolute_folders() {
+        assert_eq!(prefix("/opt//env/").expect("a prefix"), "/opt/env");
+        for wrong in ["opt/env", "/", "/opt/../env", "/opt/my env", "/a:b", "/a\tb", "/tmp/env", "/proc", "/a/.wh.b"] {
+            assert!(prefix(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn locks_lie_beside_their_spec() {
