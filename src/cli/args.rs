@@ -279,6 +279,12 @@ pub struct EnvironmentArgs {
     /// scratch [default: docker.io/library/debian:12-slim]
     #[arg(long, value_name = "BASE", env = "CONDAIMG_BASE", help_heading = "Image")]
     pub base: Option<String>,
+    /// Extend this image, named as --base names one: what it has stays, only what is new is added
+    #[arg(long, value_name = "REF", env = "CONDAIMG_FROM", conflicts_with = "base", help_heading = "Image")]
+    pub from: Option<String>,
+    /// Where the environment lies in the image [default: /opt/conda/envs/default; with --from where the base has it]
+    #[arg(long, value_name = "DIR", env = "CONDAIMG_PREFIX", help_heading = "Image")]
+    pub prefix: Option<String>,
     /// The image's platforms, whatever this machine is; several make an image index [default: linux/amd64]
     #[arg(
         long = "platform",
@@ -426,9 +432,6 @@ pub struct BuildArgs {
     /// Do not attach the lock to the pushed image
     #[arg(long, env = "CONDAIMG_NO_REFERRERS", help_heading = "Output")]
     pub no_referrers: bool,
-    /// Where the environment lies in the image [default: /opt/conda/envs/default]
-    #[arg(long, value_name = "DIR", env = "CONDAIMG_PREFIX", help_heading = "Image")]
-    pub prefix: Option<String>,
     /// User of the image's processes, numeric [default: the base's when not root, else 1000:0]
     #[arg(long, value_name = "UID[:GID]", env = "CONDAIMG_USER", help_heading = "Image")]
     pub user: Option<String>,

@@ -37,9 +37,20 @@ pub(super) fn variables(base: &[String], ours: &BTreeMap<String, String>, path_p
     names.into_iter().filter_map(|name| Some(format!("{name}={}", values.get(name)?))).collect()
 }
 
+fn variables_of(base: &Base) -> Vec<String> {
+    base.config.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default()
+}
+
+/// The value of a variable of a base.
+pub fn variable_of(base: &Base, name: &str) -> Option<String> {
+    let variables = variables_of(base);
+    let value = variables.iter().rev().find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='));
+    value.map(str::to_owned)
+}
+
 /// The `PATH` of an image on a base, with folders before the base's own.
 pub fn path(base: &Base, prefix: &[String]) -> String {
-    let variables = base.config.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default();
+    let variables = variables_of(base);
     let path = variables.iter().rev().find_map(|variable| variable.strip_prefix("PATH="));
     extended(path, prefix)
 }

@@ -339,7 +339,7 @@ fn lock_of(name: &str, said: PlatformExtension, common: &Extension, pixi: &LockF
     let pinned = matches!(&said.inputs, Some(SaidInputs::Whole(inputs)) if inputs.pins.is_some());
     let channels = said.channels.unwrap_or_else(|| channels().map(|channel| channel.url.clone()).collect());
     let mut lock = Lock {
-        packages: packages_of(name, said.facts, specs.is_empty() && !pinned, pixi, folder)?,
+        packages: packages_of(name, said.facts, specs.is_empty() && !pinned, &said.base, pixi, folder)?,
         wheels: wheels_of(name, said.wheels, pixi, folder)?,
         pip: said.pip.unwrap_or_else(|| common.pip.clone()),
         has_facts: !said.facts_at_first_build,
@@ -364,6 +364,7 @@ fn packages_of(
     name: &str,
     mut facts: BTreeMap<String, PackageFacts>,
     may_be_empty: bool,
+    base: &LockedBase,
     pixi: &LockFile,
     folder: &Path,
 ) -> Result<Vec<LockedPackage>> {
@@ -392,7 +393,10 @@ fn packages_of(
         if !seen.insert(package.name()) {
             return Err(Error::user(format!("it has the package `{}` twice", package.name())));
         }
-        package.sha256()?;
+        // What is in the base is not fetched to be packed, and not every client notes the hash.
+        if !base.environment.as_ref().is_some_and(|of_base| of_base.packages.contains(package.name())) {
+            package.sha256()?;
+        }
     }
     Ok(packages)
 }
@@ -454,7 +458,13 @@ mod tests {
             pip: Vec::new(),
             wheels: Vec::new(),
             variables: [("A".to_owned(), "1".to_owned())].into(),
-            base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
+            base: LockedBase {
+                reference: "scratch".to_owned(),
+                digest,
+                facts: BaseFacts::default(),
+                environment: None,
+                documents: None,
+            },
             packages,
             has_facts: true,
             edited: Vec::new(),

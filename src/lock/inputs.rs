@@ -29,6 +29,9 @@ pub struct Inputs {
     /// The base as named; nothing of one that lies on this machine, whose digest counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
+    /// Whether the base's environment is extended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub extends: bool,
     /// Packages that appeared after this date or time were left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude_newer: Option<String>,
@@ -72,6 +75,12 @@ pub fn changes(lock: &Lock, now: Wanted<'_>) -> Vec<String> {
     changes.extend(single("channel priority", Some(&then.channel_priority), Some(&inputs.channel_priority)));
     changes.extend(list("target", &then.declared, &inputs.declared));
     changes.extend(single("--exclude-newer", then.exclude_newer.as_ref(), inputs.exclude_newer.as_ref()));
+    if then.extends != inputs.extends {
+        changes.push(match inputs.extends {
+            true => "from: the base's environment is to be extended".to_owned(),
+            false => "from: the base's environment is not to be extended any more".to_owned(),
+        });
+    }
     if then.pins != inputs.pins {
         changes.push(match now.pinned {
             Some(pinned) if then.pins.is_some() => repinned(lock, pinned),

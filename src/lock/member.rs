@@ -13,10 +13,12 @@ pub enum Member {
 }
 
 impl Lock {
-    /// All members, packages first.
-    pub fn members(&self) -> impl Iterator<Item = Member> + use<> {
-        let packages = (0..self.packages.len()).map(Member::Package);
-        packages.chain((0..self.wheels.len()).map(Member::Wheel))
+    /// All members that the base does not have already, packages first: what the image's layers are made of.
+    pub fn members(&self) -> impl Iterator<Item = Member> + use<'_> {
+        let new = |index: &usize| !self.is_of_base(self.packages[*index].name());
+        let packages = (0..self.packages.len()).filter(new).map(Member::Package);
+        let new = |index: &usize| !self.is_wheel_of_base(&self.wheels[*index].name);
+        packages.chain((0..self.wheels.len()).filter(new).map(Member::Wheel))
     }
 
     /// The normalised name; a package and a wheel may have the same.

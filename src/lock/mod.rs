@@ -2,10 +2,12 @@
 //! [`crate::model::Parameters`]. It knows nothing of solving.
 
 mod export;
+mod extended;
 mod file;
 mod fit;
 mod foreign;
 mod inputs;
+pub mod installed;
 mod interpreter;
 pub(crate) mod local;
 mod locks;
@@ -25,6 +27,7 @@ use crate::model::{BaseFacts, Platform};
 use crate::util::{Digest, Error, Result};
 
 pub use export::{export_conda_lock, export_explicit, export_pixi};
+pub use extended::{BaseEnvironment, ParametersOfImage, parameters_of_image};
 pub use file::{parse, read, recorded_parameters, render, write};
 pub use fit::{check_wheels, target_python};
 pub use foreign::{Pinned, PinnedPackage, PinnedWheel, Pins, missing_dependencies, refuse_unfit_target};
@@ -34,6 +37,12 @@ pub use member::Member;
 pub use normalise::{canonical_channel, canonical_url, normalised};
 pub use warnings::warnings;
 pub use wheel::{LockedWheel, WheelFacts, WheelSource};
+
+/// The media type of a lock that is attached to an image, and the type of the artifact.
+pub const MEDIA_TYPE: &str = "application/vnd.condaimg.lock.v1+yaml";
+
+/// The label and annotation of an image that hold the digest of its lock.
+pub const LABEL: &str = "dev.condaimg.lock";
 
 /// What the builds of `python` packages hold that are no CPython.
 pub const NO_CPYTHON: [&str; 2] = ["pypy", "graalpy"];
@@ -87,6 +96,9 @@ pub struct LockedBase {
     pub digest: Digest,
     /// What was read from its layers.
     pub facts: BaseFacts,
+    /// The environment that it brings, when that is extended. Its packages and wheels are among the lock's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<BaseEnvironment>,
     /// Of a base in a registry what the registry served, so that a build from the lock asks it for nothing. Not in
     /// the lock that goes with an image: it follows from the digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]

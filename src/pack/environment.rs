@@ -60,8 +60,9 @@ pub fn tar(lock: &Lock, target: &Target, user: User) -> Result<Vec<u8>> {
 pub fn files(lock: &Lock, target: &Target, user: User) -> Result<BTreeMap<String, (String, bool)>> {
     let mut files = BTreeMap::new();
     files.insert(target.path("conda-meta/history"), (history(lock), false));
-    if !lock.variables.is_empty() {
-        files.insert(target.path("conda-meta/state"), (state(lock)?, false));
+    let variables = lock.all_variables();
+    if !variables.is_empty() {
+        files.insert(target.path("conda-meta/state"), (state(&variables)?, false));
     }
     if needs_entrypoint(lock) {
         files.insert(target.path(ENTRYPOINT), (entrypoint(lock, target), true));
@@ -82,14 +83,14 @@ fn history(lock: &Lock) -> String {
         let channel = record.channel.as_deref().map(canonical_channel).unwrap_or_default();
         let _ = writeln!(history, "+{channel}/{}::{}", record.package_record.subdir, package.full_name());
     }
-    let specs = serde_json::to_string(&lock.specs).unwrap_or_default();
+    let specs = serde_json::to_string(&lock.all_specs()).unwrap_or_default();
     let _ = writeln!(history, "# update specs: {specs}");
     history
 }
 
 /// `conda-meta/state`: the variables, where `conda env config vars` looks for them.
-fn state(lock: &Lock) -> Result<String> {
-    let state = serde_json::json!({ "env_vars": lock.variables });
+fn state(variables: &BTreeMap<String, String>) -> Result<String> {
+    let state = serde_json::json!({ "env_vars": variables });
     serde_json::to_string_pretty(&state).map_err(|error| Error::bug("the variables have no JSON form").caused_by(error))
 }
 
@@ -160,7 +161,13 @@ mod tests {
             pip: Vec::new(),
             wheels: Vec::new(),
             variables: BTreeMap::new(),
-            base: LockedBase { reference: "scratch".to_owned(), digest, facts: BaseFacts::default(), documents: None },
+            base: LockedBase {
+                reference: "scratch".to_owned(),
+                digest,
+                facts: BaseFacts::default(),
+                environment: None,
+                documents: None,
+            },
             packages: Vec::new(),
             has_facts: true,
             edited: Vec::new(),

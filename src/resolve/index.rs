@@ -51,8 +51,8 @@ pub(super) async fn read(task: &Task<'_>, progress: &Arc<dyn Progress>) -> Resul
             .map_err(|error| failed_query(task, &error))
     };
     let bare = |wanted: &MatchSpec| MatchSpec { name: wanted.name.clone(), ..MatchSpec::default() };
-    let named = query(task.specs.iter().map(bare).collect(), false).await?;
-    let parts = query(task.specs.to_vec(), true).await?;
+    let named = query(task.open().map(bare).collect(), false).await?;
+    let parts = query(task.open().cloned().collect(), true).await?;
     Ok(Index { parts, named })
 }
 
@@ -138,7 +138,8 @@ fn refuse_unknown_packages(task: &Task<'_>, names: &[Names<'_>]) -> Result<()> {
         let (searched, others): (Vec<_>, Vec<_>) =
             names.iter().partition(|names| allowed.contains(&&**names.channel.base_url.url()));
         let has = |names: &&Names<'_>| names.names.as_ref().is_none_or(|known| known.contains(name));
-        if name.starts_with("__") || searched.iter().any(has) {
+        let is_there = task.options.present.package(name).is_some();
+        if is_there || name.starts_with("__") || searched.iter().any(has) {
             continue;
         }
         if unknown.len() == MOST_UNKNOWN {

@@ -14,6 +14,7 @@ mod mirrors;
 mod names;
 mod part;
 pub mod pip;
+mod present;
 mod proxies;
 mod reach;
 mod solve;
@@ -33,6 +34,7 @@ pub use condarc::{Condarc, Origin};
 pub use download::{Archive, Stored, Wanted, bring_all, download, download_locked};
 pub use interpreter::resolve_interpreter;
 pub use lookup::look_up;
+pub use present::Present;
 pub use reach::reach;
 pub use virtual_packages::{VirtualPackageOptions, virtual_packages};
 
@@ -61,6 +63,8 @@ pub struct ResolveOptions<'a> {
     /// Records to prefer as long as they fit and their channels still have them: what an older lock holds. Of those
     /// for another platform, their versions.
     pub locked: Vec<RepoDataRecord>,
+    /// What the base brings, which stays as it is and is no part of the result.
+    pub present: Present,
     /// Packages that appeared later are left out.
     pub exclude_newer: Option<Cutoff>,
     /// How many requests may be under way at once.
@@ -90,6 +94,7 @@ impl<'a> ResolveOptions<'a> {
             offline: false,
             index_cache,
             locked: Vec::new(),
+            present: Present::default(),
             exclude_newer: None,
             jobs: 8,
             reporter,
@@ -135,14 +140,6 @@ pub async fn resolve(spec: &Spec, options: &ResolveOptions<'_>) -> Result<Resolu
         records: Vec::new(),
         credentials: channels.credentials.clone(),
     };
-    if specs.is_empty() {
-        return Ok(resolution);
-    }
-    if channels.is_empty() {
-        return Err(Error::user(format!("`{}` names no channel", spec.file.display()))
-            .hint("add `channels:` to it, for example `channels: [conda-forge]`, or give `--channel`"));
-    }
-    let progress = options.reporter.begin(Step::Solve, 0).into();
     let task = solve::Task {
         spec,
         options,
@@ -150,6 +147,15 @@ pub async fn resolve(spec: &Spec, options: &ResolveOptions<'_>) -> Result<Resolu
         specs: &specs,
         virtual_packages: &resolution.virtual_packages,
     };
+    present::check(&task)?;
+    if task.open().next().is_none() {
+        return Ok(resolution);
+    }
+    if channels.is_empty() {
+        return Err(Error::user(format!("`{}` names no channel", spec.file.display()))
+            .hint("add `channels:` to it, for example `channels: [conda-forge]`, or give `--channel`"));
+    }
+    let progress = options.reporter.begin(Step::Solve, 0).into();
     let index = index::read(&task, &progress).await?;
     progress.item("solving");
     resolution.records = solve::solve(&task, index).await?;

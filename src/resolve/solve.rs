@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use rattler_conda_types::{
-    GenericVirtualPackage, MatchSpec, Matches as _, PackageRecord, RepoDataRecord, Subdir, Version,
+    GenericVirtualPackage, MatchSpec, Matches as _, PackageNameMatcher, PackageRecord, RepoDataRecord, Subdir, Version,
 };
 use rattler_repodata_gateway::RepoData;
 use rattler_solve::{
@@ -13,7 +13,7 @@ use rattler_solve::{
 use url::Url;
 
 use super::index::{Index, misfit};
-use super::{Channels, ResolveOptions};
+use super::{Channels, ResolveOptions, present};
 use crate::spec::Spec;
 use crate::util::{Error, Result};
 
@@ -34,6 +34,11 @@ impl Task<'_> {
         format!("searched for {} and noarch: {}", self.options.platform.subdir, channels.join(", "))
     }
 
+    /// The specs that the base does not satisfy already.
+    pub(super) fn open(&self) -> impl Iterator<Item = &MatchSpec> {
+        self.specs.iter().filter(|wanted| self.options.present.named(wanted).is_none())
+    }
+
     /// What was assumed of the target.
     fn assumed(&self) -> String {
         let packages: Vec<String> = self
@@ -52,28 +57,42 @@ impl Task<'_> {
     }
 }
 
-/// The packages, each after those that it needs.
+/// The packages to add, each after those that it needs.
 pub(super) async fn solve(task: &Task<'_>, index: Index) -> Result<Vec<RepoDataRecord>> {
+    let present = &task.options.present;
+    // Asked for by name, so that what they do not allow beside them does not get in.
+    let kept = present.records.iter().map(|record| record.package_record.name.clone().into());
     let job = Job {
-        specs: task.specs.to_vec(),
-        virtual_packages: task.virtual_packages.to_vec(),
-        priority: task.options.channel_priority,
-        excluded: excluded(task, &index),
-        locked: still_valid(task, &index.parts),
-        exclude_newer: task.options.exclude_newer.as_ref().map(|it| ExcludeNewer::from_datetime(it.last())),
-        index: index.parts.clone(),
-        token: CancellationToken::new(),
+        specs: task.open().cloned().chain(kept.map(bare)).collect(),
+        pinned: present.pinned(),
+        ..Job::new(task, &index)
     };
-    let _stop = StopWhenDropped(job.token.clone());
-    let solved = tokio::task::spawn_blocking(move || job.run())
-        .await
-        .map_err(|error| Error::bug("the solver broke down").caused_by(error))?;
-    match solved {
-        Ok(records) => Ok(PackageRecord::sort_topologically(records)),
-        Err(SolveError::Unsolvable(reasons)) => Err(unsolvable(task, &index, &reasons)),
+    match job.finish().await? {
+        Ok(mut records) => {
+            records.retain(|record| present.package(record.package_record.name.as_normalized()).is_none());
+            Ok(PackageRecord::sort_topologically(records))
+        }
+        Err(SolveError::Unsolvable(reasons)) => {
+            let explained = explained(task, &index).await?;
+            Err(explained.unwrap_or_else(|| unsolvable(task, &index, &reasons)))
+        }
         Err(SolveError::Cancelled) => Err(Error::interrupted(130)),
         Err(error) => Err(Error::user("the environment cannot be solved").caused_by(error)),
     }
+}
+
+fn bare(name: PackageNameMatcher) -> MatchSpec {
+    MatchSpec { name, ..MatchSpec::default() }
+}
+
+/// What the base has against the specs; nothing when they cannot be satisfied without it either.
+async fn explained(task: &Task<'_>, index: &Index) -> Result<Option<Error>> {
+    if task.options.present.records.is_empty() {
+        return Ok(None);
+    }
+    let mut job = Job::new(task, index);
+    job.locked.extend(task.options.present.preferred().into_iter().map(Arc::new));
+    Ok(job.finish().await?.ok().and_then(|free| present::explain(task, &free)))
 }
 
 /// A solve that owns all it needs, to run on a thread of its own.
@@ -83,12 +102,36 @@ struct Job {
     priority: ChannelPriority,
     excluded: HashMap<Url, Arc<str>>,
     locked: Vec<Arc<RepoDataRecord>>,
+    pinned: Vec<RepoDataRecord>,
     exclude_newer: Option<ExcludeNewer>,
     index: Vec<RepoData>,
     token: CancellationToken,
 }
 
 impl Job {
+    /// With everything but what is there already.
+    fn new(task: &Task<'_>, index: &Index) -> Self {
+        Self {
+            specs: task.specs.to_vec(),
+            virtual_packages: task.virtual_packages.to_vec(),
+            priority: task.options.channel_priority,
+            excluded: excluded(task, index),
+            locked: still_valid(task, &index.parts),
+            pinned: Vec::new(),
+            exclude_newer: task.options.exclude_newer.as_ref().map(|it| ExcludeNewer::from_datetime(it.last())),
+            index: index.parts.clone(),
+            token: CancellationToken::new(),
+        }
+    }
+
+    /// Runs it on a thread of its own, for as long as somebody waits for it.
+    async fn finish(self) -> Result<Result<Vec<RepoDataRecord>, SolveError>> {
+        let _stop = StopWhenDropped(self.token.clone());
+        tokio::task::spawn_blocking(move || self.run())
+            .await
+            .map_err(|error| Error::bug("the solver broke down").caused_by(error))
+    }
+
     fn run(self) -> Result<Vec<RepoDataRecord>, SolveError> {
         let available =
             self.index.iter().map(|part| ChannelRepoData { records: part.iter(), multi_channel: part.multi_channel() });
@@ -98,6 +141,7 @@ impl Job {
             channel_priority: self.priority,
             excluded_candidates: self.excluded,
             locked_packages: self.locked.iter().map(Arc::as_ref).collect(),
+            pinned_packages: self.pinned.iter().collect(),
             exclude_newer: self.exclude_newer,
             cancellation_token: Some(self.token),
             ..SolverTask::from_iter(available)
@@ -131,6 +175,8 @@ fn excluded(task: &Task<'_>, index: &Index) -> HashMap<Url, Arc<str>> {
     if task.options.channel_priority == ChannelPriority::Strict {
         exclude_later_channels(task, &index.named, &mut excluded);
     }
+    // Wherever they came from, they are there.
+    task.options.present.records.iter().for_each(|record| drop(excluded.remove(&record.url)));
     excluded
 }
 

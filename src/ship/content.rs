@@ -86,7 +86,7 @@ impl Gatherer<'_> {
     async fn referrers(&mut self, mut subjects: Vec<Digest>) -> Result<Vec<Referrer>> {
         let mut referrers = Vec::new();
         while let Some(subject) = subjects.pop() {
-            for referrer in self.source.referrers(subject).await? {
+            for referrer in self.source.referrers(subject, None).await? {
                 if self.seen.contains(&referrer.blob.digest) {
                     continue;
                 }

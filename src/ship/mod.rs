@@ -2,6 +2,7 @@
 //! conda.
 
 mod attach;
+mod attached;
 mod content;
 mod copy;
 mod merge;
@@ -10,5 +11,6 @@ mod push;
 mod source;
 
 pub use attach::attach;
+pub use attached::attached;
 pub use copy::{Carrier, Copied, CopyOptions, Destination};
 pub use push::{Delivered, Pusher};

@@ -135,10 +135,10 @@ impl Source {
         Document::parse(fetched.media_type, fetched.bytes.to_vec())
     }
 
-    /// The bytes of a config.
-    async fn small(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+    /// The bytes of a config, or of another small file.
+    pub(super) async fn small(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         let digest = digest(descriptor)?;
-        check_size(descriptor.size(), "its config")?;
+        check_size(descriptor.size(), &format!("the file {digest}"))?;
         match self {
             Self::Layout { reader, .. } => reader.document(&digest, descriptor.size()),
             Self::Registry { registry, reference, store } => {
@@ -165,11 +165,11 @@ impl Source {
 
     /// What says something about a manifest or an index: its referrers (distribution-spec, "Listing Referrers"; in a
     /// layout the entries whose subject it is). What is listed and is not there any more, or is no manifest, is left
-    /// out: lists of referrers keep such entries.
-    pub(super) async fn referrers(&self, subject: Digest) -> Result<Vec<Document>> {
+    /// out: lists of referrers keep such entries. Of one artifact type, or of all.
+    pub(super) async fn referrers(&self, subject: Digest, artifact_type: Option<&str>) -> Result<Vec<Document>> {
         let descriptors = match self {
             Self::Registry { registry, reference, .. } => {
-                registry.referrers(&by_digest(reference, subject), None).await?
+                registry.referrers(&by_digest(reference, subject), artifact_type).await?
             }
             Self::Layout { reader, .. } => reader.entries()?,
         };
@@ -182,7 +182,8 @@ impl Source {
             }
             let document = self.document(descriptor).await.context(|| format!("a referrer of {subject}"))?;
             let about = document.references.subject.as_ref().and_then(|subject| digest(subject).ok());
-            if about == Some(subject) {
+            let wanted = artifact_type.is_none_or(|wanted| document.artifact_type().as_deref() == Some(wanted));
+            if about == Some(subject) && wanted {
                 found.push(document);
             }
         }

@@ -14,6 +14,7 @@ mod credentials;
 mod doctor;
 mod facts;
 mod faults;
+mod from;
 mod image;
 mod killed;
 mod lock;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::options::Options;
 use crate::cli::world::World;
 use crate::image::{self, Assembly, Base, Image};
-use crate::lock::{ActivationStep, Lock};
+use crate::lock::{self, ActivationStep, Lock};
 use crate::model::{BaseFacts, LAYOUT_VERSION, LayerBlob, Platform, User};
 use crate::pack::activation::{ACTIVATE_FOLDER, expand};
 use crate::pack::environment::{self, ENTRYPOINT, HOME};
@@ -101,9 +101,9 @@ pub fn image(
 }
 
 /// What every image says of itself; what the user says goes before it.
-fn with_ours(theirs: &BTreeMap<String, String>, lock: Digest) -> BTreeMap<String, String> {
+fn with_ours(theirs: &BTreeMap<String, String>, lock_digest: Digest) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([
-        ("dev.condaimg.lock".to_owned(), lock.to_string()),
+        (lock::LABEL.to_owned(), lock_digest.to_string()),
         ("dev.condaimg.layout-version".to_owned(), LAYOUT_VERSION.to_string()),
     ]);
     all.extend(theirs.clone());
@@ -111,7 +111,8 @@ fn with_ours(theirs: &BTreeMap<String, String>, lock: Digest) -> BTreeMap<String
 }
 
 /// The variables of the activated environment: conda's own, `env_vars.d`, `variables:`, then what the activation
-/// scripts do, in conda's order; `--env` has the last word.
+/// scripts do, in conda's order; `--env` has the last word. A base that a lock of ours describes has those of its own
+/// environment already, and perhaps others on purpose.
 fn variables(options: &Options, lock: &Lock, base: &Base, user: User) -> Result<BTreeMap<String, String>> {
     let prefix = &options.parameters.prefix;
     let name = prefix.rsplit('/').next().unwrap_or(prefix);
@@ -121,17 +122,38 @@ fn variables(options: &Options, lock: &Lock, base: &Base, user: User) -> Result<
         ("HOME".to_owned(), HOME.to_owned()),
         ("USER".to_owned(), environment::user_name(lock.base.facts.passwd.as_deref(), user)),
     ]);
+    let is_active = lock.extended().is_some_and(|extended| extended.lock.is_some());
+    if is_active && image::variable_of(base, "HOME").is_some() {
+        variables.remove("HOME");
+    }
     let path = image::path(base, &[format!("{prefix}/bin")]);
-    let mut steps: Vec<&ActivationStep> =
-        lock.packages.iter().flat_map(|package| &package.facts.activation.steps).collect();
+    let packages = lock.packages.iter().filter(|package| !(is_active && lock.is_of_base(package.name())));
+    let mut steps: Vec<&ActivationStep> = packages.flat_map(|package| &package.facts.activation.steps).collect();
     // Stable: several steps of one file stay in their order.
     steps.sort_by(|a, b| a.file.cmp(&b.file));
     let (scripts, files): (Vec<_>, Vec<_>) = steps.into_iter().partition(|step| step.file.starts_with(ACTIVATE_FOLDER));
     apply(&files, &mut variables, &path)?;
-    variables.extend(lock.variables.clone());
+    variables.extend(if is_active { lock.variables.clone() } else { lock.all_variables() });
     apply(&scripts, &mut variables, &path)?;
+    if lock.extended().is_some()
+        && let Some(path) = variables.get_mut("PATH")
+    {
+        // The base's own may have what its activation puts there.
+        *path = each_once(path);
+    }
     variables.extend(options.parameters.image.env.clone());
     Ok(variables)
+}
+
+/// The folders of a `PATH`, each where it is first.
+fn each_once(path: &str) -> String {
+    let mut folders: Vec<&str> = Vec::new();
+    for folder in path.split(':') {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    folders.join(":")
 }
 
 fn apply(steps: &[&ActivationStep], variables: &mut BTreeMap<String, String>, path: &str) -> Result<()> {

@@ -6,19 +6,18 @@ use super::options::{Options, Output};
 use crate::cli::progress::human;
 use crate::cli::world::World;
 use crate::image::{self, Artifact, ArtifactFile, Image};
+use crate::lock;
 use crate::model::Blob;
 use crate::ship;
 use crate::util::report::Step;
 use crate::util::{Error, Result};
 
-/// The media type of a lock that is attached to an image, and the type of the artifact.
-const LOCK: &str = "application/vnd.condaimg.lock.v1+yaml";
-
 /// The lock of an image as something to attach to it.
 pub fn lock_of(image: &Image, text: String) -> Result<Artifact> {
     let subject = image::platform_entry(&image.manifest, &image.platform)?;
-    let file = ArtifactFile { blob: Blob::from_bytes(LOCK, text.into_bytes()), title: "condaimg.lock".to_owned() };
-    image::artifact(&subject, LOCK, &[file], &BTreeMap::new())
+    let file =
+        ArtifactFile { blob: Blob::from_bytes(lock::MEDIA_TYPE, text.into_bytes()), title: "condaimg.lock".to_owned() };
+    image::artifact(&subject, lock::MEDIA_TYPE, &[file], &BTreeMap::new())
 }
 
 /// Attaches the locks to the images in the registries of all tags. The images are there already: what goes wrong is a

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::options::Options;
 use crate::cli::locking::facts::wheel_file;
-use crate::cli::locking::{self, interpreter};
+use crate::cli::locking::{self, from, interpreter};
 use crate::cli::world::World;
 use crate::lock::{self, Lock, Member};
 use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
@@ -180,7 +180,14 @@ async fn materials(
     if needed.is_empty() {
         return Ok(materials);
     }
-    let fetched = fetch(lock, &needed, options, spec, world).await?;
+    let fetched = fetch(lock, &needed, options, spec, world).await.map_err(|error| {
+        match needed.iter().any(|&index| lock.is_of_base(lock.packages[index].name())) {
+            true => error.hint(
+                "byte code is made by the base's Python, whose packages are fetched for that from where the base had them; `--bytecode off` does without",
+            ),
+            false => error,
+        }
+    })?;
     for (index, archive) in needed.into_iter().zip(fetched) {
         materials.archives[index] = Some(archive);
     }
@@ -202,11 +209,14 @@ async fn fetch(
     spec: &Spec,
     world: &World,
 ) -> Result<Vec<Archive>> {
-    let records: Vec<_> = packages.iter().map(|&index| lock.packages[index].record.clone()).collect();
     // With a lock, only the credentials of the channels are needed.
-    let credentials =
-        locking::resolving(&options.environment, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
-    locking::fetch_locked(&records, &credentials, &options.environment, world).await
+    let channels = locking::resolving(&options.environment, &lock.platform, spec, world)?.channels_of(spec)?;
+    let records = packages.iter().map(|&index| match &lock.packages[index] {
+        package if lock.is_of_base(package.name()) => from::located(&package.record, &channels),
+        package => package.record.clone(),
+    });
+    let records: Vec<_> = records.collect();
+    locking::fetch_locked(&records, &channels.credentials, &options.environment, world).await
 }
 
 /// Project files in the prefix must not be where packages have theirs. Only the archives know where that is: they are

@@ -37,7 +37,7 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     let mut args = settings::fill(args, &spec.settings)?;
     // A lock that is named is used as it is: there is nothing that it could be stale against.
     args.frozen |= spec.is_lock;
-    let options = Options::new(args, &global)?;
+    let mut options = Options::new(args, &global)?;
     for notice in &spec.notices {
         reporter.notice(notice);
     }
@@ -50,6 +50,7 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
         let complete = locking::facts::complete(&options.environment, &spec, Lock::clone(lock), &world).await;
         *lock = Arc::new(options.environment.named(platform, complete)?);
     }
+    options.adopt(&platforms)?;
     let chosen = choose(project, &options, &world).await?;
     let (ready, packed) = tokio::sync::mpsc::unbounded_channel();
     let making = make_all(&options, &spec, platforms, chosen.as_ref(), &world, ready);

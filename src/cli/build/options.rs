@@ -7,7 +7,9 @@ use fs_err as fs;
 
 use crate::cli::args::{BuildArgs, Global};
 use crate::cli::locking::options::{EnvironmentOptions, LockMode};
+use crate::cli::locking::{Locked, from};
 use crate::cli::values::{pair, variable};
+use crate::lock::BaseEnvironment;
 use crate::model::{self, BaseRef, ImageOptions, MAX_LAYERS, MIN_LAYERS, Parameters, ProjectCopy};
 use crate::plan::Policy;
 use crate::registry::{Reference, Registry};
@@ -114,6 +116,27 @@ impl Options {
             args,
         })
     }
+
+    /// Takes over what a base decides whose environment is extended: where it lies, and who may write to it.
+    ///
+    /// # Errors
+    /// When something else was asked for, or the platforms' bases do not agree.
+    pub fn adopt(&mut self, platforms: &[Locked]) -> Result<()> {
+        let environments: Vec<&BaseEnvironment> = platforms.iter().filter_map(|it| it.lock.extended()).collect();
+        let Some(first) = environments.first() else { return Ok(()) };
+        let base = &self.environment.base;
+        if let Some(other) = environments.iter().find(|other| other.prefix != first.prefix) {
+            return Err(Error::user(format!(
+                "`{base}` has its environment in {} for one platform, and in {} for another",
+                first.prefix, other.prefix
+            ))
+            .hint("build each platform on its own"));
+        }
+        from::check_prefix(self.environment.prefix.as_deref(), &first.prefix, base)?;
+        self.parameters.prefix.clone_from(&first.prefix);
+        self.parameters.group_write |= first.group_write;
+        Ok(())
+    }
 }
 
 fn mode(args: &BuildArgs) -> LockMode {
@@ -126,7 +149,7 @@ fn mode(args: &BuildArgs) -> LockMode {
 
 fn parameters(args: &BuildArgs, environment: &EnvironmentOptions, policy: &Policy) -> Result<Parameters> {
     Ok(Parameters {
-        prefix: args.prefix.as_deref().map_or_else(|| Ok(model::DEFAULT_PREFIX.to_owned()), prefix)?,
+        prefix: environment.prefix.clone().unwrap_or_else(|| model::DEFAULT_PREFIX.to_owned()),
         compression: args.compression.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
         bytecode: environment.bytecode,
         group_write: args.group_write.unwrap_or_default(),
@@ -167,13 +190,6 @@ fn max_layers(number: usize) -> Result<usize> {
     }
     Err(Error::usage(format!("`--max-layers {number}` is outside of {MIN_LAYERS} to {MAX_LAYERS}"))
         .hint("the default, 32, suits most images"))
-}
-
-fn prefix(text: &str) -> Result<String> {
-    model::prefix(text).map_err(|why| {
-        Error::usage(format!("`--prefix {text}` {why}"))
-            .hint(format!("an absolute path, as in `{}`", model::DEFAULT_PREFIX))
-    })
 }
 
 fn source_date_epoch() -> Result<Option<i64>> {

@@ -24,7 +24,6 @@ pub fn fill(mut args: BuildArgs, file: &Settings) -> Result<BuildArgs> {
     }
     args.max_layers = args.max_layers.or(file.max_layers);
     args.compression = args.compression.or_else(|| file.compression.clone());
-    args.prefix = args.prefix.or_else(|| file.prefix.clone());
     args.group_write = args.group_write.or(file.group_write);
     args.source_date_epoch = file.source_date_epoch;
 

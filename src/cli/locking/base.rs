@@ -5,7 +5,7 @@ use std::io::Write as _;
 use fs_err as fs;
 use serde::Deserialize;
 
-use super::options::EnvironmentOptions;
+use super::options::{EnvironmentOptions, LockMode, Upgrade};
 use crate::cli::world::World;
 use crate::image::{self, Base};
 use crate::lock::{BaseDocuments, Lock};
@@ -14,7 +14,8 @@ use crate::store::Store;
 use crate::util::error::ResultExt as _;
 use crate::util::{Digest, Result};
 
-/// Opens the base; one in a registry by the digest that the lock pins, if it names the same reference.
+/// Opens the base; one in a registry by the digest that the lock pins, if it names the same reference. When everything
+/// is upgraded, what the reference stands for now.
 pub async fn open(
     options: &EnvironmentOptions,
     platform: &Platform,
@@ -22,6 +23,7 @@ pub async fn open(
     world: &World,
 ) -> Result<Base> {
     let locked = old.map(|lock| &lock.base).filter(|base| base.reference == options.base.to_string());
+    let locked = locked.filter(|_| options.mode != LockMode::Make(Upgrade::All));
     let base = match (&options.base, locked) {
         (BaseRef::Registry(reference), Some(locked)) => {
             if let Some(documents) = &locked.documents {

@@ -30,7 +30,9 @@ pub fn changes(old: &Lock, new: &Lock) -> Vec<String> {
         let reason = if asked.contains(name) { "no longer asked for" } else { "nothing needs it any more" };
         lines.insert(name, with(format!("- {name} {}", shown(package)), Some(reason.to_owned())));
     }
-    lines.into_values().chain(wheels(old, new)).collect()
+    let base = (old.base.reference == new.base.reference && old.base.digest != new.base.digest)
+        .then(|| format!("base {}: {} -> {}", new.base.reference, old.base.digest, new.base.digest));
+    base.into_iter().chain(lines.into_values()).chain(wheels(old, new)).collect()
 }
 
 /// The same for pip packages.

@@ -23,14 +23,23 @@ pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, wor
     if lock.has_facts {
         return Ok(lock);
     }
-    let records: Vec<_> = lock.packages.iter().map(|package| package.record.clone()).collect();
-    let python = python_info(&records, lock.platform.subdir)?;
+    let python = python_info(lock.packages.iter().map(|package| &package.record), lock.platform.subdir)?;
+    // Those of the base came with it.
+    let (of_base, new): (Vec<_>, Vec<_>) =
+        lock.packages.iter().cloned().partition(|package| lock.is_of_base(package.name()));
+    let records: Vec<_> = new.into_iter().map(|package| package.record).collect();
     let credentials = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
     let archives = Archives { credentials: &credentials, options, world, locked: true };
     let packages = archives.packages(records, python.clone()).await?;
-    super::pip::fetch(options, spec, &Lock { packages: packages.clone(), ..lock.clone() }, 0..lock.wheels.len(), world)
-        .await?;
-    let (packages, wheels) = archives.with_wheels(packages, lock.wheels, python).await?;
+    let (of_base_wheels, new): (Vec<_>, Vec<_>) =
+        lock.wheels.iter().cloned().partition(|wheel| lock.is_wheel_of_base(&wheel.name));
+    let with_new = Lock { packages: packages.clone(), wheels: new.clone(), ..lock.clone() };
+    super::pip::fetch(options, spec, &with_new, 0..new.len(), world).await?;
+    let (mut packages, mut wheels) = archives.with_wheels(packages, new, python).await?;
+    packages.extend(of_base);
+    packages.sort_by(|a, b| a.name().cmp(b.name()));
+    wheels.extend(of_base_wheels);
+    wheels.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Lock { packages, wheels, has_facts: true, ..lock })
 }
 
@@ -141,7 +150,7 @@ impl Archives<'_> {
         Ok(records)
     }
 
-    async fn fetch(&self, records: Vec<RepoDataRecord>) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
+    pub(super) async fn fetch(&self, records: Vec<RepoDataRecord>) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
         let Self { credentials, options, world, locked } = *self;
         if locked {
             let archives = fetch_locked(&records, credentials, options, world).await?;

@@ -39,6 +39,9 @@ pub async fn solve(
     bytecode::check_python(python, info.short_version)?;
     let platform = Platform::from_lock_name(builder.as_str()).ok_or_else(bug)?;
     let mut resolving = locking::resolving(options, &platform, spec, world)?;
+    // A base that is extended may have its Python from elsewhere.
+    let of_base = lock.extended().map(|base| base.channels.as_slice()).unwrap_or_default();
+    resolving.channels.extend(of_base.iter().filter(|channel| !channel.starts_with("file:")).cloned());
     // As the environment's own Python would be, if it were for this machine.
     let glibc = lock.virtual_packages.iter().find(|package| package.name.as_normalized() == "__glibc");
     resolving.virtual_packages = VirtualPackageOptions {

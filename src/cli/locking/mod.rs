@@ -3,6 +3,7 @@
 mod base;
 mod diff;
 pub mod facts;
+pub mod from;
 pub mod interpreter;
 pub mod options;
 mod pins;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use rattler::install::PythonInfo;
 use rattler_conda_types::{RepoDataRecord, Subdir};
 
+use from::Brought;
 use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name};
 
 use crate::cli::world::World;
@@ -129,7 +131,7 @@ async fn one(
     match old {
         Some(lock) if !options.mode.writes() && !lock.edited.is_empty() => Err(edited(&path, lock)),
         Some(lock) if options.mode == LockMode::Frozen => {
-            check_base(&path, &lock.base, &options.base, base.digest)?;
+            check_base(&path, &lock.base, &options.base, options.extends, base.digest)?;
             Ok((base, None))
         }
         Some(lock) if !options.mode.upgrades() && lock::changes(lock, wanted).is_empty() => {
@@ -181,7 +183,13 @@ pub fn missing(path: &Path, platform: &Platform, locks: &Locks) -> Error {
 }
 
 /// A frozen lock is used as it is, but never with another base: what it says of its files would be wrong.
-fn check_base(path: &std::path::Path, locked: &LockedBase, asked: &BaseRef, digest: Digest) -> Result<()> {
+fn check_base(path: &Path, locked: &LockedBase, asked: &BaseRef, extends: bool, digest: Digest) -> Result<()> {
+    let flag = if locked.environment.is_some() { "--from" } else { "--base" };
+    if locked.environment.is_some() != extends {
+        let what = if extends { "does not extend its base" } else { "extends its base" };
+        return Err(Error::user(format!("the lock `{}` {what} `{}`", path.display(), locked.reference))
+            .hint(format!("choose `{flag} {}`, or build without `--frozen` to renew the lock", locked.reference)));
+    }
     if locked.digest == digest {
         return Ok(());
     }
@@ -191,7 +199,7 @@ fn check_base(path: &std::path::Path, locked: &LockedBase, asked: &BaseRef, dige
         locked.reference,
         locked.digest
     ))
-    .hint(format!("choose `--base {}`, or build without `--frozen` to renew the lock", locked.reference)))
+    .hint(format!("choose `{flag} {}`, or build without `--frozen` to renew the lock", locked.reference)))
 }
 
 fn texts(spec: &Spec) -> Vec<String> {
@@ -268,6 +276,7 @@ fn inputs(
             BaseRef::Registry(reference) => Some(reference.clone()),
             _ => None,
         },
+        extends: options.extends,
         exclude_newer: options.exclude_newer.as_ref().map(ToString::to_string),
         pins: None,
     })
@@ -293,9 +302,16 @@ async fn make(
     file: &Locks,
     world: &World,
 ) -> Result<Lock> {
-    let base_facts = image::probe(base, &world.store, world)
-        .await
-        .context(|| format!("the base `{}` cannot be read", options.base))?;
+    let brought = match options.extends {
+        true => Some(from::read(options, platform, base, world).await?),
+        false => None,
+    };
+    let base_facts = match &brought {
+        Some(brought) => brought.facts.clone(),
+        None => image::probe(base, &world.store, world)
+            .await
+            .context(|| format!("the base `{}` cannot be read", options.base))?,
+    };
     let glibc = options.glibc.clone().or_else(|| base_facts.glibc.clone()).ok_or_else(|| {
         Error::user(format!("the base `{}` has no GNU C library", options.base))
             .hint("conda packages need one: choose another `--base`, or promise one with `--glibc VERSION`")
@@ -306,6 +322,10 @@ async fn make(
         cuda: options.cuda.clone(),
         extra: options.virtual_packages.clone(),
     };
+    if let Some(brought) = &brought {
+        brought.declare(&mut resolving.virtual_packages);
+        resolving.present = brought.present(options);
+    }
     let preferred: Vec<&Lock> = old.map_or_else(|| file.iter().collect(), |old| vec![old]);
     let preferred = preferred.iter().flat_map(|lock| &lock.packages).filter(|it| options.mode.keeps(it.name()));
     resolving.locked = preferred.map(|package| package.record.clone()).collect();
@@ -313,15 +333,22 @@ async fn make(
         Some(pins) => pins::resolve(pins, spec, &resolving, options, world).await?,
         None => resolve::resolve(spec, &resolving).await?,
     };
+    let records = match (&brought, &spec.pins) {
+        (Some(brought), Some(pins)) => brought.without(resolution.records, pins.file(), options)?,
+        _ => resolution.records,
+    };
     let locked = spec.pins.is_some();
     let archives = facts::Archives { credentials: &resolution.credentials, options, world, locked };
-    let python = python_info(&resolution.records, platform.subdir)?;
+    let python = python_info(records.iter().chain(brought.iter().filter_map(Brought::python)), platform.subdir)?;
     // What conda brings to pip is among the facts.
     let facts_later = options.facts_later && spec.pip.is_empty();
     let packages = match facts_later {
-        true => archives.without_facts(resolution.records).await?,
-        false => archives.packages(resolution.records, python.clone()).await?,
+        true => archives.without_facts(records).await?,
+        false => archives.packages(records, python.clone()).await?,
     };
+    if let Some(brought) = &brought {
+        brought.check_paths(&packages, python.clone(), &archives).await?;
+    }
     let mut lock = Lock {
         inputs: Some(inputs),
         platform: platform.clone(),
@@ -334,6 +361,7 @@ async fn make(
             reference: reference(&options.base, &std::path::absolute(folder(&path(options, spec)))?)?,
             digest: base.digest,
             facts: base_facts,
+            environment: None,
             documents: base::documents(&options.base, base.digest, &world.store),
         },
         packages,
@@ -342,8 +370,15 @@ async fn make(
         edited: Vec::new(),
         interpreters: BTreeMap::new(),
     };
+    if brought.is_some() && !spec.pip.is_empty() {
+        return Err(Error::user(format!("`{}` asks for pip packages on top of `{}`", spec.file.display(), options.base))
+            .hint("only conda packages can be added to a base that is extended: take them from a channel, or build without `from`"));
+    }
     let wheels = pip::wheels(options, spec, &lock, old, file, world).await?;
     (lock.packages, lock.wheels) = archives.with_wheels(std::mem::take(&mut lock.packages), wheels, python).await?;
+    if let Some(brought) = brought {
+        brought.join(&mut lock);
+    }
     Ok(lock)
 }
 
@@ -357,6 +392,12 @@ fn reference(base: &BaseRef, lock_folder: &Path) -> Result<String> {
 /// What is to be upgraded must be there: a name that is mistyped would otherwise change nothing, and say nothing.
 fn check_upgrade(options: &EnvironmentOptions, old: &Locks) -> Result<()> {
     let LockMode::Make(Upgrade::Packages(names)) = &options.mode else { return Ok(()) };
+    if let Some(name) = names.iter().find(|name| !old.is_empty() && old.iter().all(|lock| lock.is_of_base(name))) {
+        return Err(Error::user(format!("`{name}` is a package of the base `{}`, which stays as it is", options.base))
+            .hint(
+                "extend a base that has a newer one; `--upgrade` without a name also takes what the base's tag is now",
+            ));
+    }
     let has = |lock: &Lock, name: &str| lock.package(name).is_some() || lock.wheels.iter().any(|it| it.name == name);
     match names.iter().find(|name| !old.is_empty() && old.iter().all(|lock| !has(lock, name))) {
         Some(name) => Err(Error::user(format!("the lock has no package `{name}` to upgrade"))
@@ -451,8 +492,11 @@ fn readable(downloaded: &resolve::Archive) -> Result<Archive> {
     archive_at(&downloaded.path, &downloaded.record.identifier.to_string(), name)
 }
 
-fn python_info(records: &[RepoDataRecord], subdir: Subdir) -> Result<Option<PythonInfo>> {
-    let python = records.iter().find(|record| record.package_record.name.as_normalized() == "python");
+fn python_info<'a>(
+    mut records: impl Iterator<Item = &'a RepoDataRecord>,
+    subdir: Subdir,
+) -> Result<Option<PythonInfo>> {
+    let python = records.find(|record| record.package_record.name.as_normalized() == "python");
     python
         .map(|record| {
             PythonInfo::from_python_record(&record.package_record, subdir).map_err(|error| {
@@ -490,9 +534,10 @@ mod tests {
     fn a_frozen_lock_keeps_its_base() {
         let digest = Digest::of("a");
         let reference = "host/a:1".to_owned();
-        let locked = LockedBase { reference, digest, facts: BaseFacts::default(), documents: None };
-        let check =
-            |asked: &str, digest| check_base("x.lock".as_ref(), &locked, &BaseRef::Registry(asked.to_owned()), digest);
+        let locked = LockedBase { reference, digest, facts: BaseFacts::default(), environment: None, documents: None };
+        let asked = |asked: &str| BaseRef::Registry(asked.to_owned());
+        let check = |name: &str, digest| check_base("x.lock".as_ref(), &locked, &asked(name), false, digest);
+        check_base("x.lock".as_ref(), &locked, &asked("host/a:1"), true, digest).expect_err("is not extended");
         check("host/a:1", digest).expect("is the same");
         check("host/copy-of-a:1", digest).expect("is the same");
         let error = check("host/b:1", Digest::of("b")).expect_err("is another");

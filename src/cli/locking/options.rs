@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::cli::args::{BytecodeArg, EnvironmentArgs, Global, PriorityArg};
 use crate::cli::values::{pair, variable};
 use crate::cli::world::cache_dir;
-use crate::model::{BaseRef, Cutoff, Platform};
+use crate::model::{self, BaseRef, Cutoff, Platform};
 use crate::registry::Registry;
 use crate::resolve::{ChannelPriority, Condarc};
 use crate::util::{Error, Result, ResultExt as _};
@@ -74,6 +74,10 @@ pub struct EnvironmentOptions {
     pub platforms: Vec<Platform>,
     /// What the image stands on.
     pub base: BaseRef,
+    /// Whether the base's own environment is extended (`--from`).
+    pub extends: bool,
+    /// Where the environment is to lie in the image, if that was said.
+    pub prefix: Option<String>,
     /// The store's folder.
     pub cache_dir: PathBuf,
     /// Parallelism.
@@ -110,8 +114,11 @@ impl EnvironmentOptions {
     /// # Errors
     /// What is wrong with them (exit status 2).
     pub fn new(args: EnvironmentArgs, mode: LockMode, global: &Global) -> Result<Self> {
-        let base = match args.base.as_deref().unwrap_or(DEFAULT_BASE).parse()? {
+        let base = match args.from.as_deref().or(args.base.as_deref()).unwrap_or(DEFAULT_BASE).parse()? {
             BaseRef::Registry(reference) => BaseRef::Registry(Registry::parse(&reference)?.to_string()),
+            BaseRef::Scratch if args.from.is_some() => {
+                return Err(Error::usage("`--from scratch` has nothing to extend").hint("use `--base scratch`"));
+            }
             local => local,
         };
         let condarc = if args.no_condarc { Condarc::default() } else { Condarc::read()? };
@@ -119,6 +126,8 @@ impl EnvironmentOptions {
             lock_file: args.lock_file.clone(),
             platforms: platforms(&args.platforms)?,
             base,
+            extends: args.from.is_some(),
+            prefix: args.prefix.as_deref().map(prefix).transpose()?,
             cache_dir: cache_dir(global)?,
             jobs: jobs(args.jobs)?,
             cuda: args.cuda.clone().or_else(|| variable("CONDA_OVERRIDE_CUDA")),
@@ -160,6 +169,13 @@ fn platforms(texts: &[String]) -> Result<Vec<Platform>> {
         [] => Ok(vec![Platform::default()]),
         texts => Platform::list(texts.iter().map(String::as_str)),
     }
+}
+
+fn prefix(text: &str) -> Result<String> {
+    model::prefix(text).map_err(|why| {
+        Error::usage(format!("`--prefix {text}` {why}"))
+            .hint(format!("an absolute path, as in `{}`", model::DEFAULT_PREFIX))
+    })
 }
 
 fn jobs(asked: Option<usize>) -> Result<usize> {

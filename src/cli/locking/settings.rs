@@ -11,12 +11,17 @@ use crate::util::{Error, Result};
 /// # Errors
 /// What is wrong in the file, with its place.
 pub fn fill(mut args: EnvironmentArgs, file: &Settings) -> Result<EnvironmentArgs> {
-    if let Some(from) = &file.from {
-        let error = Error::user(format!("`{from}` cannot be extended: `from:` is not supported yet"));
-        return file.at("from", Err(error.hint("name it as `base:`, or leave it out")));
+    let from = file.from.as_deref().map(|text| file.at("from", base(text, file))).transpose()?;
+    let named = file.base.as_deref().map(|text| file.at("base", base(text, file))).transpose()?;
+    if from.is_some() && named.is_some() {
+        let error = Error::user("`base:` and `from:` exclude each other");
+        return file.at("from", Err(error.hint("`from:` extends the environment of an image, which is the base then")));
     }
-    let base = file.base.as_deref().map(|text| file.at("base", base(text, file))).transpose()?;
-    args.base = args.base.or(base);
+    // A flag of the one takes the place of the other, too.
+    if args.from.is_none() && args.base.is_none() {
+        (args.from, args.base) = (from, named);
+    }
+    args.prefix = args.prefix.or_else(|| file.prefix.clone());
     if args.platforms.is_empty() {
         args.platforms.clone_from(&file.platforms);
     }

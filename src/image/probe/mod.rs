@@ -4,20 +4,25 @@
 //! is unpacked. All of them are read, since any of them may hold a link in the root; but each only once: what matters
 //! of a layer is kept in the store under its diff ID, and bases have most of their layers in common.
 
+mod files;
 mod glibc;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
 use futures::{StreamExt as _, stream};
 use tar::{Archive, EntryType};
 
+use self::files::{Files, LayerFiles};
 use self::tree::{Kind, Layer, Tree};
 use super::{Base, Fetch, codec, copy, localise};
 use crate::model::{BaseFacts, BlobSource, LayerBlob};
 use crate::store::{RecordKind, Store};
 use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
+
+pub use self::files::Selection;
 
 /// Raised whenever something else of the same layer would be kept.
 const VERSION: u32 = 1;
@@ -33,47 +38,94 @@ const LIBRARY_LIMIT: u64 = 32 << 20;
 /// # Errors
 /// When a layer cannot be fetched or read, or is not what its digest says.
 pub async fn probe(base: &Base, store: &Store, fetch: &dyn Fetch) -> Result<BaseFacts> {
-    let scans: Vec<_> = base.layers.iter().rev().map(|layer| known_or_scanned(layer, store, fetch)).collect();
+    Ok(read(base, None, store, fetch).await?.0)
+}
+
+/// As [`probe`], with the selected files: what is kept of each by its path, without a leading slash.
+///
+/// # Errors
+/// As [`probe`].
+pub async fn probe_files(
+    base: &Base,
+    selection: &Selection,
+    store: &Store,
+    fetch: &dyn Fetch,
+) -> Result<(BaseFacts, BTreeMap<String, String>)> {
+    read(base, Some(selection), store, fetch).await
+}
+
+async fn read(
+    base: &Base,
+    selection: Option<&Selection>,
+    store: &Store,
+    fetch: &dyn Fetch,
+) -> Result<(BaseFacts, BTreeMap<String, String>)> {
+    let scans: Vec<_> =
+        base.layers.iter().rev().map(|layer| known_or_scanned(layer, selection, store, fetch)).collect();
     // Topmost first, in the order that the tree needs them; few at a time.
     let mut scans = stream::iter(scans).buffered(CONCURRENCY);
-    let mut tree = Tree::default();
-    while let Some(layer) = scans.next().await {
-        tree.lay_below(layer.context(|| match base.reference.is_empty() {
+    let (mut tree, mut files) = (Tree::default(), Files::default());
+    while let Some(scan) = scans.next().await {
+        let laid = scan.and_then(|(layer, selected)| {
+            tree.lay_below(layer);
+            files.lay_below(selected)
+        });
+        laid.context(|| match base.reference.is_empty() {
             true => "the base cannot be read".to_owned(),
             false => format!("the base `{}` cannot be read", base.reference),
-        })?);
+        })?;
     }
-    Ok(tree.facts())
+    Ok((tree.facts(), files.finish()))
 }
 
 /// What matters of a layer: as the store remembers it, else read from the layer and remembered.
-async fn known_or_scanned(layer: &LayerBlob, store: &Store, fetch: &dyn Fetch) -> Result<Layer> {
+async fn known_or_scanned(
+    layer: &LayerBlob,
+    selection: Option<&Selection>,
+    store: &Store,
+    fetch: &dyn Fetch,
+) -> Result<(Layer, LayerFiles)> {
     let key = Digest::of(format!("base layer {VERSION}\n{}\n", layer.diff_id));
-    if let Some(known) = store.record(RecordKind::Base, &key) {
-        return Ok(known);
+    let files_key = selection.map(|it| Digest::of(format!("base layer files {}\n{}\n", it.name, layer.diff_id)));
+    let known_files = match &files_key {
+        Some(key) => store.record(RecordKind::Base, key),
+        None => Some(LayerFiles::default()),
+    };
+    if let (Some(known), Some(files)) = (store.record(RecordKind::Base, &key), known_files) {
+        return Ok((known, files));
     }
     let (digest, diff_id) = (layer.blob.digest, layer.diff_id);
     let path = match &layer.blob.source {
         BlobSource::Registry(reference) => localise::fetch_one(fetch, &layer.blob, reference).await?.1,
         _ => copy::file_of(&layer.blob)?.to_owned(),
     };
+    let selection = selection.copied();
     // Decompresses the whole layer: not on the runtime's own threads.
-    let scanned = tokio::task::spawn_blocking(move || scan(&path, &digest, &diff_id))
+    let scanned = tokio::task::spawn_blocking(move || scan(&path, &digest, &diff_id, selection.as_ref()))
         .await
         .map_err(|error| Error::bug("the base could not be read").caused_by(error))??;
-    store.remember(RecordKind::Base, &key, &scanned)?;
+    store.remember(RecordKind::Base, &key, &scanned.0)?;
+    if let Some(key) = files_key {
+        store.remember(RecordKind::Base, &key, &scanned.1)?;
+    }
     Ok(scanned)
 }
 
-fn scan(path: &Path, digest: &Digest, diff_id: &DiffId) -> Result<Layer> {
+fn scan(path: &Path, digest: &Digest, diff_id: &DiffId, selection: Option<&Selection>) -> Result<(Layer, LayerFiles)> {
     codec::read_layer(path, digest, diff_id, |plain| {
-        let mut layer = Layer::default();
+        let (mut layer, mut files) = (Layer::default(), LayerFiles::default());
         for entry in Archive::new(plain).entries()? {
             let mut entry = entry?;
             let Ok(path) = String::from_utf8(entry.path_bytes().into_owned()) else { continue };
             let Some(path) = tree::normalise(&path) else { continue };
             if layer.hide(&path)? {
+                if selection.is_some() {
+                    files.hide(&path)?;
+                }
                 continue;
+            }
+            if let Some(selection) = selection {
+                files.add(selection, &path, &mut entry)?;
             }
             let kind = match entry.header().entry_type() {
                 EntryType::Directory => Kind::Folder,
@@ -84,7 +136,7 @@ fn scan(path: &Path, digest: &Digest, diff_id: &DiffId) -> Result<Layer> {
             };
             layer.add(path, kind)?;
         }
-        Ok(layer)
+        Ok((layer, files))
     })
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Layer {
 
 /// What an upper layer hides of lower ones.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Hidden {
+pub(super) struct Hidden {
     /// These, and everything below them.
     paths: BTreeSet<String>,
     /// Everything below these.
@@ -50,7 +50,28 @@ struct Hidden {
 }
 
 impl Hidden {
-    fn covers(&self, path: &str) -> bool {
+    /// Takes note of a whiteout, however deep; tells whether the path is one.
+    pub fn add(&mut self, path: &str) -> bool {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let Some(hidden) = name.strip_prefix(".wh.") else { return false };
+        if name == ".wh..wh..opq" {
+            self.contents.insert(folder.to_owned());
+        } else if !hidden.starts_with(".wh.") {
+            self.paths.insert(if folder.is_empty() { hidden.to_owned() } else { format!("{folder}/{hidden}") });
+        }
+        true
+    }
+
+    pub fn extend(&mut self, other: Self) {
+        self.paths.extend(other.paths);
+        self.contents.extend(other.contents);
+    }
+
+    pub fn len(&self) -> usize {
+        self.paths.len() + self.contents.len()
+    }
+
+    pub fn covers(&self, path: &str) -> bool {
         if self.paths.contains(path) {
             return true;
         }

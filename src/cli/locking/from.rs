@@ -1,0 +1,459 @@
+//! The environment that a base image brings (`--from`): read from the lock that is attached to the image, else from
+//! its layers, whoever made it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::Path;
+
+use fs_err as fs;
+use rattler::install::PythonInfo;
+use rattler_conda_types::{GenericVirtualPackage, RepoDataRecord};
+
+use super::facts::Archives;
+use super::options::EnvironmentOptions;
+use crate::cli::world::World;
+use crate::image::{self, Base, Selection};
+use crate::lock::installed::{self, Wish};
+use crate::lock::{
+    self, Activation, BaseEnvironment, Lock, LockedPackage, LockedWheel, PackageFacts, canonical_channel, canonical_url,
+};
+use crate::model::{BaseFacts, BaseRef, BlobSource, LayerBlob, Platform};
+use crate::pack::activation::{ACTIVATE_FOLDER, parse_script, parse_variables};
+use crate::pack::layout::{PackageLayout, ancestors};
+use crate::resolve::{Channels, Present, VirtualPackageOptions};
+use crate::ship;
+use crate::store::Store;
+use crate::util::{Digest, Error, Result};
+
+/// The files of environments in layers.
+const FILES: Selection = Selection {
+    name: "conda environments 1",
+    wanted: |path| match installed::wish(path) {
+        Wish::Nothing => None,
+        Wish::Name => Some(0),
+        Wish::Content(limit) => Some(limit),
+    },
+    keep: installed::digest_of_content,
+};
+// The name above has the version.
+const _: () = assert!(installed::VERSION == 1);
+
+/// How our own layers tell what they are (`layers.rs`).
+const LAYER_NAME: &str = "dev.condaimg.layer.name";
+const LAYER_PACKAGES: &str = "dev.condaimg.layer.packages";
+
+/// What a base brings.
+pub struct Brought {
+    /// As the lock has it.
+    pub environment: BaseEnvironment,
+    /// The whole base's.
+    pub facts: BaseFacts,
+    /// Sorted by name.
+    pub packages: Vec<LockedPackage>,
+    /// Sorted by name.
+    pub wheels: Vec<LockedWheel>,
+    /// What it was made for; nothing when it does not say.
+    virtual_packages: Vec<GenericVirtualPackage>,
+    /// The package of each path in the prefix, as far as that is known without fetching layers for it.
+    owners: BTreeMap<String, String>,
+}
+
+/// Reads what the base brings.
+///
+/// # Errors
+/// A base without an environment, or with several of which none is chosen; another `--prefix` than the
+/// environment's; those of the registry.
+pub async fn read(options: &EnvironmentOptions, platform: &Platform, base: &Base, world: &World) -> Result<Brought> {
+    let brought = match attached_lock(options, base, world).await? {
+        Some((digest, text)) => match of_lock(digest, &text, platform, base, world).await {
+            Ok(brought) => brought,
+            Err(error) => {
+                let why = error.chain().join(": ");
+                world.reporter.warn(&format!(
+                    "the lock that is attached to `{}` cannot be used ({why}): its layers are read instead",
+                    options.base
+                ));
+                of_layers(options, base, world).await?
+            }
+        },
+        None => of_layers(options, base, world).await?,
+    };
+    check_prefix(options.prefix.as_deref(), &brought.environment.prefix, &options.base)?;
+    Ok(brought)
+}
+
+/// What is added goes where the base's environment is.
+///
+/// # Errors
+/// When something else was asked for.
+pub fn check_prefix(asked: Option<&str>, prefix: &str, base: &BaseRef) -> Result<()> {
+    match asked.filter(|asked| *asked != prefix) {
+        Some(asked) => Err(Error::user(format!(
+            "`--prefix {asked}` cannot be: the environment of `{base}`, which is extended, lies in {prefix}"
+        ))
+        .hint("leave `--prefix` out, or build without `--from`")),
+        None => Ok(()),
+    }
+}
+
+/// The lock that the base was made from, if it was made by us and its lock is with it.
+async fn attached_lock(options: &EnvironmentOptions, base: &Base, world: &World) -> Result<Option<(Digest, String)>> {
+    let labels = base.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
+    let Some(digest) = labels.get(lock::LABEL).and_then(|label| label.parse::<Digest>().ok()) else { return Ok(None) };
+    if let Ok(text) = fs::read_to_string(world.store.blob(&digest))
+        && Digest::of(&text) == digest
+    {
+        return Ok(Some((digest, text)));
+    }
+    if world.offline && matches!(options.base, BaseRef::Registry(_)) {
+        return Ok(None);
+    }
+    let files = ship::attached(&options.base, base.digest, lock::MEDIA_TYPE, &world.registry, &world.store).await?;
+    // Whoever may attach something is not the one who made the image: its own digest names the lock.
+    let found = files.into_iter().find(|file| Digest::of(file) == digest);
+    let Some(text) = found.and_then(|file| String::from_utf8(file).ok()) else {
+        world
+            .reporter
+            .notice(&format!("`{}` has no lock attached to it: what it brings is read from its layers", options.base));
+        return Ok(None);
+    };
+    let mut blob = world.store.new_blob()?;
+    blob.write_all(text.as_bytes())?;
+    blob.finish(Some(&digest))?;
+    Ok(Some((digest, text)))
+}
+
+/// What a lock that goes with an image says. Of the layers, only those are read of which it does not tell.
+async fn of_lock(digest: Digest, text: &str, platform: &Platform, base: &Base, world: &World) -> Result<Brought> {
+    let parameters = lock::parameters_of_image(text)
+        .ok_or_else(|| Error::user("it does not say with which parameters the image was built"))?;
+    let locks = lock::parse(text, "/".as_ref())?;
+    let lock = locks
+        .into_iter()
+        .find(|lock| lock.platform.subdir == platform.subdir)
+        .ok_or_else(|| Error::user(format!("it is not for {platform}")))?;
+    let told = |layer: &&LayerBlob| {
+        let annotation = |name| layer.annotations.get(name);
+        let name = annotation(LAYER_NAME);
+        name.is_none() || annotation(LAYER_PACKAGES).is_some() || name.is_some_and(|name| name.ends_with("-bytecode"))
+    };
+    let others = base.layers.iter().filter(|layer| !told(layer)).cloned().collect();
+    let above = image::probe(&Base { layers: others, ..base.clone() }, &world.store, world).await?;
+    let mut facts = over(above, lock.base.facts.clone());
+    facts.directories.extend(parameters.prefix.split('/').find(|part| !part.is_empty()).map(str::to_owned));
+    let owners = match base.layers.iter().all(|layer| is_at_hand(layer, &world.store)) {
+        true => {
+            let (_, files) = image::probe_files(base, &FILES, &world.store, world).await?;
+            let prefix = facts.resolve(&parameters.prefix);
+            owners(&installed::Files(files).environment(&prefix)?.packages)
+        }
+        false => BTreeMap::new(),
+    };
+    Ok(Brought {
+        environment: environment_of(digest, parameters, &lock),
+        facts,
+        virtual_packages: lock.virtual_packages.clone(),
+        packages: lock.packages,
+        wheels: lock.wheels,
+        owners,
+    })
+}
+
+fn environment_of(digest: Digest, parameters: lock::ParametersOfImage, lock: &Lock) -> BaseEnvironment {
+    let extended = lock.extended().cloned().unwrap_or_default();
+    let mut channels: Vec<String> = lock.channels.iter().map(|channel| canonical_channel(channel)).collect();
+    channels.extend(extended.channels.into_iter().filter(|channel| !lock.channels.contains(channel)));
+    BaseEnvironment {
+        prefix: parameters.prefix,
+        group_write: parameters.group_write,
+        lock: Some(digest),
+        channels,
+        specs: lock.all_specs().into_iter().map(str::to_owned).collect(),
+        variables: lock.all_variables(),
+        packages: lock.packages.iter().map(|package| package.name().to_owned()).collect(),
+        wheels: lock.wheels.iter().map(|wheel| wheel.name.clone()).collect(),
+        distributions: extended.distributions,
+    }
+}
+
+/// The facts of layers laid over what is below them. Our own layers take nothing away.
+fn over(above: BaseFacts, mut below: BaseFacts) -> BaseFacts {
+    below.symlinks.retain(|path, _| !above.directories.contains(path));
+    below.symlinks.extend(above.symlinks);
+    below.directories.extend(above.directories);
+    BaseFacts {
+        glibc: above.glibc.or(below.glibc),
+        shell: above.shell || below.shell,
+        passwd: above.passwd.or(below.passwd),
+        group: above.group.or(below.group),
+        ..below
+    }
+}
+
+/// Whether reading a layer fetches nothing.
+fn is_at_hand(layer: &LayerBlob, store: &Store) -> bool {
+    match layer.blob.source {
+        BlobSource::Registry(_) => store.has_blob(&layer.blob.digest, layer.blob.size),
+        _ => true,
+    }
+}
+
+/// What the layers themselves say.
+async fn of_layers(options: &EnvironmentOptions, base: &Base, world: &World) -> Result<Brought> {
+    let (facts, files) = image::probe_files(base, &FILES, &world.store, world).await?;
+    let files = installed::Files(files);
+    let prefix = prefix_in(options, base, &facts, &files)?;
+    let found = files.environment(&facts.resolve(&prefix))?;
+    let environment = BaseEnvironment {
+        lock: None,
+        channels: Vec::new(),
+        specs: requested(&found.packages),
+        variables: found.variables.clone(),
+        group_write: false,
+        packages: found.packages.iter().map(|package| package.name().to_owned()).collect(),
+        wheels: BTreeSet::new(),
+        distributions: found.distributions.clone(),
+        prefix,
+    };
+    let owners = owners(&found.packages);
+    let packages = found.packages.iter().map(|package| locked(package, &found, &environment.prefix)).collect();
+    Ok(Brought { environment, facts, packages, wheels: Vec::new(), virtual_packages: Vec::new(), owners })
+}
+
+/// Which of the environments in a base is extended: the one that was asked for, else the one that the image activates,
+/// else the only one.
+fn prefix_in(options: &EnvironmentOptions, base: &Base, facts: &BaseFacts, files: &installed::Files) -> Result<String> {
+    let prefixes = files.prefixes();
+    let is_there = |prefix: &str| prefixes.contains(&facts.resolve(prefix).as_str());
+    let listed = || prefixes.iter().map(|prefix| format!("/{prefix}")).collect::<Vec<_>>().join(", ");
+    if prefixes.is_empty() {
+        return Err(Error::user(format!("`{}` holds no conda environment that could be extended", options.base)).hint(
+            "for an image that brings only an operating system, use `--base` (`base:`) instead of `--from` (`from:`)",
+        ));
+    }
+    if let Some(asked) = &options.prefix {
+        return match is_there(asked) {
+            true => Ok(asked.clone()),
+            false => Err(Error::user(format!("`{}` has no conda environment in {asked} (`--prefix`)", options.base))
+                .hint(format!("it has {}", listed()))),
+        };
+    }
+    let active = image::variable_of(base, "CONDA_PREFIX").map(|prefix| prefix.trim_end_matches('/').to_owned());
+    if let Some(active) = active.filter(|active| is_there(active)) {
+        return Ok(active);
+    }
+    match prefixes.as_slice() {
+        [only] => Ok(format!("/{only}")),
+        _ => Err(Error::user(format!("`{}` has {} conda environments: {}", options.base, prefixes.len(), listed()))
+            .hint("choose the one to extend with `--prefix`")),
+    }
+}
+
+fn requested(packages: &[installed::Package]) -> Vec<String> {
+    let requested: BTreeSet<&String> = packages.iter().flat_map(|package| &package.requested).collect();
+    requested.into_iter().cloned().collect()
+}
+
+fn locked(package: &installed::Package, environment: &installed::Environment, prefix: &str) -> LockedPackage {
+    let mut activation = Activation::default();
+    for (path, content) in &environment.activation {
+        if package.files.binary_search(path).is_err() {
+            continue;
+        }
+        let steps = match path.starts_with(ACTIVATE_FOLDER) {
+            true => parse_script(path, content, Some(prefix)),
+            false => Some(parse_variables(path, content.as_bytes()).unwrap_or_default()),
+        };
+        match steps {
+            Some(steps) => activation.steps.extend(steps),
+            None => drop(activation.dynamic.insert(path.clone())),
+        }
+    }
+    let facts = PackageFacts { activation, pypi: package.distributions(), ..PackageFacts::default() };
+    LockedPackage { record: package.record.clone(), facts }
+}
+
+fn owners(packages: &[installed::Package]) -> BTreeMap<String, String> {
+    let of = |package: &installed::Package| {
+        let name = package.name().to_owned();
+        package.files.iter().map(move |file| (file.clone(), name.clone())).collect::<Vec<_>>()
+    };
+    packages.iter().flat_map(of).collect()
+}
+
+impl Brought {
+    /// What the solver is to leave alone.
+    pub fn present(&self, options: &EnvironmentOptions) -> Present {
+        Present {
+            base: options.base.to_string(),
+            records: self.packages.iter().map(|package| package.record.clone()).collect(),
+        }
+    }
+
+    /// Adds what the base was made for to what was declared: the image will run where the base does.
+    pub fn declare(&self, declared: &mut VirtualPackageOptions) {
+        for package in &self.virtual_packages {
+            let name = package.name.as_normalized();
+            let known = match name {
+                // The base's own files and the platform say that.
+                "__glibc" | "__archspec" => true,
+                "__cuda" => declared.cuda.is_some(),
+                _ => false,
+            };
+            if known || declared.extra.iter().any(|(declared, _)| declared == name) {
+                continue;
+            }
+            declared.extra.push((name.to_owned(), format!("{}={}", package.version, package.build_string)));
+        }
+    }
+
+    /// The Python of the base.
+    pub fn python(&self) -> Option<&RepoDataRecord> {
+        self.packages.iter().find(|package| package.name() == "python").map(|package| &package.record)
+    }
+
+    /// Of pinned packages those that the base lacks.
+    ///
+    /// # Errors
+    /// When one is pinned that the base has in another version or build.
+    pub fn without(
+        &self,
+        mut pinned: Vec<RepoDataRecord>,
+        file: &Path,
+        options: &EnvironmentOptions,
+    ) -> Result<Vec<RepoDataRecord>> {
+        let mut against = String::new();
+        pinned.retain(|record| {
+            let (name, shown) = (record.package_record.name.as_normalized(), record.identifier.to_file_name());
+            let Some(own) = self.packages.iter().find(|package| package.name() == name) else { return true };
+            let (own, record) = (&own.record.package_record, &record.package_record);
+            if (&own.version, &own.build) != (&record.version, &record.build) {
+                against.push_str(&format!("\n  `{name} {} {}` of the base against `{shown}`", own.version, own.build));
+            }
+            false
+        });
+        match against.is_empty() {
+            true => Ok(pinned),
+            false => Err(Error::user(format!(
+                "what `{}` pins does not fit the base `{}`, whose packages stay as they are:{against}",
+                file.display(),
+                options.base
+            ))
+            .hint("pin what the base has, extend another base, or build without `--from`")),
+        }
+    }
+
+    /// Warns of files of the base that those of new packages take the place of, and refuses what a layer cannot
+    /// replace. Of a lock that is made without facts, no archive is read.
+    ///
+    /// # Errors
+    /// A file where the base has a folder, or the other way round; archives that cannot be had or are damaged.
+    pub async fn check_paths(
+        &self,
+        packages: &[LockedPackage],
+        python: Option<PythonInfo>,
+        archives: &Archives<'_>,
+    ) -> Result<()> {
+        if self.owners.is_empty() || archives.options.facts_later {
+            return Ok(());
+        }
+        let (_, files) = archives.fetch(packages.iter().map(|package| package.record.clone()).collect()).await?;
+        let read =
+            move || files.iter().map(|file| PackageLayout::read(file, python.as_ref())).collect::<Result<Vec<_>>>();
+        let layouts = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))??;
+        for layout in &layouts {
+            for warning in self.replaced_by(layout)? {
+                archives.world.reporter.warn(&warning);
+            }
+        }
+        Ok(())
+    }
+
+    fn replaced_by(&self, layout: &PackageLayout) -> Result<Vec<String>> {
+        let name = layout.index.name.as_normalized();
+        let mut replaced: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for path in layout.targets() {
+            if let Some((other, owner)) = self.in_the_way(path) {
+                return Err(Error::user(format!(
+                    "`{name}` brings `{path}`, and `{owner}` of the base has `{other}`: one would be a folder and the other a file"
+                ))
+                .hint("leave one of the two packages out: layers cannot join them"));
+            }
+            if let Some(owner) = self.owners.get(path) {
+                replaced.entry(owner).or_default().push(path);
+            }
+        }
+        let told = replaced.into_iter().map(|(owner, paths)| {
+            let more = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
+            let first = paths.first().copied().unwrap_or_default();
+            format!(
+                "`{owner}` of the base and `{name}` both bring `{first}`{more}: the one of `{name}` is in the image"
+            )
+        });
+        Ok(told.collect())
+    }
+
+    /// What of the base a path is below of, or above of.
+    fn in_the_way(&self, path: &str) -> Option<(&str, &str)> {
+        let found = ancestors(path).find_map(|parent| self.owners.get_key_value(parent));
+        let folder = format!("{path}/");
+        let inside = || self.owners.range(folder.clone()..).next().filter(|(other, _)| other.starts_with(&folder));
+        found.or_else(inside).map(|(other, owner)| (other.as_str(), owner.as_str()))
+    }
+
+    /// Puts the base's packages and wheels among the new ones.
+    pub fn join(self, lock: &mut Lock) {
+        lock.packages.extend(self.packages);
+        lock.packages.sort_by(|a, b| a.name().cmp(b.name()));
+        lock.wheels.extend(self.wheels);
+        lock.wheels.sort_by(|a, b| a.name.cmp(&b.name));
+        lock.base.environment = Some(self.environment);
+    }
+}
+
+/// Where the archive of a base's package is for this machine: its lock knows a local channel by name only, which is
+/// found among the environment's own.
+pub fn located(record: &RepoDataRecord, channels: &Channels) -> RepoDataRecord {
+    let mut record = record.clone();
+    if record.url.scheme() != "file" {
+        return record;
+    }
+    let own = canonical_url(&record.url);
+    let file = record.identifier.to_file_name();
+    let here = channels.urls().into_iter().find_map(|channel| {
+        let base = channel.as_str().trim_end_matches('/').to_owned();
+        let url: url::Url = format!("{base}/{}/{file}", record.package_record.subdir).parse().ok()?;
+        (canonical_url(&url) == own).then_some(url)
+    });
+    if let Some(here) = here {
+        record.url = here;
+    }
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_our_layers_add_counts() {
+        let facts = |symlinks: &[(&str, &str)], directories: &[&str], passwd: Option<&str>| BaseFacts {
+            symlinks: symlinks.iter().map(|(path, target)| ((*path).to_owned(), (*target).to_owned())).collect(),
+            directories: directories.iter().map(|&path| path.to_owned()).collect(),
+            passwd: passwd.map(str::to_owned),
+            ..BaseFacts::default()
+        };
+        let below = BaseFacts {
+            glibc: Some("2.36".to_owned()),
+            shell: true,
+            ..facts(&[("bin", "usr/bin"), ("app", "srv")], &["usr"], Some("root"))
+        };
+        let both = over(facts(&[("app/current", "1")], &["app", "opt"], Some("root\nconda")), below);
+        assert_eq!(both.symlinks.keys().collect::<Vec<_>>(), ["app/current", "bin"]);
+        assert_eq!(both.directories.iter().collect::<Vec<_>>(), ["app", "opt", "usr"]);
+        assert_eq!((both.passwd.as_deref(), both.glibc.as_deref()), (Some("root\nconda"), Some("2.36")));
+        assert!(both.shell);
+    }
+}
