@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::forms::typed;
 use super::keys::PROJECT_FILE;
 use super::kinds::no_choice;
-use super::{Choices, Settings, Spec, environment, read_environment, yaml};
+use super::{Choices, Pip, ProjectEntry, Settings, Spec, environment, pip, read_environment, yaml};
 use crate::util::{Error, Result, ResultExt as _};
 
 /// Whether a file is one, by its name: `condaimg.yaml`, or `NAME.condaimg.yaml` where a folder holds several.
@@ -43,7 +43,27 @@ pub(super) fn read(file: PathBuf, choices: &Choices) -> Result<Spec> {
                 .hint("add `environment: environment.yml`, or `dependencies:` with a list of packages"));
         }
     }
+    let installed = installed(&settings)?;
+    spec.notices.extend(installed.notices);
+    spec.pip.requirements.extend(installed.requirements);
     Ok(Spec { settings, ..spec })
+}
+
+/// `install:` of the entries of `project:`: Python projects in folders, which pip packages are, too.
+fn installed(settings: &Settings) -> Result<Pip> {
+    let place = settings.file().unwrap_or(Path::new("")).display();
+    let mut lines = Vec::new();
+    for (index, entry) in settings.project.iter().enumerate() {
+        if let ProjectEntry::Install { install } = entry {
+            if !settings.path(install).is_dir() {
+                let error = Error::user(format!("`{install}` is no folder of a Python project"));
+                return settings.at(&format!("project.{index}.install"), Err(error));
+            }
+            let path = if Path::new(install).is_absolute() { install.clone() } else { format!("./{install}") };
+            lines.push((place.to_string(), path));
+        }
+    }
+    pip::read_section(settings.folder(), lines)
 }
 
 fn named_environment(settings: &Settings, named: &str, choices: &Choices) -> Result<Spec> {

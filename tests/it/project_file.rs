@@ -48,9 +48,9 @@ impl Bench {
         let locks = LockFile::from_path(&self.workspace.path("condaimg.lock")).expect("a pixi.lock");
         let environment = locks.default_environment().expect("an environment");
         let platform = locks.platform("linux-64").expect("a platform");
-        let records = environment.conda_repodata_records(platform).expect("records").expect("packages");
-        let mut names: Vec<String> =
-            records.iter().map(|record| record.package_record.name.as_normalized().to_owned()).collect();
+        let packages = environment.conda_packages(platform).expect("packages");
+        let records = packages.filter_map(|package| package.as_binary()).map(|binary| &binary.package_record);
+        let mut names: Vec<String> = records.map(|record| record.name.as_normalized().to_owned()).collect();
         names.sort();
         names
     }

@@ -60,10 +60,8 @@ fn copies(file: &Settings) -> Result<Vec<String>> {
                 file.at(&format!("project.{index}"), copy(&text).map(|_| ()))?;
                 copies.push(text);
             }
-            ProjectEntry::Install { .. } => {
-                let error = Error::user("`install:` is not supported yet").hint("leave it out");
-                file.at(&format!("project.{index}"), Err(error))?;
-            }
+            // Among the pip packages.
+            ProjectEntry::Install { .. } => {}
         }
     }
     Ok(copies)
