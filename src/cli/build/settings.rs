@@ -5,7 +5,7 @@ use crate::cli::args::BuildArgs;
 use crate::cli::locking::settings::{self, merged};
 use crate::registry::Registry;
 use crate::spec::{ImageSettings, ProjectEntry, Settings};
-use crate::util::{Error, Result};
+use crate::util::Result;
 
 /// Completes the arguments.
 ///
