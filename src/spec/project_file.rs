@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::forms::typed;
 use super::keys::PROJECT_FILE;
 use super::kinds::no_choice;
-use super::{Choices, Pip, ProjectEntry, Settings, Spec, environment, pip, read_environment, yaml};
+use super::{Choices, Pip, ProjectEntry, Settings, Spec, environment, folder, pip, read_environment, yaml};
 use crate::util::{Error, Result, ResultExt as _};
 
 /// Whether a file is one, by its name: `condaimg.yaml`, or `NAME.condaimg.yaml` where a folder holds several.
@@ -63,7 +63,7 @@ fn installed(settings: &Settings) -> Result<Pip> {
             lines.push((place.to_string(), path));
         }
     }
-    pip::read_section(settings.folder(), lines)
+    pip::read_section(folder(settings.file().unwrap_or(Path::new(""))), lines)
 }
 
 fn named_environment(settings: &Settings, named: &str, choices: &Choices) -> Result<Spec> {
@@ -158,7 +158,7 @@ mod tests {
             ("prefix: opt\n", ":1:9: `opt` is not absolute", "/opt/conda"),
             ("max-layers: 1\n", ":1:13: `1` is not a whole number from 2 to 64", ""),
             ("bytecode: maybe\n", ":1:11: `maybe` is neither `on` nor `off`", ""),
-            ("target: {glibc: a b}\n", ":1:18: `a b` is no version", ""),
+            ("target: {glibc: a b}\n", ":1:17: `a b` is no version", ""),
             ("target: {virtual-packages: {cuda: 1}}\n", ":1:29: `cuda` is no virtual package", "two underscores"),
             ("image: {entrypoint: 'a \"b'}\n", ":1:21: `a \"b` has an open quote", "a list of words"),
             ("image: {cmd: {a: b}}\n", ":1:14: image.cmd: invalid type: map, expected a command", ""),

@@ -120,8 +120,8 @@ fn mistakes_in_environment_files_are_told_with_their_place() {
         (b"dependencies:\n  - fine\n  - fine==1==2\n", &["environment.yml:3:5: `fine==1==2` is no package"]),
         (b"dependencies:\n  - \">=1\"\n", &["environment.yml:2:5: `>=1` is no package"]),
         (
-            b"dependencies:\n  - fine\n  - pip:\n    - requests\n",
-            &["environment.yml:4:7: pip packages are not supported yet: `requests`"],
+            b"dependencies:\n  - fine\n  - pip:\n    - requests >> 2\n",
+            &["environment.yml:4: `requests >> 2` is no requirement"],
         ),
         (b"", &["`./environment.yml` is empty", "dependencies:"]),
         (b"# nothing\n---\n", &["`./environment.yml` is empty"]),

@@ -1,10 +1,11 @@
 //! `pip:` sections: resolved by uv beside what conda brings, pinned, built, and in images that run.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use condaimg::util::Digest;
 
-use crate::common::engine::Engine;
+use crate::common::engine::{Engine, swept};
 use crate::common::packages::{Channel, Format, Package};
 use crate::common::pypi::{PackageIndex, Repository, project};
 use crate::common::wheels::Wheel;
@@ -60,7 +61,11 @@ impl Bench {
 
     /// Runs Python code in the image that was built last.
     fn python(&self, code: &str) -> String {
-        let image = Engine::shared().pull(&format!("oci:{}", self.workspace.path("image").display()));
+        // podman makes an image's name of the folder, and those have no capitals.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let folder = swept().join(format!("pip-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        succeed(program("cp", "coreutils").arg("-a").arg(self.workspace.path("image")).arg(&folder));
+        let image = Engine::shared().pull(&format!("oci:{}", folder.display()));
         succeed(Engine::shared().run(&[]).arg(image).args(["python", "-c", code])).trim().to_owned()
     }
 

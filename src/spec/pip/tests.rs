@@ -22,7 +22,7 @@ fn requirements_of_an_index_are_read() {
     let hash = format!("--hash=sha256:{}", "a".repeat(64));
     for (line, shown) in [
         ("requests", "requests"),
-        ("Requests[socks,security]>=2.8.1,==2.8.* ; python_version > '3.8'", "requests[socks,security]>=2.8.1,==2.8.*"),
+        ("Requests[socks,security]>=2.8.1,==2.8.* ; python_version > '3.8'", "requests[socks,security]==2.8.*,>=2.8.1"),
         ("requests==2.8.1 --hash sha256:HASH", "requests==2.8.1"),
         ("requests~=2.8 # why", "requests~=2.8"),
         ("requests.ext (>=2)", "requests-ext>=2"),

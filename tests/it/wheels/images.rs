@@ -3,11 +3,11 @@
 
 use std::process::Command;
 
-use condaimg::lock::{self, LockedWheel};
+use condaimg::lock::{self, LockedWheel, WheelSource};
 use condaimg::store::Store;
 
 use super::{SITE_PACKAGES, locked};
-use crate::common::engine::Engine;
+use crate::common::engine::{Engine, swept};
 use crate::common::images::shared_cache;
 use crate::common::packages::{Channel, Format, Package};
 use crate::common::tree::{Image, Kind, Tree};
@@ -253,12 +253,13 @@ fn real_wheels_run_on_a_read_only_root() {
         let mut wheel = locked(&Wheel::new(distribution, version.split('-').next().expect("a version")));
         (wheel.file_name, wheel.sha256, wheel.size) =
             (name.clone(), condaimg::util::Digest::of(&bytes), bytes.len() as u64);
+        wheel.source = WheelSource::Wheel { url: format!("https://wheels.example/{name}").parse().expect("a URL") };
         fs_err::write(store.archive(&wheel.sha256, "whl"), bytes).expect("writes");
         wheels.push(wheel);
     }
     add_locked(&workspace, wheels);
     let mut build = workspace.build_here();
-    let image = format!("oci:{}:1", workspace.path("second").display());
+    let image = format!("oci:{}:1", swept().join("real-wheels").display());
     build.args(["--frozen", "--output", &image]).env("CONDAIMG_CACHE_DIR", shared_cache());
     succeed(&mut build);
     let id = Engine::shared().pull(&image);
