@@ -15,7 +15,8 @@ trap 'rm -f "$log"' EXIT
 
 # The tests say what they run, and in which package it is: program("umoci", "umoci").
 programs_of_tests() {
-    grep -rhoE 'program\("[^"]+", "[^"]+"\)' tests/it | sort -u | sed -E 's/.*\("([^"]+)", "([^"]+)"\)/\1=\2/'
+    # uv comes by pip.
+    grep -rhoE 'program\("[^"]+", "[^"]+"\)' tests/it | sort -u | sed -E 's/.*\("([^"]+)", "([^"]+)"\)/\1=\2/' | grep -v '^uv='
 }
 
 install_tools() {
