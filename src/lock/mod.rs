@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rattler_conda_types::{GenericVirtualPackage, PackageRecord, RepoDataRecord, Subdir};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BaseFacts, Platform};
+use crate::model::{BaseFacts, Platform, Stability};
 use crate::util::{Digest, Error, Result};
 
 pub use export::{export_conda_lock, export_explicit, export_pixi};
@@ -153,6 +153,9 @@ pub struct PackageFacts {
     /// What it is to pip: normalised name (PEP 503) → version of each dist-info that it brings.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub pypi: BTreeMap<String, String>,
+    /// How often the package changes, by its channel's index when the package was first locked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stability: Option<Stability>,
 }
 
 /// What `etc/conda/activate.d` and `etc/conda/env_vars.d` of a package do.

@@ -8,6 +8,7 @@ mod parameters;
 mod platform;
 mod prefix;
 mod project;
+mod stability;
 mod tags;
 
 pub use base::{BaseFacts, BaseRef};
@@ -18,6 +19,7 @@ pub use parameters::{ImageOptions, Parameters, User};
 pub use platform::Platform;
 pub use prefix::{ENGINES_OWN, prefix};
 pub use project::ProjectCopy;
+pub use stability::Stability;
 pub use tags::{Flavour, Tag, TargetPython, WheelName, check_fit, compatible_tags, rank};
 
 /// The version of the digest contract: part of every key and a label of the image. Raised whenever the bytes of

@@ -200,6 +200,7 @@ fn facts_of_archive(
         activation: activation(archive, layout, warnings)?,
         post_link,
         pypi: python.map(|python| pypi::distributions(layout.targets(), python)).unwrap_or_default(),
+        stability: None,
     })
 }
 
