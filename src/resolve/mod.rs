@@ -16,6 +16,7 @@ mod part;
 pub mod pip;
 mod present;
 mod proxies;
+mod rate;
 mod reach;
 mod solve;
 mod tokens;
@@ -35,6 +36,7 @@ pub use download::{Archive, Stored, Wanted, bring_all, download, download_locked
 pub use interpreter::resolve_interpreter;
 pub use lookup::look_up;
 pub use present::Present;
+pub use rate::{newest, release_rate, stability_of};
 pub use reach::reach;
 pub use virtual_packages::{VirtualPackageOptions, virtual_packages};
 
