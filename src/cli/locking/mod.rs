@@ -24,7 +24,7 @@ use crate::cli::world::World;
 use crate::image::{self, Base};
 use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted, local};
 use crate::model::{BaseRef, Platform};
-use crate::pack::{Archive, archive_at};
+use crate::pack::{Archive, archive_at, transcode};
 use crate::resolve::{self, Credentials, ResolveOptions, VirtualPackageOptions};
 use crate::spec::Spec;
 use crate::util::error::ResultExt as _;
@@ -466,7 +466,7 @@ pub async fn fetch(
         archives.push(readable(&downloaded)?);
         records.push(downloaded.record);
     }
-    Ok((records, archives))
+    Ok((records, prepared(archives, options, world).await?))
 }
 
 /// The same for the records of a lock, which say what the archives must be.
@@ -483,7 +483,15 @@ pub async fn fetch_locked(
     let client = resolve::http_client(offline, credentials)?;
     let (store, reporter) = (&world.store, &world.reporter);
     let downloaded = resolve::download_locked(records, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
-    downloaded.iter().map(readable).collect()
+    prepared(downloaded.iter().map(readable).collect::<Result<_>>()?, options, world).await
+}
+
+/// Archives that are slow to read, in a form that is not.
+async fn prepared(archives: Vec<Archive>, options: &EnvironmentOptions, world: &World) -> Result<Vec<Archive>> {
+    let (store, jobs) = (world.store.clone(), options.jobs);
+    tokio::task::spawn_blocking(move || transcode(&archives, &store, jobs).map(|()| archives))
+        .await
+        .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))?
 }
 
 fn readable(downloaded: &resolve::Archive) -> Result<Archive> {
