@@ -384,6 +384,9 @@ pub struct LockArgs {
     /// Read no archive: what only the archives know is found out at the first build
     #[arg(long, env = "CONDAIMG_NO_FACTS", conflicts_with_all = ["check", "export"])]
     pub no_facts: bool,
+    /// Tell anew from the channels' indexes how often packages change, which decides about layers
+    #[arg(long, env = "CONDAIMG_REFRESH_STABILITY", conflicts_with_all = ["check", "export"])]
+    pub refresh_stability: bool,
     /// Print the lock that is there in another form; nothing is solved
     #[arg(long, value_enum, value_name = "FORM", env = "CONDAIMG_EXPORT")]
     pub export: Option<ExportArg>,
@@ -479,6 +482,9 @@ pub struct BuildArgs {
     /// Use the lock as it is, without asking whether it is stale
     #[arg(long, env = "CONDAIMG_FROZEN", conflicts_with = "locked", help_heading = "Solving")]
     pub frozen: bool,
+    /// Renew in the lock how often packages change, which decides about layers
+    #[arg(long, env = "CONDAIMG_REFRESH_STABILITY", conflicts_with_all = ["locked", "frozen"], help_heading = "Solving")]
+    pub refresh_stability: bool,
     /// Layer policy: a name or a file [default: default]
     #[arg(long, value_name = "NAME|FILE", env = "CONDAIMG_LAYERS", help_heading = "Layers")]
     pub layers: Option<String>,

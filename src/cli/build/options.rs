@@ -97,7 +97,12 @@ impl Options {
         if outputs.is_empty() && !args.push {
             outputs.push(Output::Layout("image".into(), None));
         }
-        let environment = EnvironmentOptions::new(args.environment.clone(), mode(&args), global)?;
+        let mut environment = EnvironmentOptions::new(args.environment.clone(), mode(&args), global)?;
+        if args.refresh_stability && !environment.mode.writes() {
+            return Err(Error::usage("`--refresh-stability` changes the lock, and this one is to be used as it is")
+                .hint("name the file that the lock was made from"));
+        }
+        environment.refresh_stability = args.refresh_stability;
         let platforms = &environment.platforms;
         if platforms.len() > 1
             && let Some(archive) = outputs.iter().find(|output| matches!(output, Output::DockerArchive(_)))
