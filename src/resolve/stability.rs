@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn later_records_are_not_seen() {
         let last = moment("2024-05-08T00:00:00Z");
-        let seen = released("https://a.example", "zlib", last, 30);
+        let seen = released("https://a.example", "zlib", last, 60);
         let expected = of(&[&seen[0]], &seen, None);
         let later = [seen.clone(), released("https://a.example", "zlib", last + 730 * DAY, 7)].concat();
         assert_ne!(of(&[&seen[0]], &later, None), expected);
