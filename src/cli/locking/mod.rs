@@ -352,7 +352,7 @@ async fn make(
         true => archives.without_facts(records).await?,
         false => archives.packages(records, python.clone()).await?,
     };
-    stability::classify(&mut packages, old, &resolution.stability, options);
+    stability::classify(&mut packages, old, &resolution.stability, options.refresh_stability);
     if let Some(brought) = &brought {
         brought.check_paths(&packages, python.clone(), &archives).await?;
     }
