@@ -188,6 +188,24 @@ mod tests {
     }
 
     #[test]
+    fn the_page_about_policies_is_right() {
+        let page = include_str!("../../docs/policies.md");
+        let example = page.split("```yaml\n").nth(1).and_then(|text| text.split("```").next()).expect("an example");
+        let policy = Policy::parse(example, "the example").expect("a policy");
+        let keys = serde_json::to_value(&policy).expect("JSON");
+        let of_tiers = serde_json::to_value(&policy.tiers[0]).expect("JSON");
+        for key in [keys, of_tiers].iter().flat_map(|value| value.as_object().expect("keys").keys()) {
+            assert!(page.contains(&format!("\n| `{key}` | ")), "the page has no `{key}`");
+        }
+        for (name, _) in SHIPPED {
+            assert!(page.contains(&format!("\n| `{name}`")), "the page has no `{name}`");
+        }
+        let wrong = example.replace("packages:", "package:");
+        let error = Policy::parse(&wrong, "mine.yaml").expect_err("a wrong key");
+        assert!(page.contains(&format!("error: {error}\n")), "{error}");
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_place_and_what_was_meant() {
         for (yaml, expected) in [
             ("tiers: [{name: a}]\nown_layer: 1\n", "did you mean `own-layer`?"),
