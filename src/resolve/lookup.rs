@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rattler_conda_types::{Channel, MatchSpec, PackageNameMatcher, RepoDataRecord, Subdir};
 use rattler_repodata_gateway::sparse::PackageFormatSelection;
-use rattler_repodata_gateway::{ChannelRelationsMode, Gateway};
+use rattler_repodata_gateway::{ChannelRelationsMode, Gateway, GatewayError};
 use url::Url;
 
 use super::client::chain;
@@ -51,7 +51,7 @@ pub async fn look_up(
         match listed(channel, &records, options.platform.subdir, &gateway).await {
             Ok(listed) => seen.extend(listed),
             Err(reason) => options.reporter.notice(&format!(
-                "the index of `{}` cannot be read ({}): what is to be known of its packages is read from their archives, and how often they change is not known",
+                "the index of `{}` cannot be read ({}): how often its packages change is not known, and what else is to be known of them is read from their archives",
                 redact::text(channel),
                 credentials.scrub(&reason)
             )),
@@ -95,9 +95,14 @@ async fn listed(
         .channel_relations(ChannelRelationsMode::Disabled)
         .execute()
         .await;
-    if let Some(names) = names.ok().filter(|output| output.names.len() <= SMALL_INDEX) {
-        let other = |name| MatchSpec { name: PackageNameMatcher::Exact(name), ..MatchSpec::default() };
-        wanted = names.names.into_iter().map(other).collect();
+    match names {
+        Ok(output) if output.names.len() <= SMALL_INDEX => {
+            let any = |name| MatchSpec { name: PackageNameMatcher::Exact(name), ..MatchSpec::default() };
+            wanted = output.names.into_iter().map(any).collect();
+        }
+        // One odd name must not make a channel useless.
+        Ok(_) | Err(GatewayError::InvalidPackageName(_)) => {}
+        Err(error) => return Err(chain(&error)),
     }
     let answer = gateway
         .query([channel], [subdir, Subdir::NoArch], wanted)

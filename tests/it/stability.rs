@@ -197,7 +197,7 @@ fn without_its_index_a_pinned_package_has_no_class() {
     let mut program = bench.workspace.condaimg();
     program.args(["lock", "--base", "scratch", "--glibc", "2.36", "explicit.txt"]);
     let told = String::from_utf8(run_output(&mut program).stderr).expect("UTF-8");
-    assert!(told.contains("how often they change is not known"), "{told}");
+    assert!(told.contains("how often its packages change is not known"), "{told}");
     let text = fs_err::read_to_string(bench.workspace.path("explicit.condaimg.lock")).expect("a lock");
     assert!(!text.contains("stability:"), "{text}");
 }
