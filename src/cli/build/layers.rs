@@ -64,7 +64,7 @@ pub fn target(lock: &Lock, parameters: &Parameters) -> Result<Target> {
 }
 
 /// Plans the layers of a lock's packages, with room for those of other things.
-fn planned(parts: &Parts<'_>, options: &Options) -> Result<LayerPlan> {
+pub fn planned(parts: &Parts<'_>, options: &Options) -> Result<LayerPlan> {
     let Parts { lock, target, project, .. } = parts;
     lock::check_wheels(lock)?;
     let parameters = &options.parameters;
@@ -127,7 +127,8 @@ pub async fn make(
         .map_err(|error| Error::bug("packing ended early").caused_by(error))?
 }
 
-fn known(store: &Store, key: &Digest, no_cache: bool) -> Option<LayerDigests> {
+/// What the store has of a layer with this key.
+pub fn known(store: &Store, key: &Digest, no_cache: bool) -> Option<LayerDigests> {
     if no_cache {
         return None;
     }
@@ -233,6 +234,23 @@ async fn check_collisions(parts: &Parts<'_>, options: &Options, spec: &Spec, wor
     tokio::task::spawn_blocking(move || refuse_packaged(&inside, &lock, &archives, python.as_ref(), jobs))
         .await
         .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))?
+}
+
+/// The key of the layer of project files.
+pub fn project_key(project: &ProjectLayer, compression: Compression) -> Result<Digest> {
+    project.key(&codec_id(compression))
+}
+
+/// The content of the environment layer, and its key.
+pub fn environment_tar(
+    lock: &Lock,
+    target: &Target,
+    user: User,
+    compression: Compression,
+) -> Result<(Digest, Vec<u8>)> {
+    let tar = environment::tar(lock, target, user)?;
+    let inputs = ("environment", LAYOUT_VERSION, codec_id(compression), Digest::of(&tar));
+    Ok((Digest::of(crate::util::json::canonical(&inputs)?), tar))
 }
 
 /// What the packing threads work on.
@@ -389,13 +407,7 @@ impl Work {
 
     /// The environment layer: small enough to be made in memory each time; its key is its content.
     fn environment(&self, compressors: &Compressors) -> Result<MadeLayer> {
-        let tar = environment::tar(&self.lock, &self.target, self.user)?;
-        let key = Digest::of(crate::util::json::canonical(&(
-            "environment",
-            LAYOUT_VERSION,
-            codec_id(self.compression),
-            Digest::of(&tar),
-        ))?);
+        let (key, tar) = environment_tar(&self.lock, &self.target, self.user, self.compression)?;
         let write = |writer: &mut LayerWriter<'_>| Ok(writer.write_all(&tar)?);
         self.beside_packages("environment", &key, known(&self.store, &key, false), compressors, write)
     }
@@ -407,7 +419,7 @@ impl Work {
         compressors: &Compressors,
         reporter: &dyn crate::util::report::Reporter,
     ) -> Result<MadeLayer> {
-        let key = project.key(&codec_id(self.compression))?;
+        let key = project_key(project, self.compression)?;
         let known = known(&self.store, &key, self.no_cache);
         let write = |writer: &mut LayerWriter<'_>| {
             let progress = reporter.begin(Step::Pack, project.size());

@@ -27,10 +27,13 @@ pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, wor
     // Those of the base came with it.
     let (of_base, new): (Vec<_>, Vec<_>) =
         lock.packages.iter().cloned().partition(|package| lock.is_of_base(package.name()));
+    let classes: Vec<_> = new.iter().map(|package| package.facts.stability).collect();
     let records: Vec<_> = new.into_iter().map(|package| package.record).collect();
     let credentials = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
     let archives = Archives { credentials: &credentials, options, world, locked: true };
-    let packages = archives.packages(records, python.clone()).await?;
+    let mut packages = archives.packages(records, python.clone()).await?;
+    // Both are sorted by name. The archives do not know how often they change.
+    packages.iter_mut().zip(classes).for_each(|(package, class)| package.facts.stability = class);
     let (of_base_wheels, new): (Vec<_>, Vec<_>) =
         lock.wheels.iter().cloned().partition(|wheel| lock.is_wheel_of_base(&wheel.name));
     let with_new = Lock { packages: packages.clone(), wheels: new.clone(), ..lock.clone() };

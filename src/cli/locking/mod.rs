@@ -9,6 +9,7 @@ pub mod options;
 mod pins;
 pub mod pip;
 pub mod settings;
+mod stability;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -136,7 +137,12 @@ async fn one(
         }
         Some(lock) if !options.mode.upgrades() && lock::changes(lock, wanted).is_empty() => {
             let fills = matches!(options.mode, LockMode::Make(_)) && !options.facts_later && !lock.has_facts;
-            let filled = if fills { Some(facts::complete(options, spec, lock.clone(), world).await?) } else { None };
+            let mut filled =
+                if fills { Some(facts::complete(options, spec, lock.clone(), world).await?) } else { None };
+            if stability::is_due(lock, options) {
+                let lock = filled.unwrap_or_else(|| lock.clone());
+                filled = Some(stability::renew(options, spec, lock, world).await?);
+            }
             Ok((base, filled))
         }
         Some(lock) if options.mode == LockMode::Locked => Err(stale(&path, platform, &lock::changes(lock, wanted))),
@@ -342,10 +348,11 @@ async fn make(
     let python = python_info(records.iter().chain(brought.iter().filter_map(Brought::python)), platform.subdir)?;
     // What conda brings to pip is among the facts.
     let facts_later = options.facts_later && spec.pip.is_empty();
-    let packages = match facts_later {
+    let mut packages = match facts_later {
         true => archives.without_facts(records).await?,
         false => archives.packages(records, python.clone()).await?,
     };
+    stability::classify(&mut packages, old, &resolution.stability, options.refresh_stability);
     if let Some(brought) = &brought {
         brought.check_paths(&packages, python.clone(), &archives).await?;
     }
