@@ -10,8 +10,8 @@ use super::canonical_channel;
 use crate::util::{Error, Result, redact};
 
 /// Raised whenever something else would be kept of the same files.
-pub const VERSION: u32 = 1;
-/// The largest conda-meta record, which lists every file of its package, and the largest other file, in bytes.
+pub const VERSION: u32 = 2;
+/// The largest file that lists every file of its package, and the largest other one, in bytes.
 const RECORD_LIMIT: u64 = 64 << 20;
 const TEXT_LIMIT: u64 = 1 << 20;
 
@@ -43,8 +43,8 @@ pub fn wish(path: &str) -> Wish {
             _ => Wish::Nothing,
         };
     }
-    if name == "METADATA" && distribution(path).is_some() {
-        return Wish::Name;
+    if matches!(name, "METADATA" | "RECORD") && distribution(path).is_some() {
+        return Wish::Content(RECORD_LIMIT);
     }
     match ACTIVATION.iter().any(|(place, end)| is_in(folder, place) && name.ends_with(end)) {
         true => Wish::Content(TEXT_LIMIT),
@@ -66,8 +66,47 @@ pub fn digest_of_content(path: &str, content: &[u8]) -> String {
             .ok()
             .and_then(|record| serde_json::to_string(&Package::from(record)).ok())
             .unwrap_or_default(),
-        false => String::from_utf8_lossy(content).into_owned(),
+        false => {
+            let text = String::from_utf8_lossy(content);
+            match (distribution(path), path.rsplit_once('/')) {
+                (Some(_), Some((_, "RECORD"))) => text.lines().filter_map(recorded).collect::<Vec<_>>().join("\n"),
+                (Some(_), _) => {
+                    requires_dist(&text).filter(|line| line.contains("extra")).collect::<Vec<_>>().join("\n")
+                }
+                _ => text.into_owned(),
+            }
+        }
     }
+}
+
+/// `Requires-Dist` of a METADATA (core metadata specification).
+pub fn requires_dist(text: &str) -> impl Iterator<Item = &str> {
+    // Only the headers: the description follows an empty line.
+    let headers = text.lines().take_while(|line| !line.trim().is_empty());
+    headers.filter_map(|line| line.strip_prefix("Requires-Dist:")).map(str::trim)
+}
+
+/// The path in a line of a RECORD (CSV; recording installed projects): relative to site-packages. Nothing of those
+/// that lie elsewhere.
+fn recorded(line: &str) -> Option<String> {
+    let path = match line.strip_prefix('"') {
+        // A quote in quotes is doubled.
+        Some(quoted) => quoted.replace("\"\"", "\0").split_once('"')?.0.replace('\0', "\""),
+        None => line.split_once(',')?.0.to_owned(),
+    };
+    (!path.is_empty() && !path.starts_with('/')).then_some(path)
+}
+
+/// A path relative to a folder, in that folder; nothing of one that climbs out of the root.
+fn below(folder: &str, path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = folder.split('/').collect();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        match part {
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
 }
 
 /// An installed package.
@@ -139,6 +178,10 @@ pub struct Environment {
     pub variables: BTreeMap<String, String>,
     /// The distributions of Python packages (normalised name → version) that no conda package brings.
     pub distributions: BTreeMap<String, String>,
+    /// `Requires-Dist` of all distributions, by normalised name, as far as extras need it.
+    pub requirements: BTreeMap<String, Vec<String>>,
+    /// The files of the distributions that no conda package brings, by their paths in the prefix: whose they are.
+    pub recorded: BTreeMap<String, String>,
 }
 
 impl Files {
@@ -157,6 +200,7 @@ impl Files {
         let inside = self.0.range(folder.clone()..).take_while(|(path, _)| path.starts_with(&folder));
         let mut found = Environment::default();
         let mut distributions = BTreeMap::new();
+        let mut records = BTreeMap::new();
         for (path, content) in inside {
             let relative = &path[folder.len()..];
             let record = relative.strip_prefix(RECORDS).and_then(|name| name.strip_prefix('/'));
@@ -169,13 +213,24 @@ impl Files {
             } else if ACTIVATION.iter().any(|(place, _)| relative.starts_with(place)) {
                 found.activation.insert(relative.to_owned(), content.clone());
             } else if let Some((name, version)) = distribution(path) {
-                distributions.insert(relative.to_owned(), (name, version));
+                if path.ends_with("/RECORD") {
+                    records.insert(relative, (name, content));
+                } else {
+                    let lines = content.lines().map(str::to_owned);
+                    found.requirements.entry(name.clone()).or_default().extend(lines);
+                    distributions.insert(relative.to_owned(), (name, version));
+                }
             }
         }
         let of_conda: BTreeSet<&str> =
             found.packages.iter().flat_map(|package| &package.files).map(String::as_str).collect();
         distributions.retain(|path, _| !of_conda.contains(path.as_str()));
         found.distributions = distributions.into_values().collect();
+        for (path, (name, content)) in records.into_iter().filter(|(path, _)| !of_conda.contains(path)) {
+            let site_packages = path.rsplitn(3, '/').nth(2).unwrap_or_default();
+            let files = content.lines().filter_map(|line| below(site_packages, line));
+            found.recorded.extend(files.map(|file| (file, name.clone())));
+        }
         found.packages.sort_by(|a, b| a.name().cmp(b.name()));
         match found.packages.windows(2).find(|pair| pair[0].name() == pair[1].name()) {
             Some(pair) => Err(Error::user(format!("`/{prefix}/{RECORDS}` has two packages `{}`", pair[0].name()))

@@ -33,7 +33,8 @@ pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, wor
     let packages = archives.packages(records, python.clone()).await?;
     let (of_base_wheels, new): (Vec<_>, Vec<_>) =
         lock.wheels.iter().cloned().partition(|wheel| lock.is_wheel_of_base(&wheel.name));
-    let with_new = Lock { packages: packages.clone(), wheels: new.clone(), ..lock.clone() };
+    // The base's Python may have to build some.
+    let with_new = Lock { wheels: new.clone(), ..lock.clone() };
     super::pip::fetch(options, spec, &with_new, 0..new.len(), world).await?;
     let (mut packages, mut wheels) = archives.with_wheels(packages, new, python).await?;
     packages.extend(of_base);

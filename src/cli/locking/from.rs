@@ -27,7 +27,7 @@ use crate::util::{Digest, Error, Result};
 
 /// The files of environments in layers.
 const FILES: Selection = Selection {
-    name: "conda environments 1",
+    name: "conda environments 2",
     wanted: |path| match installed::wish(path) {
         Wish::Nothing => None,
         Wish::Name => Some(0),
@@ -36,7 +36,7 @@ const FILES: Selection = Selection {
     keep: installed::digest_of_content,
 };
 // The name above has the version.
-const _: () = assert!(installed::VERSION == 1);
+const _: () = assert!(installed::VERSION == 2);
 
 /// How our own layers tell what they are (`layers.rs`).
 const LAYER_NAME: &str = "dev.condaimg.layer.name";
@@ -52,6 +52,8 @@ pub struct Brought {
     pub packages: Vec<LockedPackage>,
     /// Sorted by name.
     pub wheels: Vec<LockedWheel>,
+    /// `Requires-Dist` of what it is to pip, by normalised name, as far as its layers were read for it.
+    pub requirements: BTreeMap<String, Vec<String>>,
     /// What it was made for; nothing when it does not say.
     virtual_packages: Vec<GenericVirtualPackage>,
     /// The package of each path in the prefix, as far as that is known without fetching layers for it.
@@ -155,6 +157,7 @@ async fn of_lock(digest: Digest, text: &str, platform: &Platform, base: &Base, w
         virtual_packages: lock.virtual_packages.clone(),
         packages: lock.packages,
         wheels: lock.wheels,
+        requirements: BTreeMap::new(),
         owners,
     })
 }
@@ -217,7 +220,15 @@ async fn of_layers(options: &EnvironmentOptions, base: &Base, world: &World) -> 
     };
     let owners = owners(&found.packages);
     let packages = found.packages.iter().map(|package| locked(package, &found, &environment.prefix)).collect();
-    Ok(Brought { environment, facts, packages, wheels: Vec::new(), virtual_packages: Vec::new(), owners })
+    Ok(Brought {
+        environment,
+        facts,
+        packages,
+        wheels: Vec::new(),
+        requirements: found.requirements,
+        virtual_packages: Vec::new(),
+        owners,
+    })
 }
 
 /// Which of the environments in a base is extended: the one that was asked for, else the one that the image activates,
@@ -404,12 +415,12 @@ impl Brought {
     }
 
     /// Puts the base's packages and wheels among the new ones.
-    pub fn join(self, lock: &mut Lock) {
-        lock.packages.extend(self.packages);
+    pub fn join(&self, lock: &mut Lock) {
+        lock.packages.extend(self.packages.iter().cloned());
         lock.packages.sort_by(|a, b| a.name().cmp(b.name()));
-        lock.wheels.extend(self.wheels);
+        lock.wheels.extend(self.wheels.iter().cloned());
         lock.wheels.sort_by(|a, b| a.name.cmp(&b.name));
-        lock.base.environment = Some(self.environment);
+        lock.base.environment = Some(self.environment.clone());
     }
 }
 
@@ -422,11 +433,15 @@ pub fn located(record: &RepoDataRecord, channels: &Channels) -> RepoDataRecord {
     }
     let own = canonical_url(&record.url);
     let file = record.identifier.to_file_name();
-    let here = channels.urls().into_iter().find_map(|channel| {
+    let named = channels.urls().into_iter().filter_map(|channel| {
         let base = channel.as_str().trim_end_matches('/').to_owned();
         let url: url::Url = format!("{base}/{}/{file}", record.package_record.subdir).parse().ok()?;
         (canonical_url(&url) == own).then_some(url)
     });
+    // Several may have that name.
+    let mut named: Vec<url::Url> = named.collect();
+    named.sort_by_key(|url| !url.to_file_path().is_ok_and(|path| path.exists()));
+    let here = named.into_iter().next();
     if let Some(here) = here {
         record.url = here;
     }

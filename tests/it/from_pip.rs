@@ -1,0 +1,218 @@
+//! pip packages on top of an org base image (`--from`): what the base brings, by conda or by pip, takes part in the
+//! resolution and stays as it is.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::common::engine::Engine;
+use crate::common::images::{digests, json, skopeo};
+use crate::common::packages::{Channel, Format, Package};
+use crate::common::pypi::PackageIndex;
+use crate::common::registry::{LocalRegistry, Mode};
+use crate::common::wheels::Wheel;
+use crate::common::{Workspace, example_base, example_channel, fail, program, run_output, succeed};
+
+/// A registry with a base, an index, and the machine of a project, which has nothing yet.
+struct Bench {
+    registry: LocalRegistry,
+    index: PackageIndex,
+    /// Of the platform team.
+    org: Workspace,
+    project: Workspace,
+    base: String,
+}
+
+fn module(name: &str, version: &str) -> Wheel {
+    Wheel::new(name, version).file(&format!("{}.py", name.replace('-', "_")), format!("VERSION = '{version}'\n"))
+}
+
+fn environment(conda: &[&str], pip: &[&str]) -> String {
+    let list =
+        |lines: &[&str], indent: &str| lines.iter().map(|it| format!("{indent}- \"{it}\"\n")).collect::<String>();
+    let pip = if pip.is_empty() { String::new() } else { format!("  - pip:\n{}", list(pip, "    ")) };
+    let none = if conda.is_empty() && pip.is_empty() { " []" } else { "" };
+    format!("channels: [conda-forge]\ndependencies:{none}\n{}{pip}", list(conda, "  "))
+}
+
+impl Bench {
+    fn new(wheels: &[Wheel]) -> Self {
+        let _ = program("uv", "uv (pip install uv)");
+        let registry = LocalRegistry::start(Mode::Plain);
+        let (org, project) = (Workspace::new(), Workspace::new());
+        let mut index = PackageIndex::start(org.path("served"));
+        wheels.iter().for_each(|wheel| index.add(wheel));
+        let base = format!("{}/org/py311:1", registry.host());
+        Self { registry, index, org, project, base }
+    }
+
+    fn command(&self, workspace: &Workspace, words: &[&str]) -> Command {
+        let mut command = workspace.condaimg();
+        command.args(words).args(["--override-channels", "--channel"]).arg(example_channel());
+        command.env("PIP_INDEX_URL", self.index.url());
+        command
+    }
+
+    /// Builds and pushes the base.
+    fn publish(&self, conda: &[&str], pip: &[&str], flags: &[&str]) {
+        self.org.file("environment.yml", environment(conda, pip));
+        let mut build = self.command(&self.org, &["build", "--push", "--tag", &self.base]);
+        build.args(["--base", &format!("oci:{}:debian", example_base().display())]);
+        succeed(build.args(flags));
+    }
+
+    /// `condaimg WORDS...` of the project.
+    fn run(&self, words: &[&str]) -> Command {
+        let mut command = self.command(&self.project, words);
+        command.args(["--from", &self.base]);
+        command
+    }
+
+    fn asks(&self, conda: &[&str], pip: &[&str]) {
+        self.project.file("environment.yml", environment(conda, pip));
+    }
+
+    fn refused(&self, conda: &[&str], pip: &[&str]) -> String {
+        self.asks(conda, pip);
+        fail(&mut self.run(&["lock"]), 1)
+    }
+
+    fn tag(&self) -> String {
+        format!("{}/team/app:1", self.registry.host())
+    }
+
+    fn manifest(&self, reference: &str) -> Value {
+        json(&skopeo(&["inspect", "--raw", "--tls-verify=false", &format!("docker://{reference}")]))
+    }
+
+    /// Builds and pushes the project's image; what of it is new: the packages of each layer.
+    fn build(&self, more: &[&str]) -> Vec<String> {
+        succeed(self.run(&["build", "--push", "--tag", &self.tag()]).args(more));
+        let (base, app) = (self.manifest(&self.base), self.manifest(&self.tag()));
+        let (of_base, all) = (digests(&base), digests(&app));
+        assert_eq!(all[..of_base.len()], of_base, "the base's layers are another image's");
+        let layers = &app["layers"].as_array().expect("layers")[of_base.len()..];
+        let of = |layer: &Value| layer["annotations"]["dev.condaimg.layer.packages"].as_str().map(str::to_owned);
+        layers.iter().filter_map(of).collect()
+    }
+
+    /// Runs Python code in the project's image.
+    fn python(&self, code: &str) -> String {
+        let image = Engine::shared().pull(&format!("docker://{}", self.tag()));
+        succeed(Engine::shared().run(&[]).arg(image).args(["python", "-c", code])).trim().to_owned()
+    }
+
+    fn lock(&self) -> condaimg::lock::Lock {
+        let locks = condaimg::lock::read(&self.project.path("condaimg.lock")).expect("reads").expect("a lock");
+        locks.into_iter().next().expect("a platform")
+    }
+}
+
+/// A base with `tool` and `helper` by pip and `tzdata` by conda, and what extends it.
+fn usual() -> Bench {
+    Bench::new(&[
+        module("tool", "1.0").field("Provides-Extra: fast").requires(&["helper>=1", "speed; extra == 'fast'"]),
+        module("helper", "1.0"),
+        module("speed", "0.1"),
+        module("app", "1.0").requires(&["tool[fast]>=1", "tzdata>=2020", "helper<2"]),
+        module("newer", "1.0").requires(&["helper>=2"]),
+        module("older", "1.0").requires(&["tzdata<2000"]),
+    ])
+}
+
+const IMPORTS: &str = "import app, speed, tool, helper, tzdata, os, importlib.metadata as m; \
+    print(*(m.version(it) for it in ('app', 'speed', 'tool', 'helper')), os.path.exists(app.__cached__))";
+
+#[test]
+fn wheels_are_added_beside_those_of_the_base() {
+    let mut bench = usual();
+    bench.publish(&["python=3.11", "python-tzdata"], &["tool"], &[]);
+    let of_base = digests(&bench.manifest(&bench.base));
+    let (sent, asked) = (bench.registry.uploads().len(), bench.index.server.seen("/simple/").len());
+    bench.index.add(&module("helper", "1.9"));
+    bench.asks(&[], &["app", "tool"]);
+    assert_eq!(bench.build(&[]), ["app-1.0 speed-0.1"]);
+    // The index is asked for what is new, the registry for no layer of packages, and nothing of the base is sent.
+    let seen: Vec<String> = bench.index.server.seen("/simple/").into_iter().map(|it| it.path).collect();
+    assert!(seen[asked..].iter().all(|it| it.contains("/app/") || it.contains("/speed/")), "{:?}", &seen[asked..]);
+    let downloads = bench.registry.blob_downloads();
+    let read: Vec<_> = downloads.iter().filter(|(digest, _)| of_base.contains(digest)).collect();
+    assert!(read.iter().all(|(_, size)| *size < 10_000), "{read:?}");
+    assert!(bench.registry.uploads()[sent..].iter().all(|digest| !of_base.contains(digest)));
+    assert_eq!(bench.python(IMPORTS), "1.0 0.1 1.0 1.0 True");
+    let lock = bench.lock();
+    let of_base = lock.base.environment.as_ref().expect("is extended");
+    assert_eq!(of_base.wheels.iter().collect::<Vec<_>>(), ["helper", "tool"]);
+    assert_eq!(lock.wheels.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["app", "helper", "speed", "tool"]);
+    // From the lock, elsewhere: the same, and nothing is resolved.
+    let (digest, seen) = (bench.manifest(&bench.tag()), bench.index.server.seen("/simple/").len());
+    fs_err::remove_dir_all(bench.project.path("cache")).expect("removes");
+    bench.build(&["--locked"]);
+    assert_eq!((bench.manifest(&bench.tag()), bench.index.server.seen("/simple/").len()), (digest, seen));
+    let message = fail(bench.run(&["lock"]).args(["--upgrade", "helper"]), 1);
+    assert!(message.contains("`helper` is a package of the base"), "{message}");
+    // What was added can be extended in its turn.
+    succeed(bench.run(&["lock"]).args(["--upgrade", "app"]));
+    let next = Bench { base: bench.tag(), project: Workspace::new(), ..bench };
+    next.asks(&[], &["app", "older>=1; python_version < '3'"]);
+    succeed(&mut next.run(&["lock"]));
+    let lock = next.lock();
+    assert_eq!(lock.base.environment.expect("is extended").wheels.len(), 4);
+}
+
+#[test]
+fn a_base_without_a_lock_keeps_what_pip_installed() {
+    let bench = usual();
+    bench.publish(&["python=3.11", "python-tzdata"], &["tool"], &["--no-referrers"]);
+    bench.asks(&["click"], &["app"]);
+    let new = bench.build(&[]);
+    let mut new: Vec<&str> = new.iter().flat_map(|layer| layer.split(' ')).collect();
+    new.sort_unstable();
+    new.dedup();
+    assert!(new.len() == 3 && new[0] == "app-1.0" && new[1].starts_with("click-") && new[2] == "speed-0.1", "{new:?}");
+    assert_eq!(bench.python(IMPORTS), "1.0 0.1 1.0 1.0 True");
+    let of_base = bench.lock().base.environment.expect("is extended");
+    assert_eq!(of_base.distributions.keys().collect::<Vec<_>>(), ["helper", "tool"]);
+    let message = bench.refused(&[], &["helper>=2"]);
+    assert!(message.contains("stands against what pip installed in the base as `helper-1.0`"), "{message}");
+    let message = fail(bench.run(&["lock"]).args(["--upgrade", "helper"]), 1);
+    assert!(message.contains("`helper` is a package of the base"), "{message}");
+}
+
+#[test]
+fn what_stands_against_the_base_is_explained() {
+    let bench = usual();
+    bench.publish(&["python=3.11", "python-tzdata"], &["tool"], &[]);
+    let message = bench.refused(&[], &["helper>=2"]);
+    let expected = "environment.yml:4: `helper>=2` stands against the pip package `helper-1.0` of the base";
+    assert!(message.contains(expected) && message.contains("extend another base"), "{message}");
+    let message = bench.refused(&[], &["newer"]);
+    let expected = "`helper` 1.0 is brought by the pip package `helper-1.0` of the base, which stands: extend another";
+    assert!(message.contains("helper>=2") && message.contains(expected), "{message}");
+    assert!(message.contains("environment.yml:4 asks for `newer`"), "{message}");
+    let message = bench.refused(&[], &["older"]);
+    assert!(message.contains("tzdata<2000") && message.contains("conda package `python-tzdata-"), "{message}");
+    assert!(message.contains("` of the base, which stands"), "{message}");
+    let message = bench.refused(&[], &["helper @ https://127.0.0.1:1/helper-9-py3-none-any.whl"]);
+    assert!(message.contains("stands against the pip package `helper-1.0` of the base"), "{message}");
+    assert!(message.contains("extend a base without it"), "{message}");
+}
+
+#[test]
+fn extras_of_a_bases_conda_packages_are_looked_up() {
+    let bench = Bench::new(&[module("app", "1.0").requires(&["server[fast]"]), module("speed", "0.1")]);
+    let mut channel = Channel::new(bench.org.path("channel"));
+    let metadata = "Metadata-Version: 2.1\nName: Server\nVersion: 3.0\nProvides-Extra: fast\nRequires-Dist: missing\nRequires-Dist: speed>=0.1; extra == 'fast'\n";
+    let server = Package::new("conda-server", "7").noarch_python().file("site-packages/server.py", "");
+    channel.add(&server.file("site-packages/Server-3.0.dist-info/METADATA", metadata), Format::Conda);
+    channel.index();
+    let more = ["--channel".to_owned(), channel.folder.display().to_string()];
+    let flags: Vec<&str> = more.iter().map(String::as_str).collect();
+    bench.publish(&["python=3.11", "conda-server"], &[], &flags);
+    let fetched = |text: &str| run_output(bench.run(&["lock"]).args(&flags).arg(text)).status.success();
+    for line in ["app", "server[fast]"] {
+        bench.asks(&[], &[line]);
+        assert!(fetched("--upgrade"), "{line}");
+        assert!(bench.lock().wheels.iter().any(|wheel| wheel.name == "speed"), "{line}");
+    }
+}
