@@ -2,12 +2,15 @@
 //! `dist-info` folders of site-packages. Made of files that somebody else read; any conda client may have written them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rattler_conda_types::{PrefixRecord, RepoDataRecord};
 use serde::{Deserialize, Serialize};
 
 use super::canonical_channel;
-use crate::util::{Error, Result, redact};
+use crate::util::{Digest, Error, Result, redact};
 
 /// Raised whenever something else would be kept of the same files.
 pub const VERSION: u32 = 2;
@@ -69,7 +72,7 @@ pub fn digest_of_content(path: &str, content: &[u8]) -> String {
         false => {
             let text = String::from_utf8_lossy(content);
             match (distribution(path), path.rsplit_once('/')) {
-                (Some(_), Some((_, "RECORD"))) => text.lines().filter_map(recorded).collect::<Vec<_>>().join("\n"),
+                (Some(_), Some((_, "RECORD"))) => recorded(content),
                 (Some(_), _) => {
                     requires_dist(&text).filter(|line| line.contains("extra")).collect::<Vec<_>>().join("\n")
                 }
@@ -86,15 +89,20 @@ pub fn requires_dist(text: &str) -> impl Iterator<Item = &str> {
     headers.filter_map(|line| line.strip_prefix("Requires-Dist:")).map(str::trim)
 }
 
-/// The path in a line of a RECORD (CSV; recording installed projects): relative to site-packages. Nothing of those
-/// that lie elsewhere.
-fn recorded(line: &str) -> Option<String> {
-    let path = match line.strip_prefix('"') {
-        // A quote in quotes is doubled.
-        Some(quoted) => quoted.replace("\"\"", "\0").split_once('"')?.0.replace('\0', "\""),
-        None => line.split_once(',')?.0.to_owned(),
-    };
-    (!path.is_empty() && !path.starts_with('/')).then_some(path)
+/// The files in a RECORD (recording installed projects), one a line: the path, relative to site-packages, a tab, and
+/// the digest, if there is one. Those that lie elsewhere are left out.
+fn recorded(content: &[u8]) -> String {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(content);
+    let mut text = String::new();
+    for row in reader.records().filter_map(|row| row.ok()) {
+        let path = row.get(0).filter(|path| !path.is_empty() && !path.starts_with('/') && !path.contains(['\t', '\n']));
+        let Some(path) = path else { continue };
+        let hash = row.get(1).and_then(|hash| hash.strip_prefix("sha256="));
+        let bytes = hash.and_then(|hash| URL_SAFE_NO_PAD.decode(hash.trim_end_matches('=')).ok());
+        let digest = bytes.and_then(|bytes| bytes.try_into().ok()).map(Digest::from_bytes);
+        let _ = writeln!(text, "{path}\t{}", digest.map(|digest| digest.to_string()).unwrap_or_default());
+    }
+    text
 }
 
 /// A path relative to a folder, in that folder; nothing of one that climbs out of the root.
@@ -180,8 +188,9 @@ pub struct Environment {
     pub distributions: BTreeMap<String, String>,
     /// `Requires-Dist` of all distributions, by normalised name, as far as extras need it.
     pub requirements: BTreeMap<String, Vec<String>>,
-    /// The files of the distributions that no conda package brings, by their paths in the prefix: whose they are.
-    pub recorded: BTreeMap<String, String>,
+    /// The files of the distributions that no conda package brings, by their paths in the prefix: whose they are, and
+    /// what is in them, as far as RECORD says.
+    pub recorded: BTreeMap<String, (String, Option<Digest>)>,
 }
 
 impl Files {
@@ -228,8 +237,11 @@ impl Files {
         found.distributions = distributions.into_values().collect();
         for (path, (name, content)) in records.into_iter().filter(|(path, _)| !of_conda.contains(path)) {
             let site_packages = path.rsplitn(3, '/').nth(2).unwrap_or_default();
-            let files = content.lines().filter_map(|line| below(site_packages, line));
-            found.recorded.extend(files.map(|file| (file, name.clone())));
+            let files = content.lines().filter_map(|line| {
+                let (path, hash) = line.split_once('\t')?;
+                Some((below(site_packages, path)?, (name.clone(), hash.parse().ok())))
+            });
+            found.recorded.extend(files);
         }
         found.packages.sort_by(|a, b| a.name().cmp(b.name()));
         match found.packages.windows(2).find(|pair| pair[0].name() == pair[1].name()) {

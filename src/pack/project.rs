@@ -15,7 +15,7 @@ use super::bytecode;
 use super::compress::LayerWriter;
 use super::facts::parallel;
 use super::layout::{PackageLayout, ancestors};
-use crate::lock::Lock;
+use crate::lock::LockedPackage;
 use crate::model::LAYOUT_VERSION;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
@@ -177,44 +177,59 @@ impl LayerEntry {
     }
 }
 
-/// Refuses project files in the prefix, by their paths in it, where packages have theirs. `archives` are those of the
-/// lock's packages, in their order.
-///
-/// # Errors
-/// The first of these files with its package; archives that cannot be read.
-pub fn refuse_packaged(
-    files: &BTreeMap<String, PathBuf>,
-    lock: &Lock,
-    archives: &[Archive],
-    python: Option<&PythonInfo>,
-    jobs: usize,
-) -> Result<()> {
-    let mut folders = BTreeMap::new();
-    for (path, source) in files {
-        ancestors(path).for_each(|above| {
-            folders.entry(above).or_insert(source);
-        });
-    }
-    let packages: Vec<_> = lock.packages.iter().zip(archives).collect();
-    parallel(&packages, jobs, |(package, archive)| {
-        let layout = PackageLayout::read(archive, python)?;
-        let made = python.filter(|_| package.facts.bytecode).map(|python| bytecode::sources(&layout, python));
-        let made: Vec<String> = made.unwrap_or_default().into_iter().map(|source| source.pyc).collect();
-        let paths = layout.targets().filter(|path| !package.facts.leaves_out(path));
-        for path in paths.chain(made.iter().map(String::as_str)) {
-            let above = || ancestors(path).find_map(|above| files.get(above));
-            if let Some(source) = files.get(path).or_else(above).or_else(|| folders.get(path).copied()) {
-                let source = source.display();
-                return Err(Error::user(format!(
-                    "`{source}` would be where the package `{}` has `{path}`",
-                    package.full_name()
-                ))
-                .hint("copy it to a place out of the environment, or leave it out with `--exclude`"));
-            }
+/// Project files in the prefix, by their paths in it, which must not be where something else is.
+pub struct InPrefix<'a> {
+    files: &'a BTreeMap<String, PathBuf>,
+    /// The folders above them, each with one of the files below.
+    folders: BTreeMap<&'a str, &'a Path>,
+}
+
+impl<'a> InPrefix<'a> {
+    /// Of files and where they are read from.
+    pub fn new(files: &'a BTreeMap<String, PathBuf>) -> Self {
+        let mut folders = BTreeMap::new();
+        for (path, source) in files {
+            ancestors(path).for_each(|above| {
+                folders.entry(above).or_insert(source.as_path());
+            });
         }
-        Ok(())
-    })?;
-    Ok(())
+        Self { files, folders }
+    }
+
+    /// Refuses a path of `owner`, which is named as messages name it.
+    ///
+    /// # Errors
+    /// When a project file is there, above, or needs a folder there.
+    pub fn refuse(&self, owner: &str, path: &str) -> Result<()> {
+        let above = || ancestors(path).find_map(|above| self.files.get(above));
+        let file = self.files.get(path).or_else(above).map(PathBuf::as_path);
+        match file.or_else(|| self.folders.get(path).copied()) {
+            Some(source) => Err(Error::user(format!("`{}` would be where {owner} has `{path}`", source.display()))
+                .hint("copy it to a place out of the environment, or leave it out with `--exclude`")),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses the paths of conda packages, their byte code included.
+    ///
+    /// # Errors
+    /// The first of these files with its package; archives that cannot be read.
+    pub fn refuse_packaged(
+        &self,
+        packages: &[(&LockedPackage, Archive)],
+        python: Option<&PythonInfo>,
+        jobs: usize,
+    ) -> Result<()> {
+        parallel(packages, jobs, |(package, archive)| {
+            let layout = PackageLayout::read(archive, python)?;
+            let made = python.filter(|_| package.facts.bytecode).map(|python| bytecode::sources(&layout, python));
+            let made: Vec<String> = made.unwrap_or_default().into_iter().map(|source| source.pyc).collect();
+            let mut paths =
+                layout.targets().filter(|path| !package.facts.leaves_out(path)).chain(made.iter().map(String::as_str));
+            paths.try_for_each(|path| self.refuse(&format!("the package `{}`", package.full_name()), path))
+        })
+        .map(drop)
+    }
 }
 
 fn as_hex<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {

@@ -400,7 +400,7 @@ fn each_platform_extends_its_own_image() {
 }
 
 #[test]
-fn files_that_a_new_package_takes_from_the_base_are_told() {
+fn files_that_a_new_package_takes_from_the_base_are_declared() {
     let mut bench = Bench::new(&[]);
     let package = |name: &str, path: &str| Package::new(name, "1.0").file(path, name);
     bench.channel.add(&package("old", "share/both"), Format::Conda);
@@ -409,8 +409,11 @@ fn files_that_a_new_package_takes_from_the_base_are_told() {
     bench.channel.add(&package("above", "share"), Format::Conda);
     bench.channel.index();
     let base = bench.org(&["old"], &[]);
-    let notices = told(&mut bench.project("build", &base, &["new"]));
-    assert!(notices.contains("`old` of the base and `new` both bring `share/both`"), "{notices}");
+    let message = fail(&mut bench.project("build", &base, &["new"]), 1);
+    assert!(message.contains("`old` of the base and `new` both bring `share/both`"), "{message}");
+    assert!(message.contains("`--allow-clobber 'share/both'`"), "{message}");
+    let notices = told(bench.project("build", &base, &["new"]).args(["--allow-clobber", "share/b*"]));
+    assert!(notices.contains("both bring `share/both`: the one of `new` is in the image"), "{notices}");
     for (name, path) in [("below", "share/both/file"), ("above", "share")] {
         let message = fail(&mut bench.project("build", &base, &[name]), 1);
         assert!(

@@ -216,3 +216,76 @@ fn extras_of_a_bases_conda_packages_are_looked_up() {
         assert!(bench.lock().wheels.iter().any(|wheel| wheel.name == "speed"), "{line}");
     }
 }
+
+#[test]
+fn files_of_the_base_are_not_taken_by_accident() {
+    let wheel = |name: &str, file: &str, content: &str| module(name, "1.0").file(file, content);
+    let bench = Bench::new(&[
+        wheel("old", "shared.py", "VALUE = 'old'").file("namespace/__init__.py", ""),
+        wheel("same", "namespace/__init__.py", ""),
+        wheel("other", "shared.py", "VALUE = 'other'"),
+        wheel("zone", "tzdata/__init__.py", "VALUE = 'zone'"),
+        wheel("folder", "old.py/x", ""),
+        module("click", "8.0"),
+    ]);
+    bench.publish(&["python=3.11", "python-tzdata"], &["old", "click"], &[]);
+    // Where the base was built, it is known what is in it: by its layers, and without them by its archives and wheels.
+    let refused = |conda: &[&str], pip: &[&str]| {
+        bench.asks(conda, pip);
+        fail(bench.run(&["lock"]).env("CONDAIMG_CACHE_DIR", bench.org.path("cache")), 1)
+    };
+    for layers_are_here in [true, false] {
+        if !layers_are_here {
+            fs_err::remove_dir_all(bench.org.path("cache/blobs")).expect("removes");
+            fs_err::remove_dir_all(bench.org.path("cache/base")).expect("removes");
+        }
+        let message = refused(&[], &["other"]);
+        let site = "lib/python3.11/site-packages";
+        assert!(message.contains(&format!("`old` of the base and `other` both bring `{site}/")), "{message}");
+        assert!(message.contains(&format!("`--allow-clobber '{site}/shared.py'`")), "{message}");
+        let message = refused(&[], &["zone"]);
+        assert!(message.contains("`python-tzdata` of the base and `zone` both bring"), "{message}");
+        let message = refused(&[], &["folder"]);
+        assert!(message.contains(&format!("`folder` brings `{site}/old.py/x`")), "{message}");
+        assert!(message.contains("`old` of the base has"), "{message}");
+    }
+    let message = refused(&["click"], &[]);
+    assert!(message.contains("of conda brings `click`, which pip installed in the base as `click-8.0`"), "{message}");
+    // What is the same may be there twice, and what is declared is taken.
+    bench.asks(&[], &["same", "other"]);
+    let mut build = bench.run(&["build", "--push", "--tag", &bench.tag(), "--allow-clobber", "*/shared.py"]);
+    let notices = run_output(build.env("CONDAIMG_CACHE_DIR", bench.org.path("cache")));
+    let notices = String::from_utf8_lossy(&notices.stderr).into_owned();
+    assert!(notices.contains("the one of `other` is in the image") && !notices.contains("namespace"), "{notices}");
+    assert_eq!(bench.python("import shared, namespace, old, same; print(shared.VALUE)"), "other");
+}
+
+#[test]
+fn project_files_stay_away_from_wheels() {
+    let bench = Bench::new(&[module("old", "1.0").entry_point("run = old:VERSION"), module("new", "1.0")]);
+    bench.publish(&["python=3.11"], &["old"], &[]);
+    bench.asks(&[], &["new"]);
+    bench.project.file("mine.py", "");
+    let prefix = "/opt/conda/envs/default";
+    let copied = |path: &str| {
+        let mut build = bench.run(&["build", "--copy", &format!("mine.py:{prefix}/{path}")]);
+        fail(build.env("CONDAIMG_CACHE_DIR", bench.org.path("cache")), 1)
+    };
+    let site = "lib/python3.11/site-packages";
+    for (path, owner) in [
+        (format!("{site}/new.py"), "the pip package `new-1.0`"),
+        (format!("{site}/__pycache__/new.cpython-311.pyc"), "the pip package `new-1.0`"),
+        (format!("{site}/new-1.0.dist-info/RECORD"), "the pip package `new-1.0`"),
+        (format!("{site}/old.py"), "`old` of the base"),
+        ("bin/run".to_owned(), "`old` of the base"),
+        ("bin/python3.11".to_owned(), "`python` of the base"),
+    ] {
+        let message = copied(&path);
+        assert!(message.contains(&format!("mine.py` would be where {owner} has `{path}`")), "{message}");
+    }
+    // On a machine that knows nothing of the base, what is new is compared all the same.
+    let copy = format!("mine.py:{prefix}/{site}/new.py");
+    let message = fail(&mut bench.run(&["build", "--copy", &copy]), 1);
+    assert!(message.contains("the pip package `new-1.0` has"), "{message}");
+    succeed(&mut bench.run(&["build", "--copy", &format!("mine.py:{prefix}/{site}/mine.py")]));
+}

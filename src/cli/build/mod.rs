@@ -142,7 +142,7 @@ async fn make(
         let _ = ready.send(layer.blob.clone());
     }
     let project = chosen.map(|chosen| chosen.layer(lock, &target, user)).transpose()?;
-    let parts = Parts { lock, target, user, project };
+    let parts = Parts { lock, base, target, user, project };
     let made = layers::make(parts, options, spec, world, ready.clone()).await?;
     let layers = made.iter().map(|layer| layer.layer.clone());
     let image = config::image(options, platform, lock, lock_digest, base, layers, user)?;

@@ -121,7 +121,11 @@ impl Archives<'_> {
     }
 
     /// What each of the archives tells by itself, in the records' order.
-    async fn read(&self, records: &[RepoDataRecord], python: Option<PythonInfo>) -> Result<Vec<ArchiveFacts>> {
+    pub(super) async fn read(
+        &self,
+        records: &[RepoDataRecord],
+        python: Option<PythonInfo>,
+    ) -> Result<Vec<ArchiveFacts>> {
         let store = &self.world.store;
         let key = |record| facts::archive_key(record, python.as_ref());
         let keys = records.iter().map(key).collect::<Result<Vec<_>>>()?;
@@ -151,7 +155,7 @@ impl Archives<'_> {
         Ok(records)
     }
 
-    pub(super) async fn fetch(&self, records: Vec<RepoDataRecord>) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
+    async fn fetch(&self, records: Vec<RepoDataRecord>) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
         let Self { credentials, options, world, locked } = *self;
         if locked {
             let archives = fetch_locked(&records, credentials, options, world).await?;

@@ -1,6 +1,7 @@
 //! From spec to locks: the current ones as they are, else new ones.
 
 mod base;
+pub mod base_files;
 mod diff;
 pub mod facts;
 pub mod from;
@@ -347,9 +348,6 @@ async fn make(
         true => archives.without_facts(records).await?,
         false => archives.packages(records, python.clone()).await?,
     };
-    if let Some(brought) = &brought {
-        brought.check_paths(&packages, python.clone(), &archives).await?;
-    }
     let mut lock = Lock {
         inputs: Some(inputs),
         platform: platform.clone(),
@@ -379,8 +377,10 @@ async fn make(
         }
         _ => pip::wheels(options, spec, (&lock, None), old, file, world).await?,
     };
-    (lock.packages, lock.wheels) = archives.with_wheels(std::mem::take(&mut lock.packages), wheels, python).await?;
+    let packages = std::mem::take(&mut lock.packages);
+    (lock.packages, lock.wheels) = archives.with_wheels(packages, wheels, python.clone()).await?;
     if let Some(brought) = &brought {
+        base_files::check(brought, &lock, python.as_ref(), &archives).await?;
         brought.join(&mut lock);
     }
     Ok(lock)
