@@ -236,8 +236,8 @@ fn files_of_the_base_are_not_taken_by_accident() {
     };
     for layers_are_here in [true, false] {
         if !layers_are_here {
-            fs_err::remove_dir_all(bench.org.path("cache/blobs")).expect("removes");
-            fs_err::remove_dir_all(bench.org.path("cache/base")).expect("removes");
+            fs_err::remove_dir_all(bench.org.path("cache/v1/blobs")).expect("removes");
+            fs_err::remove_dir_all(bench.org.path("cache/v1/records/bases")).expect("removes");
         }
         let message = refused(&[], &["other"]);
         let site = "lib/python3.11/site-packages";

@@ -118,7 +118,9 @@ impl BaseFiles {
     /// the other way round.
     fn check(&self, name: &str, added: &Added<'_>, allowed: &[glob::Pattern]) -> Result<Vec<String>> {
         let mut replaced: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (path, content) in added {
+        let paths: BTreeSet<&str> = added.iter().map(|(path, _)| *path).collect();
+        // Byte code goes with its module, which is judged itself.
+        for (path, content) in added.iter().filter(|(path, _)| !is_made_of_other(path, &paths)) {
             if let Some((other, owner)) = self.in_the_way(path) {
                 return Err(Error::user(format!(
                     "`{name}` brings `{path}`, and `{owner}` of the base has `{other}`: one would be a folder and the other a file"
@@ -163,11 +165,11 @@ fn first_of<'a>(paths: &[&'a str]) -> (&'a str, String) {
     (paths.first().copied().unwrap_or_default(), more)
 }
 
-/// Whether a path is the byte code of one of the others: it goes with its module.
-fn is_made_of_other(path: &str, paths: &[&str]) -> bool {
+/// Whether a path is the byte code of one of the others.
+fn is_made_of_other(path: &str, paths: &BTreeSet<&str>) -> bool {
     let module = path.strip_suffix(".pyc").and_then(|path| path.rsplit_once("/__pycache__/"));
     let module = module.and_then(|(folder, name)| Some(format!("{folder}/{}.py", name.split('.').next()?)));
-    module.is_some_and(|module| paths.contains(&module.as_str()))
+    module.is_some_and(|module| paths.contains(module.as_str()))
 }
 
 /// Compares the new packages and wheels of a lock with what the base brings. Of a lock that is made without facts, no
