@@ -136,8 +136,7 @@ impl BaseFiles {
         let told = |(owner, paths): (&str, Vec<&str>)| {
             let (first, more) = first_of(&paths);
             let both = format!("`{owner}` of the base and `{name}` both bring `{first}`{more}");
-            let declared =
-                |path: &&&str| allowed.iter().any(|glob| glob.matches(path)) || is_made_of_other(path, &paths);
+            let declared = |path: &&&str| allowed.iter().any(|glob| glob.matches(path));
             match paths.iter().find(|path| !declared(path)) {
                 None => Ok(format!("{both}: the one of `{name}` is in the image")),
                 Some(path) => Err(Error::user(both)
