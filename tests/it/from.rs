@@ -10,8 +10,11 @@ use serde_json::Value;
 use crate::common::engine::Engine;
 use crate::common::images::{Layout, digests, json, shared_cache, skopeo};
 use crate::common::packages::{Channel, Format, Package};
+use crate::common::pypi::PackageIndex;
 use crate::common::registry::{LocalRegistry, Mode};
-use crate::common::{Workspace, environment, example_base, example_channel, fail, run_output, succeed};
+use crate::common::{
+    Workspace, environment, example_base, example_channel, example_wheels, fail, program, run_output, succeed,
+};
 
 const NAME: &str = "dev.condaimg.layer.name";
 
@@ -25,30 +28,49 @@ fn org(registry: &LocalRegistry, flags: &[&str]) -> String {
     reference
 }
 
-/// Copies an environment of `examples/org-base`.
-fn example(workspace: &Workspace, name: &str) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/org-base").join(name);
-    workspace.file("environment.yml", fs_err::read(folder.join("environment.yml")).expect("an example"));
+/// Builds and pushes a folder of `examples/org-base`, with this registry for the one in it: `REF@DIGEST`.
+fn example(name: &str, registry: &LocalRegistry, index: &PackageIndex) -> String {
+    let workspace = Workspace::new();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/org-base").join(name).join("condaimg.yaml");
+    let text = fs_err::read_to_string(file).expect("an example").replace("registry.example", &registry.host());
+    workspace.file("condaimg.yaml", &text);
+    let mut build = workspace.condaimg();
+    build.args(["build", "--push", "--override-channels", "--channel"]).arg(example_channel());
+    if !text.contains("\nfrom:") {
+        build.args(["--base", &format!("oci:{}:debian", example_base().display())]);
+    }
+    build.env("PIP_INDEX_URL", index.url()).env("CONDAIMG_CACHE_DIR", shared_cache());
+    succeed(&mut build).trim().to_owned()
 }
 
 #[test]
-fn the_example_works() {
+fn the_examples_work() {
+    let _ = program("uv", "uv (pip install uv)");
     let registry = LocalRegistry::start(Mode::Plain);
-    let workspace = Workspace::new();
-    example(&workspace, "base");
-    let base = format!("{}/org/py311:2026-11", registry.host());
-    let mut build = workspace.build_here();
-    succeed(build.args(["--push", "--tag", &base]).env("CONDAIMG_CACHE_DIR", shared_cache()));
-    let workspace = Workspace::new();
-    example(&workspace, "project");
-    let tag = format!("{}/team/app:1", registry.host());
-    let mut build = project(&workspace, "build", &base);
-    succeed(build.args(["--push", "--tag", &tag]).env("CONDAIMG_CACHE_DIR", shared_cache()));
-    let (org, _) = pulled(&base);
-    let (manifest, config) = pulled(&tag);
-    let new = packages(&manifest, digests(&org).len());
+    let served = Workspace::new();
+    let mut index = PackageIndex::start(served.path("served"));
+    for wheel in fs_err::read_dir(example_wheels()).expect("wheels") {
+        let wheel = wheel.expect("a wheel");
+        let name = wheel.file_name().into_string().expect("text");
+        if let Some((project, _)) = name.split_once('-').filter(|_| name.ends_with(".whl")) {
+            index.add_file(project, &name, &fs_err::read(wheel.path()).expect("reads"));
+        }
+    }
+    let base = example("base", &registry, &index);
+    let of_base = digests(&pulled(&base).0).len();
+    let (manifest, config) = pulled(&example("project", &registry, &index));
+    let new = packages(&manifest, of_base);
     assert!(new.starts_with("click-8") && new.contains(" msgpack-python-") && !new.contains("numpy"), "{new}");
     assert!(config["config"]["Env"].to_string().contains("\"OMP_NUM_THREADS=1\""), "{config}");
+    let service = example("service", &registry, &index);
+    let new = packages(&pulled(&service).0, of_base);
+    assert!(new.contains("click-8") && new.contains("jsonschema-4.23.0 ") && !new.contains("numpy"), "{new}");
+    let image = Engine::shared().pull(&format!("docker://{service}"));
+    assert_eq!(succeed(Engine::shared().run(&[]).arg(&image).arg("--version")), "4.23.0\n");
+    let script =
+        "import jsonschema, rpds, numpy; print(numpy.__version__, jsonschema.validate(1, {'type': 'integer'}))";
+    let mut run = Engine::shared().run(&["--entrypoint", "python"]);
+    assert_eq!(succeed(run.arg(&image).args(["-c", script])), "1.26.4 None\n");
 }
 
 /// `condaimg COMMAND` of a project on top of it, on a machine that has nothing yet.

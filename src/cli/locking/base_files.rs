@@ -133,13 +133,16 @@ impl BaseFiles {
                 replaced.entry(&owner.name).or_default().push(path);
             }
         }
+        let both = |owner: &str, paths: &[&str]| {
+            let more = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
+            format!("`{owner}` of the base and `{name}` both bring `{}`{more}", paths.first().unwrap_or(&""))
+        };
         let told = |(owner, paths): (&str, Vec<&str>)| {
-            let (first, more) = first_of(&paths);
-            let both = format!("`{owner}` of the base and `{name}` both bring `{first}`{more}");
-            let declared = |path: &&&str| allowed.iter().any(|glob| glob.matches(path));
-            match paths.iter().find(|path| !declared(path)) {
-                None => Ok(format!("{both}: the one of `{name}` is in the image")),
-                Some(path) => Err(Error::user(both)
+            let is_declared = |path: &&&str| allowed.iter().any(|glob| glob.matches(path));
+            let undeclared: Vec<&str> = paths.iter().filter(|path| !is_declared(path)).copied().collect();
+            match undeclared.first() {
+                None => Ok(format!("{}: the one of `{name}` is in the image", both(owner, &paths))),
+                Some(path) => Err(Error::user(both(owner, &undeclared))
                     .hint("leave it out, take another version of it, or extend another base")
                     .hint(format!(
                         "`--allow-clobber '{}'` (a pattern may have `*`) gives the path to `{name}`",
@@ -157,11 +160,6 @@ impl BaseFiles {
         let inside = || self.0.range(folder.clone()..).next().filter(|(other, _)| other.starts_with(&folder));
         found.or_else(inside).map(|(other, owner)| (other.as_str(), owner.name.as_str()))
     }
-}
-
-fn first_of<'a>(paths: &[&'a str]) -> (&'a str, String) {
-    let more = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
-    (paths.first().copied().unwrap_or_default(), more)
 }
 
 /// Whether a path is the byte code of one of the others.
