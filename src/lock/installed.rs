@@ -286,6 +286,9 @@ fn variables(state: &str) -> BTreeMap<String, String> {
 mod tests {
     use super::*;
 
+    const METADATA: &str =
+        "Name: By.Pip\nRequires-Dist: a\nRequires-Dist: b ; extra == 'fast'\n\nRequires-Dist: c; extra == 'text'\n";
+
     fn record(name: &str, more: &str) -> String {
         format!(
             r#"{{"name": "{name}", "version": "1.0", "build": "0", "build_number": 0, "subdir": "linux-64",
@@ -303,13 +306,18 @@ mod tests {
     fn environments_are_found_with_what_is_in_them() {
         let metadata = r#", "requested_spec": "b >=1",
             "paths_data": {"paths_version": 1, "paths": [{"_path": "lib/python3.11/site-packages/B_b-1.0.dist-info/METADATA", "path_type": "hardlink"}]}"#;
+        let hash = URL_SAFE_NO_PAD.encode(Digest::of("x").as_bytes());
+        let by_pip = format!(
+            "by_pip.py,sha256={hash},1\n../../../bin/by-pip,,\n\"odd,name\",,\n/etc/other,,\n../../../../../../x,,\n"
+        );
         let files = files(&[
             ("opt/conda/conda-meta/history", String::new()),
             ("opt/conda/conda-meta/b-1.0-0.json", record("b", metadata)),
             ("opt/conda/conda-meta/a-1.0-0.json", record("a", "")),
             ("opt/conda/conda-meta/state", r#"{"env_vars": {"A": "1", "B": "***unset***", "C": 2}}"#.to_owned()),
             ("opt/conda/lib/python3.11/site-packages/B_b-1.0.dist-info/METADATA", String::new()),
-            ("opt/conda/lib/python3.11/site-packages/By.Pip-2.dist-info/METADATA", String::new()),
+            ("opt/conda/lib/python3.11/site-packages/By.Pip-2.dist-info/METADATA", METADATA.to_owned()),
+            ("opt/conda/lib/python3.11/site-packages/By.Pip-2.dist-info/RECORD", by_pip),
             ("opt/conda/lib/python3.11/site-packages/by_pip/__init__.py", String::new()),
             ("opt/conda/etc/conda/activate.d/a.sh", "export A=1".to_owned()),
             ("opt/conda/envs/other/conda-meta/history", String::new()),
@@ -325,6 +333,15 @@ mod tests {
         assert_eq!(b.requested, ["b >=1"]);
         assert_eq!(b.distributions(), [("b-b".to_owned(), "1.0".to_owned())].into());
         assert_eq!(found.distributions, [("by-pip".to_owned(), "2".to_owned())].into());
+        assert_eq!(found.requirements["by-pip"], ["b ; extra == 'fast'"]);
+        let site = "lib/python3.11/site-packages";
+        let expected = [
+            ("bin/by-pip".to_owned(), None),
+            (format!("{site}/by_pip.py"), Some(Digest::of("x"))),
+            (format!("{site}/odd,name"), None),
+        ];
+        let expected = expected.map(|(path, digest)| (path, ("by-pip".to_owned(), digest)));
+        assert_eq!(found.recorded, BTreeMap::from(expected));
         assert_eq!(found.variables, [("A".to_owned(), "1".to_owned())].into());
         assert_eq!(found.activation.keys().collect::<Vec<_>>(), ["etc/conda/activate.d/a.sh"]);
         assert!(files.environment("opt/conda/envs/other").expect("reads").packages.is_empty());
