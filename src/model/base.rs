@@ -120,6 +120,10 @@ pub struct BaseFacts {
     /// Directories in the root (`etc`, `home`, `usr`, ...).
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub directories: BTreeSet<String>,
+    /// Of the folders near the root those that do not belong to root or are not 0755: a layer that has something below
+    /// one of them says the same of it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub folders: BTreeMap<String, FolderFacts>,
     /// The version of its GNU C library (`2.36`); none when it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub glibc: Option<String>,
@@ -131,6 +135,41 @@ pub struct BaseFacts {
     /// `/etc/group`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+}
+
+/// Mode and owner of a folder; in a lock `1777 0:0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FolderFacts {
+    /// Its permissions, with setuid, setgid and sticky.
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u64, u64),
+}
+
+impl FolderFacts {
+    /// Of most folders.
+    pub const USUAL: Self = Self { mode: 0o755, owner: (0, 0) };
+}
+
+impl From<FolderFacts> for String {
+    fn from(FolderFacts { mode, owner: (user, group) }: FolderFacts) -> Self {
+        format!("{mode:04o} {user}:{group}")
+    }
+}
+
+impl TryFrom<String> for FolderFacts {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parse = || {
+            let (mode, owner) = text.split_once(' ')?;
+            let (user, group) = owner.split_once(':')?;
+            let mode = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o7777)?;
+            Some(Self { mode, owner: (user.parse().ok()?, group.parse().ok()?) })
+        };
+        parse().ok_or_else(|| format!("`{text}` is no mode and owner of a folder, as in `0755 0:0`"))
+    }
 }
 
 impl BaseFacts {

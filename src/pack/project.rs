@@ -51,6 +51,8 @@ pub struct LayerEntry {
     pub source: PathBuf,
     /// Its mode.
     pub mode: u32,
+    /// User and group: root, but for folders of the base that are somebody else's.
+    pub owner: (u64, u64),
     /// Seconds since 1970.
     pub mtime: u64,
 }
@@ -76,6 +78,12 @@ struct EntryInputs<'a> {
     content: &'a ProjectContent,
     mode: u32,
     mtime: u64,
+    #[serde(skip_serializing_if = "is_root")]
+    owner: (u64, u64),
+}
+
+fn is_root(owner: &(u64, u64)) -> bool {
+    *owner == (0, 0)
 }
 
 /// Sizes and digests of files, in their order, read with `jobs` threads.
@@ -99,8 +107,8 @@ impl ProjectLayer {
     pub fn key(&self, codec: &str) -> Result<Digest> {
         let mut hasher = Hasher::default();
         for (path, entry) in &self.entries {
-            let LayerEntry { content, mode, mtime, .. } = entry;
-            let inputs = EntryInputs { path: hex::encode(path), content, mode: *mode, mtime: *mtime };
+            let LayerEntry { content, mode, mtime, owner, .. } = entry;
+            let inputs = EntryInputs { path: hex::encode(path), content, mode: *mode, mtime: *mtime, owner: *owner };
             hasher.update(&crate::util::json::canonical(&inputs)?);
         }
         let entries = hasher.finish().0;
@@ -136,7 +144,7 @@ impl ProjectLayer {
     pub fn write(&self, out: &mut LayerWriter<'_>, progress: &dyn Progress) -> Result<()> {
         let is_folder = |entry: &LayerEntry| entry.content == ProjectContent::Directory;
         for (path, entry) in self.entries.iter().filter(|(_, entry)| is_folder(entry)) {
-            tarball::header(out, path, TarKind::Directory, entry.mode, entry.mtime)?;
+            tarball::owned_header(out, path, TarKind::Directory, (entry.mode, entry.owner), entry.mtime)?;
         }
         out.end_segment()?;
         for (path, entry) in self.entries.iter().filter(|(_, entry)| !is_folder(entry)) {
@@ -274,7 +282,7 @@ mod tests {
         let file = folder.path().join("file");
         fs_err::write(&file, "abc").expect("writes");
         let content = measure(&[&file], 1).expect("reads").remove(0);
-        let entry = LayerEntry { content, source: file.clone(), mode: 0o644, mtime: PROJECT_MTIME };
+        let entry = LayerEntry { content, source: file.clone(), mode: 0o644, owner: (0, 0), mtime: PROJECT_MTIME };
         let layer = ProjectLayer { entries: BTreeMap::from([(b"file".to_vec(), entry)]) };
         let compressors = Compressors::start(Compression::Gzip(1), 1).expect("starts");
         let write = || {
@@ -295,6 +303,7 @@ mod tests {
             content: ProjectContent::Symlink(target.as_bytes().to_vec()),
             source: PathBuf::new(),
             mode,
+            owner: (0, 0),
             mtime: PROJECT_MTIME,
         };
         let key = |path: &str, entry, codec| {
@@ -307,6 +316,7 @@ mod tests {
             key("a", entry(0o755, "b"), "gzip"),
             key("a", entry(0o777, "c"), "gzip"),
             key("a", entry(0o777, "b"), "zstd"),
+            key("a", LayerEntry { owner: (0, 1), ..entry(0o777, "b") }, "gzip"),
             key("a", LayerEntry { content: ProjectContent::Directory, ..entry(0o777, "") }, "gzip"),
         ];
         assert_eq!(std::collections::BTreeSet::from(keys).len(), keys.len());

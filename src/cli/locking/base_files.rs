@@ -47,6 +47,9 @@ struct Owner {
 /// What one package or wheel adds: paths in the prefix, with what is there, if that is known.
 type Added<'a> = Vec<(&'a str, Option<Digest>)>;
 
+/// A wheel and what it puts into the prefix, in the same way.
+type WheelPaths<'a> = (&'a LockedWheel, Vec<(String, Option<Digest>)>);
+
 impl BaseFiles {
     /// Of an environment that was read.
     pub fn of_environment(environment: &installed::Environment) -> Self {
@@ -208,7 +211,7 @@ pub fn wheels<'a>(
     python: Option<&PythonInfo>,
     jobs: usize,
     store: &Store,
-) -> Result<Vec<(&'a LockedWheel, Vec<(String, Option<Digest>)>)>> {
+) -> Result<Vec<WheelPaths<'a>>> {
     let wanted = lock.wheels.iter().filter(|wheel| wanted(wheel));
     let files: Vec<(&LockedWheel, WheelFile)> =
         wanted.map(|wheel| Ok((wheel, wheel_file(wheel, store)?))).collect::<Result<_>>()?;

@@ -165,6 +165,7 @@ fn over(above: BaseFacts, mut below: BaseFacts) -> BaseFacts {
     below.symlinks.retain(|path, _| !above.directories.contains(path));
     below.symlinks.extend(above.symlinks);
     below.directories.extend(above.directories);
+    below.folders.extend(above.folders);
     BaseFacts {
         glibc: above.glibc.or(below.glibc),
         shell: above.shell || below.shell,

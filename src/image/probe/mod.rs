@@ -18,14 +18,14 @@ use tar::{Archive, EntryType};
 use self::files::{Files, LayerFiles};
 use self::tree::{Kind, Layer, Tree};
 use super::{Base, Fetch, codec, copy, localise};
-use crate::model::{BaseFacts, BlobSource, LayerBlob};
+use crate::model::{BaseFacts, BlobSource, FolderFacts, LayerBlob};
 use crate::store::{RecordKind, Store};
 use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
 
 pub use self::files::Selection;
 
 /// Raised whenever something else of the same layer would be kept.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Layers that are fetched and read at the same time.
 const CONCURRENCY: usize = 4;
 /// The largest passwd, group and C library that are read, in bytes.
@@ -149,7 +149,7 @@ fn scan(path: &Path, digest: &Digest, diff_id: &DiffId, selection: Option<&Selec
                 files.add(selection, &path, &mut entry)?;
             }
             let kind = match entry.header().entry_type() {
-                EntryType::Directory => Kind::Folder,
+                EntryType::Directory => Kind::Folder(folder(&entry)?),
                 EntryType::Symlink => Kind::Symlink(link_target(&entry)),
                 EntryType::Link => Kind::File { text: None, glibc: glibc::of_name(&link_target(&entry)) },
                 EntryType::XGlobalHeader => continue,
@@ -159,6 +159,11 @@ fn scan(path: &Path, digest: &Digest, diff_id: &DiffId, selection: Option<&Selec
         }
         Ok((layer, files))
     })
+}
+
+fn folder<R: Read>(entry: &tar::Entry<'_, R>) -> Result<FolderFacts> {
+    let header = entry.header();
+    Ok(FolderFacts { mode: header.mode()? & 0o7777, owner: (header.uid()?, header.gid()?) })
 }
 
 fn link_target<R: Read>(entry: &tar::Entry<'_, R>) -> String {
