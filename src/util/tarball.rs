@@ -84,9 +84,7 @@ pub fn owned_header(
         extended(out, &records, mtime)?;
     }
     put(&mut header.as_old_mut().linkname, link);
-    header.set_uid(user.min(USTAR_ID_MAX));
-    header.set_gid(group.min(USTAR_ID_MAX));
-    finish(&mut header, entry_type, mode, mtime, size);
+    finish(&mut header, entry_type, (mode, (user, group)), mtime, size);
     out.write_all(header.as_bytes())
 }
 
@@ -172,9 +170,18 @@ pub fn end(out: &mut impl Write) -> io::Result<()> {
     out.write_all(&[0; 1024])
 }
 
-fn finish(header: &mut tar::Header, entry_type: tar::EntryType, mode: u32, mtime: u64, size: u64) {
+fn finish(
+    header: &mut tar::Header,
+    entry_type: tar::EntryType,
+    (mode, (user, group)): (u32, (u64, u64)),
+    mtime: u64,
+    size: u64,
+) {
     header.set_entry_type(entry_type);
     header.set_mode(mode);
+    // Above them a PAX record says them.
+    header.set_uid(user.min(USTAR_ID_MAX));
+    header.set_gid(group.min(USTAR_ID_MAX));
     header.set_mtime(mtime);
     // Above it a PAX record says the size; the field alone would become GNU's base-256.
     header.set_size(size.min(USTAR_MAX));
@@ -232,7 +239,7 @@ fn record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
 fn extended(out: &mut impl Write, records: &[u8], mtime: u64) -> io::Result<()> {
     let mut header = tar::Header::new_ustar();
     put_name(&mut header, b"PaxHeaders.0/extended");
-    finish(&mut header, tar::EntryType::XHeader, 0o644, mtime, records.len() as u64);
+    finish(&mut header, tar::EntryType::XHeader, (0o644, (0, 0)), mtime, records.len() as u64);
     out.write_all(header.as_bytes())?;
     out.write_all(records)?;
     padding(out, records.len() as u64)
