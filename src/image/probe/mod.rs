@@ -149,7 +149,7 @@ fn scan(path: &Path, digest: &Digest, diff_id: &DiffId, selection: Option<&Selec
                 files.add(selection, &path, &mut entry)?;
             }
             let kind = match entry.header().entry_type() {
-                EntryType::Directory => Kind::Folder(folder(&entry)?),
+                EntryType::Directory => Kind::Folder(folder(&entry)),
                 EntryType::Symlink => Kind::Symlink(link_target(&entry)),
                 EntryType::Link => Kind::File { text: None, glibc: glibc::of_name(&link_target(&entry)) },
                 EntryType::XGlobalHeader => continue,
@@ -161,9 +161,12 @@ fn scan(path: &Path, digest: &Digest, diff_id: &DiffId, selection: Option<&Selec
     })
 }
 
-fn folder<R: Read>(entry: &tar::Entry<'_, R>) -> Result<FolderFacts> {
+/// What its header says; a folder of which that cannot be read is as most are.
+fn folder<R: Read>(entry: &tar::Entry<'_, R>) -> FolderFacts {
     let header = entry.header();
-    Ok(FolderFacts { mode: header.mode()? & 0o7777, owner: (header.uid()?, header.gid()?) })
+    let said =
+        || Some(FolderFacts { mode: header.mode().ok()? & 0o7777, owner: (header.uid().ok()?, header.gid().ok()?) });
+    said().unwrap_or(FolderFacts::USUAL)
 }
 
 fn link_target<R: Read>(entry: &tar::Entry<'_, R>) -> String {
