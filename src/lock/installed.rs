@@ -160,7 +160,9 @@ pub fn distribution(path: &str) -> Option<(String, String)> {
     if !parent.ends_with("site-packages") {
         return None;
     }
-    let (name, version) = folder.strip_suffix(".dist-info")?.split_once('-')?;
+    // pip calls what it did not finish to remove `~NAME`.
+    let (name, version) =
+        folder.strip_suffix(".dist-info")?.split_once('-').filter(|(name, _)| !name.starts_with('~'))?;
     Some((normalised_name(name), version.to_owned()))
 }
 
@@ -319,6 +321,7 @@ mod tests {
             ("opt/conda/lib/python3.11/site-packages/By.Pip-2.dist-info/METADATA", METADATA.to_owned()),
             ("opt/conda/lib/python3.11/site-packages/By.Pip-2.dist-info/RECORD", by_pip),
             ("opt/conda/lib/python3.11/site-packages/by_pip/__init__.py", String::new()),
+            ("opt/conda/lib/python3.11/site-packages/~umpy-1.0.dist-info/METADATA", String::new()),
             ("opt/conda/etc/conda/activate.d/a.sh", "export A=1".to_owned()),
             ("opt/conda/envs/other/conda-meta/history", String::new()),
             ("opt/conda/pkgs/a/info/index.json", "{}".to_owned()),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::common::engine::Engine;
 use crate::common::images::{digests, json, skopeo};
 use crate::common::packages::{Channel, Format, Package};
-use crate::common::pypi::PackageIndex;
+use crate::common::pypi::{PackageIndex, project};
 use crate::common::registry::{LocalRegistry, Mode};
 use crate::common::wheels::Wheel;
 use crate::common::{Workspace, example_base, example_channel, fail, program, run_output, succeed};
@@ -177,6 +177,23 @@ fn a_base_without_a_lock_keeps_what_pip_installed() {
     assert!(message.contains("stands against what pip installed in the base as `helper-1.0`"), "{message}");
     let message = fail(bench.run(&["lock"]).args(["--upgrade", "helper"]), 1);
     assert!(message.contains("`helper` is a package of the base"), "{message}");
+}
+
+#[test]
+fn what_has_to_be_built_is_built_with_the_bases_python() {
+    let bench = Bench::new(&[module("helper", "1.0")]);
+    bench.publish(&["python=3.11"], &["helper"], &[]);
+    project(&bench.project.path("lib"), "lib", "1.5", &["helper>=1"], "built");
+    bench.asks(&[], &["./lib"]);
+    let message = fail(&mut bench.run(&["lock"]), 1);
+    assert!(message.contains("--allow-build"), "{message}");
+    assert_eq!(bench.build(&["--allow-build"]), ["lib-1.5"]);
+    assert_eq!(bench.python("import lib, helper; print(lib.VALUE, helper.VERSION)"), "built 1.0");
+    // On a machine that has nothing, the lock says what must come of it.
+    let manifest = bench.manifest(&bench.tag());
+    fs_err::remove_dir_all(bench.project.path("cache")).expect("removes");
+    bench.build(&["--locked"]);
+    assert_eq!(bench.manifest(&bench.tag()), manifest);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pep508_rs::{ExtraName, MarkerExpression, MarkerValueExtra, Requirement};
+use pep440_rs::Version;
+use pep508_rs::{ExtraName, MarkerExpression, MarkerValueExtra, PackageName, Requirement};
 use rattler::install::PythonInfo;
 use url::Url;
 
@@ -61,6 +62,10 @@ impl Installed {
             }
         }
         brought.into_iter().for_each(|brought| found.add_base(brought));
+        // Nothing can ask for what has no proper name or version, and uv would stumble over it.
+        let is_proper =
+            |it: &pip::Installed| it.name.parse::<PackageName>().is_ok() && it.version.parse::<Version>().is_ok();
+        found.distributions.retain(is_proper);
         Ok(found)
     }
 
