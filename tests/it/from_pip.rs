@@ -180,6 +180,25 @@ fn a_base_without_a_lock_keeps_what_pip_installed() {
 }
 
 #[test]
+fn what_the_base_satisfies_adds_nothing() {
+    let bench = usual();
+    bench.publish(&["python=3.11", "python-tzdata"], &["tool"], &[]);
+    let seen = bench.index.server.seen("/").len();
+    bench.asks(&[], &["helper>=1,<2", "tool", "tzdata", "app; sys_platform == 'win32'"]);
+    // Nothing is resolved: the program is not even looked for, and no archive is fetched.
+    let mut build = bench.run(&["build", "--push", "--tag", &bench.tag()]);
+    succeed(build.env("CONDAIMG_UV", "/nowhere/uv"));
+    let layers = |reference: &str| digests(&bench.manifest(reference)).len();
+    assert_eq!((layers(&bench.tag()), bench.index.server.seen("/").len()), (layers(&bench.base) + 1, seen));
+    let archives = fs_err::read_dir(bench.project.path("cache/v1/archives")).expect("a folder").count();
+    assert_eq!(archives, 0);
+    bench.asks(&[], &["helper>=1,<2", "-c limits.txt"]);
+    bench.project.file("limits.txt", "helper<1\n");
+    let message = fail(&mut bench.run(&["lock"]), 1);
+    assert!(message.contains("`helper` 1.0 is brought by the pip package `helper-1.0` of the base"), "{message}");
+}
+
+#[test]
 fn what_has_to_be_built_is_built_with_the_bases_python() {
     let bench = Bench::new(&[module("helper", "1.0")]);
     bench.publish(&["python=3.11"], &["helper"], &[]);

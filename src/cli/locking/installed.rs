@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pep440_rs::Version;
-use pep508_rs::{ExtraName, MarkerExpression, MarkerValueExtra, PackageName, Requirement};
+use pep508_rs::{ExtraName, MarkerExpression, MarkerValueExtra, PackageName, Requirement, VersionOrUrl};
 use rattler::install::PythonInfo;
 use url::Url;
 
@@ -93,6 +93,31 @@ impl Installed {
     fn add(&mut self, distribution: pip::Installed) {
         self.distributions.retain(|other| other.name != distribution.name);
         self.distributions.push(distribution);
+    }
+
+    /// Whether all that is asked for is there, so that nothing has to be resolved.
+    ///
+    /// # Errors
+    /// A target that pip packages cannot be for.
+    pub fn satisfies(&self, pip: &Pip, target: &PipTarget) -> Result<bool> {
+        let markers = target.markers()?;
+        let is_there = |wanted: &Requirement<Url>| {
+            let named = self.distributions.iter().find(|it| it.name == wanted.name.to_string());
+            let version = named.and_then(|it| it.version.parse::<Version>().ok());
+            version.is_some_and(|version| match &wanted.version_or_url {
+                Some(VersionOrUrl::VersionSpecifier(specifiers)) => specifiers.contains(&version),
+                Some(VersionOrUrl::Url(_)) => false,
+                None => true,
+            })
+        };
+        Ok(pip.constraints.is_empty()
+            && pip.requirements.iter().all(|requirement| match &requirement.what {
+                PipWanted::Index(wanted) if !wanted.evaluate_markers(&markers, &[]) => true,
+                PipWanted::Index(wanted) => {
+                    wanted.extras.is_empty() && requirement.hashes.is_empty() && is_there(wanted)
+                }
+                PipWanted::Direct(direct) => !direct.marker.evaluate(&markers, &[]),
+            }))
     }
 
     /// Whether a distribution with this normalised name is there.

@@ -60,15 +60,19 @@ pub async fn wheels(
         return Ok(Vec::new());
     }
     let work = Work::new(options, spec, lock, world)?;
-    let uv = work.uv(lock, others).await?;
     let mut asked = Extras::of_requirements(&spec.pip, &work.target)?;
+    let mut installed = Installed::of(&work, lock, brought, &asked).await?;
+    if installed.satisfies(&spec.pip, &work.target)? {
+        return Ok(Vec::new());
+    }
+    let uv = work.uv(lock, others).await?;
     loop {
-        let installed = Installed::of(&work, lock, brought, &asked).await?;
         let wheels = work.resolved(&uv, &installed, old).await?;
         // What an extra of the base's packages needs is looked up only where somebody asks for it.
         if !asked.add_unknown(&wheels, &installed, &work.target)? {
             return Ok(wheels);
         }
+        installed = Installed::of(&work, lock, brought, &asked).await?;
     }
 }
 
