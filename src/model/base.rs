@@ -173,6 +173,15 @@ impl TryFrom<String> for FolderFacts {
 }
 
 impl BaseFacts {
+    /// The folders of which a layer with files below `root` (without a leading slash) has to say the same as the base.
+    pub fn folders_along(&self, root: &str) -> BTreeMap<String, FolderFacts> {
+        let is_below = |path: &str, folder: &str| {
+            folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let along = self.folders.iter().filter(|(path, _)| is_below(path, root) || is_below(root, path));
+        along.map(|(path, folder)| (path.clone(), *folder)).collect()
+    }
+
     /// Resolves a path in the image through the base's symbolic links: `bin/x` → `usr/bin/x`. Links that lead
     /// out of the root end at the root, as the kernel resolves them in a container.
     pub fn resolve(&self, path: &str) -> String {

@@ -509,3 +509,50 @@ fn images_of_other_tools_are_extended_too() {
     again.args(["--prefix", "/opt/conda/envs/work", "--locked", "--output", "oci:app:1"]);
     assert_eq!(succeed(again.env("CONDAIMG_CACHE_DIR", bench.workspace.path("elsewhere"))), digest);
 }
+
+#[test]
+fn an_environment_that_belongs_to_a_user_stays_hers() {
+    let mut bench = Bench::new(&[]);
+    bench.channel.add(&Package::new("new", "1.0").file("lib/deep/er/file", "new"), Format::Conda);
+    bench.channel.index();
+    let mut base = tar::Builder::new(Vec::new());
+    let folders = [("opt", 0o755, 0, 0), ("opt/conda", 0o2775, 1000, 100), ("opt/conda/share", 0o700, 1000, 1000)];
+    let mut add = |path: &str, kind: tar::EntryType, (mode, user, group): (u32, u64, u64)| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_mode(mode);
+        header.set_uid(user);
+        header.set_gid(group);
+        base.append_data(&mut header, path, std::io::empty()).expect("packs");
+    };
+    for (path, mode, user, group) in folders {
+        add(path, tar::EntryType::Directory, (mode, user, group));
+    }
+    add("opt/conda/conda-meta/history", tar::EntryType::Regular, (0o644, 1000, 100));
+    let base = bench.workspace.file("base.tar", base.into_inner().expect("packs"));
+    bench.workspace.file("mine", "");
+    let mut build = bench.project("build", &rootfs(&base), &["new"]);
+    build.args(["--output", "oci:app:1", "--copy", "mine:/opt/conda/share/mine", "--copy", "mine:/opt/conda/etc/"]);
+    succeed(&mut build);
+    let image = Layout::at(bench.workspace.path("app"));
+    let usual = |path: &str| (path.to_owned(), 0o2775, 1000, 100);
+    let mut found = Vec::new();
+    for layer in &image.layers()[1..] {
+        let mut archive = tar::Archive::new(image.layer(layer));
+        let entries = archive.entries().expect("a tar").map(|entry| entry.expect("an entry"));
+        let folders = entries.filter(|entry| entry.header().entry_type() == tar::EntryType::Directory);
+        let of = |entry: tar::Entry<'_, _>| {
+            let (path, header) = (String::from_utf8(entry.path_bytes().into_owned()).expect("text"), entry.header());
+            (path, header.mode().expect("a mode"), header.uid().expect("a user"), header.gid().expect("a group"))
+        };
+        found.extend(folders.map(of).filter(|(path, ..)| path.starts_with("opt/conda/")));
+    }
+    found.sort();
+    found.dedup();
+    let mut expected = ["", "conda-meta/", "etc/", "lib/", "lib/deep/", "lib/deep/er/"]
+        .map(|path| usual(&format!("opt/conda/{path}")))
+        .to_vec();
+    expected.push(("opt/conda/share/".to_owned(), 0o700, 1000, 1000));
+    assert_eq!(found, expected);
+}

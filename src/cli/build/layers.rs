@@ -64,6 +64,7 @@ pub fn target(lock: &Lock, parameters: &Parameters) -> Result<Target> {
         subdir: lock.platform.subdir,
         python: python_of(lock)?.map(|(python, _)| python),
         modes: ModePolicy { group_write: parameters.group_write },
+        folders: lock.base.facts.folders_along(&lock.base.facts.resolve(&parameters.prefix)),
     })
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::options::{Options, Output};
 use crate::cli::progress::human;
 use crate::lock::Lock;
-use crate::model::{BaseFacts, ENGINES_OWN, ProjectCopy, User};
+use crate::model::{BaseFacts, ENGINES_OWN, FolderFacts, ProjectCopy, User};
 use crate::pack::Target;
 use crate::pack::environment::{self, HOME};
 use crate::pack::metadata::{DIRECTORY_MTIME, ModePolicy};
@@ -305,11 +305,15 @@ impl Placing<'_> {
             if known || self.homes.contains(&path) {
                 continue;
             }
-            let shared = self.in_prefix(&path)
-                || !self.is_copied(&path)
+            if self.in_prefix(&path) {
+                let FolderFacts { mode, owner } = self.target.directory(&String::from_utf8_lossy(&path));
+                layer.entries.insert(path, LayerEntry { owner, ..folder(mode, DIRECTORY_MTIME) });
+                continue;
+            }
+            let shared = !self.is_copied(&path)
                 || is_below(self.target.root.as_bytes(), &path)
                 || is_below(self.home.as_bytes(), &path);
-            let mode = match shared && !self.in_prefix(&path) {
+            let mode = match shared {
                 true => ModePolicy { group_write: false }.directory(),
                 false => self.modes(&path).directory(),
             };
