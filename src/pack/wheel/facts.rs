@@ -8,7 +8,7 @@ use super::{WheelFile, WheelLayout, WheelZip, need_python, sources};
 use crate::lock::{LockedPackage, LockedWheel, WheelFacts};
 use crate::pack::collisions::{self, Allowed, LaidWheel};
 use crate::pack::facts::{ArchiveFacts, parallel};
-use crate::util::{Digest, Error, Result};
+use crate::util::{Error, Result};
 
 /// What the wheels of an environment are read for.
 pub struct Joining<'a> {
@@ -43,23 +43,6 @@ pub fn join(
     let archives: BTreeMap<&str, &ArchiveFacts> = names.iter().map(String::as_str).zip(archives).collect();
     collisions::with_packages(packages, &archives, &laid, joining.allowed)?;
     Ok(laid.into_iter().map(|wheel| wheel.locked).collect())
-}
-
-/// What a wheel of a lock puts into the prefix, its byte code included: paths, with what is there, if that can be
-/// told without unpacking it.
-///
-/// # Errors
-/// Damaged and hostile wheels.
-pub fn installed_files(
-    locked: &LockedWheel,
-    file: &WheelFile,
-    python: Option<&PythonInfo>,
-) -> Result<Vec<(String, Option<Digest>)>> {
-    let laid = read(locked, file, python)?;
-    let content = |path: &str| laid.layout.known_content(path).map(|(digest, _)| digest);
-    let files = laid.layout.targets().map(|path| (path.to_owned(), content(path)));
-    let made = laid.bytecode.iter().filter(|_| locked.facts.bytecode).map(|path| (path.clone(), None));
-    Ok(files.chain(made).filter(|(path, _)| !locked.facts.leaves_out(path)).collect())
 }
 
 fn read(locked: &LockedWheel, file: &WheelFile, python: Option<&PythonInfo>) -> Result<LaidWheel> {
