@@ -341,8 +341,8 @@ pub struct EnvironmentArgs {
     /// Leave out packages that appeared after this date (2026-01-31, or with a time as RFC 3339 has it)
     #[arg(long, value_name = "DATE", env = "CONDAIMG_EXCLUDE_NEWER", help_heading = "Solving")]
     pub exclude_newer: Option<String>,
-    /// Let packages of pip replace these files of conda packages (pattern of paths in the prefix, `*` takes slashes too;
-    /// repeat for several)
+    /// Let packages of pip replace these files of conda packages, and new packages those of a base that is extended
+    /// (pattern of paths in the prefix, `*` takes slashes too; repeat for several)
     #[arg(long, value_name = "GLOB", env = "CONDAIMG_ALLOW_CLOBBER", value_delimiter = ',', help_heading = "Solving")]
     pub allow_clobber: Vec<String>,
     /// Let code of pip packages run that come as source (archives, repositories, folders), to build wheels of them

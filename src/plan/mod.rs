@@ -115,7 +115,7 @@ impl Group {
             segments.extend(bytecode.iter().cloned());
         }
         layers.push(PlannedLayer {
-            key: inputs.layer_key(&segments)?,
+            key: inputs.layer_key(&segments, &lock.base.facts)?,
             segments,
             archive_size: self.size,
             name: self.name.clone(),
@@ -123,7 +123,7 @@ impl Group {
         });
         if self.companion {
             layers.push(PlannedLayer {
-                key: inputs.layer_key(&bytecode)?,
+                key: inputs.layer_key(&bytecode, &lock.base.facts)?,
                 segments: bytecode,
                 archive_size: 0,
                 name: format!("{}-bytecode", self.name),

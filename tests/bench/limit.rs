@@ -86,7 +86,7 @@ struct Sums {
 
 /// CPU seconds of this thread (proc(5): nanoseconds on the CPU).
 fn cpu() -> f64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
+    let text = fs_err::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
     text.split(' ').next().and_then(|number| number.parse::<f64>().ok()).expect("a number") / 1e9
 }
 
@@ -102,7 +102,7 @@ fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> usize {
 }
 
 fn tar(path: &Path) -> Box<dyn Read> {
-    let file = std::io::BufReader::with_capacity(256 * 1024, std::fs::File::open(path).expect("an archive"));
+    let file = std::io::BufReader::with_capacity(256 * 1024, fs_err::File::open(path).expect("an archive"));
     match path.extension().is_some_and(|extension| extension == "conda") {
         true => Box::new(seek::stream_conda_content(file).expect("a conda archive").into_inner()),
         false => Box::new(read::stream_tar_bz2(file).into_inner()),

@@ -15,6 +15,7 @@ mod doctor;
 mod facts;
 mod faults;
 mod from;
+mod from_pip;
 mod image;
 mod killed;
 mod lock;

@@ -10,13 +10,15 @@ use std::sync::PoisonError;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::options::Options;
+use crate::cli::locking::base_files::{self, BaseFiles};
 use crate::cli::locking::facts::wheel_file;
 use crate::cli::locking::{self, from, interpreter};
 use crate::cli::world::World;
-use crate::lock::{self, Lock, Member};
+use crate::image::Base;
+use crate::lock::{self, Lock, LockedPackage, LockedWheel, Member};
 use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
 use crate::pack::compress::LayerWriter;
-use crate::pack::project::{ProjectLayer, refuse_packaged};
+use crate::pack::project::{InPrefix, ProjectLayer};
 use crate::pack::{
     Archive, Compressors, ForeignInterpreter, LayerDigests, ModePolicy, Packer, PackerOptions, Target, WheelFile,
     codec_id, environment,
@@ -44,6 +46,8 @@ pub struct MadeLayer {
 pub struct Parts<'a> {
     /// The environment.
     pub lock: &'a Arc<Lock>,
+    /// What the layers are added to.
+    pub base: &'a Base,
     /// Where its files go.
     pub target: Target,
     /// Whom processes run as.
@@ -60,6 +64,7 @@ pub fn target(lock: &Lock, parameters: &Parameters) -> Result<Target> {
         subdir: lock.platform.subdir,
         python: python_of(lock)?.map(|(python, _)| python),
         modes: ModePolicy { group_write: parameters.group_write },
+        folders: lock.base.facts.folders_along(&lock.base.facts.resolve(&parameters.prefix)),
     })
 }
 
@@ -99,7 +104,7 @@ pub async fn make(
 ) -> Result<Vec<MadeLayer>> {
     let plan = planned(&parts, options)?;
     check_collisions(&parts, options, spec, world).await?;
-    let Parts { lock, target, user, project } = parts;
+    let Parts { lock, target, user, project, .. } = parts;
     let known: Vec<Option<LayerDigests>> =
         plan.layers.iter().map(|layer| known(&world.store, &layer.key, options.args.no_cache)).collect();
     for (layer, known) in plan.layers.iter().zip(&known) {
@@ -220,18 +225,48 @@ async fn fetch(
     locking::fetch_locked(&records, &channels.credentials, &options.environment, world).await
 }
 
-/// Project files in the prefix must not be where packages have theirs. Only the archives know where that is: they are
-/// asked when there are such files, and for nothing else.
+/// Project files in the prefix must not be where packages and wheels have theirs. Only the archives know where that
+/// is: they are asked when there are such files, and for nothing else. Nothing is fetched for what the base has.
 async fn check_collisions(parts: &Parts<'_>, options: &Options, spec: &Spec, world: &World) -> Result<()> {
     let Some(project) = &parts.project else { return Ok(()) };
     let inside = project.files_in(&parts.target.root);
     if inside.is_empty() {
         return Ok(());
     }
-    let all = (0..parts.lock.packages.len()).collect();
-    let archives = fetch(parts.lock, &all, options, spec, world).await?;
     let (lock, python, jobs) = (Arc::clone(parts.lock), parts.target.python.clone(), options.environment.jobs);
-    tokio::task::spawn_blocking(move || refuse_packaged(&inside, &lock, &archives, python.as_ref(), jobs))
+    let of_base = match lock.extended() {
+        Some(_) => {
+            let root = &parts.target.root;
+            let packages: Vec<_> = lock.packages.iter().filter(|it| lock.is_of_base(it.name())).collect();
+            let wheels: Vec<_> = lock.wheels.iter().filter(|it| lock.is_wheel_of_base(&it.name)).collect();
+            BaseFiles::known(parts.base, root, (&packages, &wheels), python.as_ref(), world).await?
+        }
+        None => BaseFiles::default(),
+    };
+    let (mut packages, mut wheels) = (BTreeSet::new(), BTreeSet::new());
+    for member in lock.members() {
+        match member {
+            Member::Package(index) => packages.insert(index),
+            Member::Wheel(index) => wheels.insert(index),
+        };
+    }
+    locking::pip::fetch(&options.environment, spec, &lock, wheels, world).await?;
+    let archives = fetch(&lock, &packages, options, spec, world).await?;
+    let store = world.store.clone();
+    let refuse = move || {
+        let inside = InPrefix::new(&inside);
+        of_base.owners().try_for_each(|(path, name)| inside.refuse(&format!("`{name}` of the base"), path))?;
+        let packages = packages.iter().map(|&index| &lock.packages[index]);
+        let packages: Vec<(&LockedPackage, Archive)> = packages.zip(archives).collect();
+        inside.refuse_packaged(&packages, python.as_ref(), jobs)?;
+        let is_new = |wheel: &LockedWheel| !lock.is_wheel_of_base(&wheel.name);
+        for (wheel, files) in base_files::wheels(&lock, is_new, python.as_ref(), jobs, &store)? {
+            let owner = format!("the pip package `{}`", wheel.full_name());
+            files.iter().try_for_each(|(path, _)| inside.refuse(&owner, path))?;
+        }
+        Ok(())
+    };
+    tokio::task::spawn_blocking(refuse)
         .await
         .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))?
 }

@@ -72,7 +72,7 @@ pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>,
     let target = layers::target(lock, &options.parameters)?;
     let user = config::user(options, lock, base, world);
     let project = chosen.map(|chosen| chosen.layer(lock, &target, user)).transpose()?;
-    Ok(Parts { lock, target, user, project })
+    Ok(Parts { lock, base, target, user, project })
 }
 
 /// Runs the command.

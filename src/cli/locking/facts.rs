@@ -36,7 +36,8 @@ pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, wor
     packages.iter_mut().zip(classes).for_each(|(package, class)| package.facts.stability = class);
     let (of_base_wheels, new): (Vec<_>, Vec<_>) =
         lock.wheels.iter().cloned().partition(|wheel| lock.is_wheel_of_base(&wheel.name));
-    let with_new = Lock { packages: packages.clone(), wheels: new.clone(), ..lock.clone() };
+    // The base's Python may have to build some.
+    let with_new = Lock { wheels: new.clone(), ..lock.clone() };
     super::pip::fetch(options, spec, &with_new, 0..new.len(), world).await?;
     let (mut packages, mut wheels) = archives.with_wheels(packages, new, python).await?;
     packages.extend(of_base);
@@ -123,7 +124,11 @@ impl Archives<'_> {
     }
 
     /// What each of the archives tells by itself, in the records' order.
-    async fn read(&self, records: &[RepoDataRecord], python: Option<PythonInfo>) -> Result<Vec<ArchiveFacts>> {
+    pub(super) async fn read(
+        &self,
+        records: &[RepoDataRecord],
+        python: Option<PythonInfo>,
+    ) -> Result<Vec<ArchiveFacts>> {
         let store = &self.world.store;
         let key = |record| facts::archive_key(record, python.as_ref());
         let keys = records.iter().map(key).collect::<Result<Vec<_>>>()?;
@@ -153,7 +158,7 @@ impl Archives<'_> {
         Ok(records)
     }
 
-    pub(super) async fn fetch(&self, records: Vec<RepoDataRecord>) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
+    async fn fetch(&self, records: Vec<RepoDataRecord>) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
         let Self { credentials, options, world, locked } = *self;
         if locked {
             let archives = fetch_locked(&records, credentials, options, world).await?;

@@ -1,9 +1,11 @@
 //! From spec to locks: the current ones as they are, else new ones.
 
 mod base;
+pub mod base_files;
 mod diff;
 pub mod facts;
 pub mod from;
+mod installed;
 pub mod interpreter;
 pub mod options;
 mod pins;
@@ -353,9 +355,6 @@ async fn make(
         false => archives.packages(records, python.clone()).await?,
     };
     stability::classify(&mut packages, old, &resolution.stability, options.refresh_stability);
-    if let Some(brought) = &brought {
-        brought.check_paths(&packages, python.clone(), &archives).await?;
-    }
     let mut lock = Lock {
         inputs: Some(inputs),
         platform: platform.clone(),
@@ -377,13 +376,18 @@ async fn make(
         edited: Vec::new(),
         interpreters: BTreeMap::new(),
     };
-    if brought.is_some() && !spec.pip.is_empty() {
-        return Err(Error::user(format!("`{}` asks for pip packages on top of `{}`", spec.file.display(), options.base))
-            .hint("only conda packages can be added to a base that is extended: take them from a channel, or build without `from`"));
-    }
-    let wheels = pip::wheels(options, spec, &lock, old, file, world).await?;
-    (lock.packages, lock.wheels) = archives.with_wheels(std::mem::take(&mut lock.packages), wheels, python).await?;
-    if let Some(brought) = brought {
+    let wheels = match &brought {
+        Some(brought) if !spec.pip.is_empty() => {
+            let mut whole = lock.clone();
+            brought.join(&mut whole);
+            pip::wheels(options, spec, (&whole, Some(brought)), old, file, world).await?
+        }
+        _ => pip::wheels(options, spec, (&lock, None), old, file, world).await?,
+    };
+    let packages = std::mem::take(&mut lock.packages);
+    (lock.packages, lock.wheels) = archives.with_wheels(packages, wheels, python.clone()).await?;
+    if let Some(brought) = &brought {
+        base_files::check(brought, &lock, python.as_ref(), &archives).await?;
         brought.join(&mut lock);
     }
     Ok(lock)
@@ -399,7 +403,12 @@ fn reference(base: &BaseRef, lock_folder: &Path) -> Result<String> {
 /// What is to be upgraded must be there: a name that is mistyped would otherwise change nothing, and say nothing.
 fn check_upgrade(options: &EnvironmentOptions, old: &Locks) -> Result<()> {
     let LockMode::Make(Upgrade::Packages(names)) = &options.mode else { return Ok(()) };
-    if let Some(name) = names.iter().find(|name| !old.is_empty() && old.iter().all(|lock| lock.is_of_base(name))) {
+    let of_base = |lock: &Lock, name: &str| {
+        let by_pip = lock.extended().is_some_and(|base| base.distributions.contains_key(name));
+        let is_new = lock.package(name).is_some() || lock.wheels.iter().any(|wheel| wheel.name == name);
+        lock.is_of_base(name) || lock.is_wheel_of_base(name) || (by_pip && !is_new)
+    };
+    if let Some(name) = names.iter().find(|name| !old.is_empty() && old.iter().all(|lock| of_base(lock, name))) {
         return Err(Error::user(format!("`{name}` is a package of the base `{}`, which stays as it is", options.base))
             .hint(
                 "extend a base that has a newer one; `--upgrade` without a name also takes what the base's tag is now",
