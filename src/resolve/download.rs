@@ -21,10 +21,10 @@ use url::Url;
 
 use super::client::{Tries, backoff, certificate_hint, reason};
 use super::part::Part;
-use super::{human, plural};
+use super::human;
 use crate::store::Store;
 use crate::util::report::{Progress, SharedReporter, Step};
-use crate::util::{Digest, Error, Result, ResultExt as _, redact};
+use crate::util::{Digest, Error, Result, ResultExt as _, plural, redact};
 
 /// Tries of a request, and of a transfer that brings nothing new.
 const TRIES: u32 = 5;

@@ -54,7 +54,7 @@ pub async fn look_up(
     progress.finish(&format!(
         "{count} of {} pinned packages are in the index of {}",
         found.len(),
-        super::plural(channels, "channel")
+        crate::util::plural(channels, "channel")
     ));
     Ok(found)
 }

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 pub use bytecode::{modules, sources};
 pub use checks::check_tags;
-pub use facts::{Joining, join};
+pub use facts::{WheelReading, join, read, reading_key};
 pub use layout::{LaidEntry, WheelLayout, need_python};
 pub use metadata::{WheelMetadata, read_metadata};
 pub use names::{normalise_name, same_version};
