@@ -118,7 +118,7 @@ async fn one(
     inputs.pins = pinned.as_ref().map(Pinned::digest).transpose()?;
     let pip = match (options.mode == LockMode::Frozen, old) {
         (true, Some(lock)) => lock.pip.clone(),
-        _ => pip::lines(spec)?,
+        _ => pip::lines(spec, pinned.as_ref())?,
     };
     let wanted = Wanted {
         specs: &texts,
@@ -146,7 +146,7 @@ async fn one(
             if let Some(lock) = old.filter(|lock| !lock.edited.is_empty()) {
                 world.reporter.notice(&format!("{}; it is made anew", edited(&path, lock)));
             }
-            let new = make(options, platform, spec, &base, inputs, old, locks, world).await?;
+            let new = make(options, platform, spec, &base, inputs, pinned.as_ref(), old, locks, world).await?;
             lock::check_wheels(&new)?;
             Ok((base, Some(new)))
         }
@@ -298,6 +298,7 @@ async fn make(
     spec: &Spec,
     base: &Base,
     inputs: Inputs,
+    pinned: Option<&Pinned>,
     old: Option<&Lock>,
     file: &Locks,
     world: &World,
@@ -341,7 +342,8 @@ async fn make(
     let archives = facts::Archives { credentials: &resolution.credentials, options, world, locked };
     let python = python_info(records.iter().chain(brought.iter().filter_map(Brought::python)), platform.subdir)?;
     // What conda brings to pip is among the facts.
-    let facts_later = options.facts_later && spec.pip.is_empty();
+    let has_wheels = !spec.pip.is_empty() || pinned.is_some_and(|pinned| !pinned.wheels.is_empty());
+    let facts_later = options.facts_later && !has_wheels;
     let packages = match facts_later {
         true => archives.without_facts(records).await?,
         false => archives.packages(records, python.clone()).await?,
@@ -355,7 +357,7 @@ async fn make(
         channels: resolution.channels.iter().map(|url| url.as_str().trim_end_matches('/').to_owned()).collect(),
         virtual_packages: resolution.virtual_packages,
         specs: texts(spec),
-        pip: pip::lines(spec)?,
+        pip: pip::lines(spec, pinned)?,
         variables: spec.variables.clone(),
         base: LockedBase {
             reference: reference(&options.base, &std::path::absolute(folder(&path(options, spec)))?)?,
@@ -370,7 +372,7 @@ async fn make(
         edited: Vec::new(),
         interpreters: BTreeMap::new(),
     };
-    if brought.is_some() && !spec.pip.is_empty() {
+    if brought.is_some() && has_wheels {
         return Err(Error::user(format!("`{}` asks for pip packages on top of `{}`", spec.file.display(), options.base))
             .hint("only conda packages can be added to a base that is extended: take them from a channel, or build without `from`"));
     }
