@@ -20,6 +20,7 @@ pub async fn run(args: LockArgs, global: Global, reporter: SharedReporter) -> Re
     let environment = settings::fill(args.environment, &spec.settings)?;
     let mut options = EnvironmentOptions::new(environment, mode, &global)?;
     options.facts_later = args.no_facts;
+    options.refresh_stability = args.refresh_stability;
     if let Some(form) = args.export {
         return export(form, &options, &spec, reporter.as_ref());
     }

@@ -208,6 +208,7 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
         subdir: parts.subdir,
         python: Some(parts.python.clone()),
         modes: ModePolicy { group_write: false },
+        folders: BTreeMap::new(),
     };
     let unfinished = tempfile::Builder::new()
         .prefix("interpreter-")

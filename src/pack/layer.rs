@@ -16,6 +16,7 @@ use super::metadata::DIRECTORY_MTIME;
 use super::segment::{self, Target};
 use super::wheel::{self, WheelFile, WheelLayout, WheelZip};
 use crate::lock::{Lock, LockedPackage, LockedWheel, Member};
+use crate::model::FolderFacts;
 use crate::plan::{PlannedLayer, SegmentKind};
 use crate::store::Store;
 use crate::util::report::Progress;
@@ -193,8 +194,8 @@ impl<'a> Packer<'a> {
             }
         }
         for directory in directories {
-            let mode = target.modes_at(&directory).directory();
-            tarball::header(writer, directory, TarKind::Directory, mode, DIRECTORY_MTIME)?;
+            let FolderFacts { mode, owner } = target.directory(&directory);
+            tarball::owned_header(writer, directory, TarKind::Directory, (mode, owner), DIRECTORY_MTIME)?;
         }
         writer.end_segment()?;
         Ok(())

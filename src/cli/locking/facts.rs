@@ -27,13 +27,17 @@ pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, wor
     // Those of the base came with it.
     let (of_base, new): (Vec<_>, Vec<_>) =
         lock.packages.iter().cloned().partition(|package| lock.is_of_base(package.name()));
+    let classes: Vec<_> = new.iter().map(|package| package.facts.stability).collect();
     let records: Vec<_> = new.into_iter().map(|package| package.record).collect();
     let credentials = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
     let archives = Archives { credentials: &credentials, options, world, locked: true };
-    let packages = archives.packages(records, python.clone()).await?;
+    let mut packages = archives.packages(records, python.clone()).await?;
+    // Both are sorted by name. The archives do not know how often they change.
+    packages.iter_mut().zip(classes).for_each(|(package, class)| package.facts.stability = class);
     let (of_base_wheels, new): (Vec<_>, Vec<_>) =
         lock.wheels.iter().cloned().partition(|wheel| lock.is_wheel_of_base(&wheel.name));
-    let with_new = Lock { packages: packages.clone(), wheels: new.clone(), ..lock.clone() };
+    // The base's Python may have to build some.
+    let with_new = Lock { wheels: new.clone(), ..lock.clone() };
     super::pip::fetch(options, spec, &with_new, 0..new.len(), world).await?;
     let (mut packages, mut wheels) = archives.with_wheels(packages, new, python).await?;
     packages.extend(of_base);
@@ -120,7 +124,11 @@ impl Archives<'_> {
     }
 
     /// What each of the archives tells by itself, in the records' order.
-    async fn read(&self, records: &[RepoDataRecord], python: Option<PythonInfo>) -> Result<Vec<ArchiveFacts>> {
+    pub(super) async fn read(
+        &self,
+        records: &[RepoDataRecord],
+        python: Option<PythonInfo>,
+    ) -> Result<Vec<ArchiveFacts>> {
         let store = &self.world.store;
         let key = |record| facts::archive_key(record, python.as_ref());
         let keys = records.iter().map(key).collect::<Result<Vec<_>>>()?;
@@ -150,7 +158,7 @@ impl Archives<'_> {
         Ok(records)
     }
 
-    pub(super) async fn fetch(&self, records: Vec<RepoDataRecord>) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
+    async fn fetch(&self, records: Vec<RepoDataRecord>) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
         let Self { credentials, options, world, locked } = *self;
         if locked {
             let archives = fetch_locked(&records, credentials, options, world).await?;

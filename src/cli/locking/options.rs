@@ -104,6 +104,8 @@ pub struct EnvironmentOptions {
     pub bytecode: bool,
     /// Whether new locks are made without facts, which the first build makes then (`lock --no-facts`).
     pub facts_later: bool,
+    /// Whether classes of stability are told anew from the channels' indexes (`--refresh-stability`).
+    pub refresh_stability: bool,
     /// The arguments that need no check.
     pub args: EnvironmentArgs,
 }
@@ -145,6 +147,7 @@ impl EnvironmentOptions {
             exclude_newer: args.exclude_newer.as_deref().map(str::parse).transpose()?,
             bytecode: args.bytecode.unwrap_or_default() == BytecodeArg::On,
             facts_later: false,
+            refresh_stability: false,
             args,
         })
     }

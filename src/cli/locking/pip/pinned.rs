@@ -36,17 +36,20 @@ fn path_of(wheel: &PinnedWheel) -> Option<std::path::PathBuf> {
 /// Wheels that do not fit the target; files that cannot be had or are not what was pinned; sources that must not be
 /// built, or cannot be.
 pub(super) async fn wheels(
-    pins: &Pins,
+    pinned: Vec<PinnedWheel>,
     options: &EnvironmentOptions,
-    spec: &Spec,
-    lock: &Lock,
-    old: Option<&Lock>,
-    others: &Locks,
+    (spec, pins): (&Spec, &Pins),
+    (lock, old, others): (&Lock, Option<&Lock>, &Locks),
     world: &World,
 ) -> Result<Vec<LockedWheel>> {
-    let pinned = pins.of(&lock.platform)?.wheels;
-    if pinned.is_empty() {
-        return Ok(Vec::new());
+    if let Some(more) = spec.pip.requirements.first() {
+        return Err(Error::user(format!(
+            "{}: `{}` is asked for beside the packages of PyPI that `{}` pins, which nobody resolved together",
+            more.place,
+            more.text,
+            pins.file().display()
+        ))
+        .hint("add it with the tool that wrote the file"));
     }
     let work = Work::new(options, spec, lock, world)?;
     let mut found = Vec::with_capacity(pinned.len());
