@@ -1,6 +1,7 @@
 //! What others pinned is built as it is: pixi.lock, conda-lock.yml, `@EXPLICIT`, `conda env export`.
 
 mod real;
+mod wheels;
 
 use std::path::Path;
 use std::process::Command;
