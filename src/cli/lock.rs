@@ -54,7 +54,7 @@ fn tell(locked: &[Locked], options: &EnvironmentOptions, spec: &Spec, world: &Wo
             world.reporter.warn(&warning);
         }
         let facts = if lock.has_facts { "" } else { "; their facts are made at the first build" };
-        world.reporter.notice(&format!("{platform}: {} packages{facts}", lock.packages.len()));
+        world.reporter.notice(&format!("{platform}: {}{facts}", lock.counted()));
     }
     world.reporter.notice(&format!("the lock is `{}`", locking::path(options, spec).display()));
 }

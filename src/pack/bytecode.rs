@@ -297,7 +297,7 @@ pub fn modules(
     let Some(python) = &target.python else { return Ok(Vec::new()) };
     let wanted: BTreeMap<String, Source> = sources(layout, python)
         .into_iter()
-        .filter(|source| !package.facts.leaves_out(&source.module))
+        .filter(|source| package.facts.makes(&source.module, &source.pyc))
         .map(|source| (source.source.clone(), source))
         .collect();
     let mut modules = Vec::with_capacity(wanted.len());

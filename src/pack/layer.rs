@@ -154,12 +154,12 @@ impl<'a> Packer<'a> {
             (SegmentKind::Bytecode, Part::Package { package, layout, .. }) => {
                 let python = self.options.target.python.as_ref();
                 let sources = python.map(|python| bytecode::sources(layout, python)).unwrap_or_default();
-                let made = sources.into_iter().filter(|source| !package.facts.leaves_out(&source.module));
+                let made = sources.into_iter().filter(|source| package.facts.makes(&source.module, &source.pyc));
                 paths.extend(made.map(|source| source.pyc));
             }
             (SegmentKind::Bytecode, Part::Wheel { wheel, layout, python, .. }) => {
                 let sources = wheel::sources(layout, python).into_iter();
-                let made = sources.filter(|source| !wheel.facts.leaves_out(&source.module));
+                let made = sources.filter(|source| wheel.facts.makes(&source.module, &source.pyc));
                 paths.extend(made.map(|source| source.pyc));
             }
         }

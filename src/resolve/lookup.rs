@@ -67,7 +67,7 @@ pub async fn look_up(
     progress.finish(&format!(
         "{count} of {} pinned packages are in the index of {}",
         found.len(),
-        super::plural(channels, "channel")
+        crate::util::plural(channels, "channel")
     ));
     let cutoff = options.exclude_newer.as_ref();
     Ok(Listed { stability: classes(records, seen.iter().map(Arc::as_ref), cutoff), records: found })

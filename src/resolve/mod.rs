@@ -45,7 +45,7 @@ pub use virtual_packages::{VirtualPackageOptions, virtual_packages};
 use crate::model::{Cutoff, Platform, Stability};
 use crate::spec::Spec;
 use crate::util::report::{SharedReporter, Step};
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, plural};
 
 /// How to solve.
 #[derive(Clone)]
@@ -173,10 +173,6 @@ pub async fn resolve(spec: &Spec, options: &ResolveOptions<'_>) -> Result<Resolu
         plural(resolution.channels.len(), "channel")
     ));
     Ok(resolution)
-}
-
-fn plural(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A size as people read it.

@@ -286,6 +286,7 @@ fn inputs(
         },
         extends: options.extends,
         exclude_newer: options.exclude_newer.as_ref().map(ToString::to_string),
+        allow_clobber: options.allow_clobber.iter().map(ToString::to_string).collect(),
         pins: None,
     })
 }
@@ -352,6 +353,12 @@ async fn make(
     // What conda brings to pip is among the facts.
     let has_wheels = !spec.pip.is_empty() || pinned.is_some_and(|pinned| !pinned.wheels.is_empty());
     let facts_later = options.facts_later && !has_wheels;
+    if options.facts_later && !facts_later {
+        world.reporter.notice(&format!(
+            "`--no-facts` changes nothing: `{}` has pip packages, and what conda brings to them is read from the archives",
+            spec.file.display()
+        ));
+    }
     let mut packages = match facts_later {
         true => archives.without_facts(records).await?,
         false => archives.packages(records, python.clone()).await?,
@@ -544,7 +551,7 @@ fn tell_changes(options: &EnvironmentOptions, old: &Locks, new: &Locks, world: &
     for lock in options.platforms.iter().filter_map(|platform| new.get(platform)) {
         let name = lock.platform.lock_name();
         match old.get(&lock.platform) {
-            None => world.reporter.notice(&format!("lock: + {name}, {} packages", lock.packages.len())),
+            None => world.reporter.notice(&format!("lock: + {name}, {}", lock.counted())),
             Some(old) => {
                 let what = if new.iter().len() > 1 { format!("lock ({name})") } else { "lock".to_owned() };
                 for line in diff::changes(old, lock) {

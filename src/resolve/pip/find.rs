@@ -31,7 +31,7 @@ pub(super) fn find(request: &PipRequest<'_>, uv: &Uv, sources: &Sources<'_>) -> 
     let requirements = run.requirements(&markers)?;
     fs::write(scratch.path().join("requirements.in"), requirements)?;
     fs::write(scratch.path().join("constraints.txt"), run.constraints(&markers)?)?;
-    fs::write(scratch.path().join("pylock.toml"), pylock::render(run.preferred())?)?;
+    fs::write(scratch.path().join("pylock.toml"), pylock::render(request.preferred)?)?;
     run.link_built()?;
     run.compile()?;
     let answer = pylock::parse(&fs::read_to_string(scratch.path().join("pylock.toml"))?)?;
@@ -213,10 +213,6 @@ impl Run<'_> {
             let _ = writeln!(text, "{line}");
         }
         Ok(text)
-    }
-
-    fn preferred(&self) -> impl Iterator<Item = &LockedWheel> {
-        self.request.preferred.iter().filter(|wheel| wheel.index.is_some())
     }
 
     /// Wheels that were built of an index's source archives: uv finds them in the place of these.
