@@ -19,7 +19,6 @@ use crate::resolve::pip::{
 };
 use crate::resolve::{self, Channels, Credentials, Stored, Wanted};
 use crate::spec::Spec;
-use crate::store::Store;
 use crate::util::{Error, Result, redact};
 
 /// Files that are fetched at once.
@@ -329,9 +328,32 @@ impl<'a> Work<'a> {
                 }
                 (FoundFile::Wheel { .. }, None) => return Err(Error::bug("a wheel was not downloaded")),
             };
-            wheels.push(locked(wheel, &self.world.store, default_index)?);
+            wheels.push(self.locked(wheel, default_index)?);
         }
         Ok(wheels)
+    }
+
+    /// A wheel in the store as the lock has it, but for its facts.
+    fn locked(&self, built: Built, default_index: Option<&Url>) -> Result<LockedWheel> {
+        let store = &self.world.store;
+        let file = WheelFile { path: store.archive(&built.sha256, "whl"), name: built.name.clone() };
+        let metadata = wheel::read_metadata(&file)?;
+        let check = || {
+            wheel::check_machine_code(&file, &metadata.tags, self.target.glibc, self.target.subdir, &store.scratch())
+        };
+        tokio::task::block_in_place(check)?;
+        Ok(LockedWheel {
+            name: metadata.name,
+            version: metadata.version,
+            file_name: built.name,
+            sha256: built.sha256,
+            size: built.size,
+            source: built.source,
+            index: built.index.or_else(|| default_index.cloned().filter(|_| built.listed)),
+            requires_dist: metadata.requires_dist,
+            requires_python: metadata.requires_python,
+            facts: WheelFacts::default(),
+        })
     }
 }
 
@@ -355,22 +377,4 @@ fn check_hashes(found: &Found, stored: &Stored) -> Result<()> {
         ))
         .hint("somebody replaced it on the server, or the hashes are of other files")),
     }
-}
-
-/// A wheel in the store as the lock has it, but for its facts.
-fn locked(built: Built, store: &Store, default_index: Option<&Url>) -> Result<LockedWheel> {
-    let file = WheelFile { path: store.archive(&built.sha256, "whl"), name: built.name.clone() };
-    let metadata = wheel::read_metadata(&file)?;
-    Ok(LockedWheel {
-        name: metadata.name,
-        version: metadata.version,
-        file_name: built.name,
-        sha256: built.sha256,
-        size: built.size,
-        source: built.source,
-        index: built.index.or_else(|| default_index.cloned().filter(|_| built.listed)),
-        requires_dist: metadata.requires_dist,
-        requires_python: metadata.requires_python,
-        facts: WheelFacts::default(),
-    })
 }
