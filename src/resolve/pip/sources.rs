@@ -123,7 +123,7 @@ impl Sources<'_> {
             return Ok(());
         }
         Err(Error::user(format!("{} would have to be built, which runs its code on this machine", shown(source)))
-            .hint("`--allow-build` (or `CONDAIMG_ALLOW_BUILD=true`) allows it, in isolation and with the environment's Python")
+            .hint("`--allow-build` (or `CONDAIMG_ALLOW_BUILD=true`, or `allow-build: on` in a condaimg.yaml) allows it, in isolation and with the environment's Python")
             .hint("once the lock has the wheel's hash, builds from the lock need no flag"))
     }
 
