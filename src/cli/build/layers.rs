@@ -232,7 +232,8 @@ async fn fetch(
         package => package.record.clone(),
     });
     let records: Vec<_> = records.collect();
-    locking::fetch_locked(&records, &channels.credentials, &options.environment, world).await
+    let origin = locking::locked_origin(spec);
+    locking::fetch_locked(&records, origin, &channels.credentials, &options.environment, world).await
 }
 
 /// Project files in the prefix must not be where packages and wheels have theirs. Only the archives know where that

@@ -28,7 +28,7 @@ use crate::image::{self, Base};
 use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted, local};
 use crate::model::{BaseRef, Platform};
 use crate::pack::{Archive, archive_at, transcode};
-use crate::resolve::{self, Credentials, ResolveOptions, VirtualPackageOptions};
+use crate::resolve::{self, Credentials, ResolveOptions, SaidBy, VirtualPackageOptions};
 use crate::spec::Spec;
 use crate::util::error::ResultExt as _;
 use crate::util::{Digest, Error, Result, files, redact};
@@ -347,8 +347,7 @@ async fn make(
         (Some(brought), Some(pins)) => brought.without(resolution.records, pins.file(), options)?,
         _ => resolution.records,
     };
-    let locked = spec.pins.is_some();
-    let archives = facts::Archives { credentials: &resolution.credentials, options, world, locked };
+    let archives = facts::Archives { credentials: &resolution.credentials, options, world, origin: made_origin(spec) };
     let python = python_info(records.iter().chain(brought.iter().filter_map(Brought::python)), platform.subdir)?;
     // What conda brings to pip is among the facts.
     let has_wheels = !spec.pip.is_empty() || pinned.is_some_and(|pinned| !pinned.wheels.is_empty());
@@ -488,7 +487,8 @@ pub async fn fetch(
     let offline = options.channels_offline();
     let client = resolve::http_client(offline, credentials)?;
     let (store, reporter) = (&world.store, &world.reporter);
-    let downloaded = resolve::download(records, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
+    let downloaded =
+        resolve::download(records, SaidBy::Index, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
     let mut records = Vec::with_capacity(downloaded.len());
     let mut archives = Vec::with_capacity(downloaded.len());
     for downloaded in downloaded {
@@ -498,9 +498,20 @@ pub async fn fetch(
     Ok((records, prepared(archives, options, world).await?))
 }
 
+/// Who says what the archives of a new lock are.
+fn made_origin(spec: &Spec) -> SaidBy {
+    if spec.pins.is_some() { SaidBy::Pins } else { SaidBy::Index }
+}
+
+/// Who says what the archives of a lock are that is there already.
+pub fn locked_origin(spec: &Spec) -> SaidBy {
+    if spec.pins.is_some() { SaidBy::Pins } else { SaidBy::Lock }
+}
+
 /// The same for the records of a lock, which say what the archives must be.
 pub async fn fetch_locked(
     records: &[RepoDataRecord],
+    origin: SaidBy,
     credentials: &Credentials,
     options: &EnvironmentOptions,
     world: &World,
@@ -511,7 +522,7 @@ pub async fn fetch_locked(
     let offline = options.channels_offline();
     let client = resolve::http_client(offline, credentials)?;
     let (store, reporter) = (&world.store, &world.reporter);
-    let downloaded = resolve::download_locked(records, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
+    let downloaded = resolve::download(records, origin, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
     prepared(downloaded.iter().map(readable).collect::<Result<_>>()?, options, world).await
 }
 

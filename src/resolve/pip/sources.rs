@@ -255,5 +255,5 @@ fn other(source: &WheelSource, locked: &LockedWheel, built: &Built) -> Error {
         locked.sha256.hex()
     ))
     .hint("the tools that build it may have changed since (its `build-system` names no exact versions), or compilers of this machine came in")
-    .hint(format!("`condaimg lock --upgrade {} --allow-build` takes what comes out now", locked.name))
+    .hint(format!("`condaimg lock --upgrade {} --allow-build` takes what comes out now; where a file of another tool pins it, remove the lock and lock again", locked.name))
 }
