@@ -5,6 +5,7 @@ mod deliver;
 pub mod layers;
 mod once;
 pub mod options;
+mod packing;
 pub mod project;
 mod settings;
 
