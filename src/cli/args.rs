@@ -24,6 +24,9 @@ pub enum Command {
     Build(Box<BuildArgs>),
     /// Solve an environment and write its lock
     Lock(Box<LockArgs>),
+    /// Show which package would go into which layer, why, and what an update is expected to cost; builds nothing
+    #[command(alias = "explain")]
+    Plan(Box<PlanArgs>),
     /// Send an image from a layout or an archive to a registry
     Push(PushArgs),
     /// Copy an image, with what refers to it, between registries, layouts and archives
@@ -338,8 +341,8 @@ pub struct EnvironmentArgs {
     /// Leave out packages that appeared after this date (2026-01-31, or with a time as RFC 3339 has it)
     #[arg(long, value_name = "DATE", env = "CONDAIMG_EXCLUDE_NEWER", help_heading = "Solving")]
     pub exclude_newer: Option<String>,
-    /// Let packages of pip replace these files of conda packages (pattern of paths in the prefix, `*` takes slashes too;
-    /// repeat for several)
+    /// Let packages of pip replace these files of conda packages, and new packages those of a base that is extended
+    /// (pattern of paths in the prefix, `*` takes slashes too; repeat for several)
     #[arg(long, value_name = "GLOB", env = "CONDAIMG_ALLOW_CLOBBER", value_delimiter = ',', help_heading = "Solving")]
     pub allow_clobber: Vec<String>,
     /// Let code of pip packages run that come as source (archives, repositories, folders), to build wheels of them
@@ -384,6 +387,9 @@ pub struct LockArgs {
     /// Read no archive: what only the archives know is found out at the first build
     #[arg(long, env = "CONDAIMG_NO_FACTS", conflicts_with_all = ["check", "export"])]
     pub no_facts: bool,
+    /// Tell anew from the channels' indexes how often packages change, which decides about layers
+    #[arg(long, env = "CONDAIMG_REFRESH_STABILITY", conflicts_with_all = ["check", "export"])]
+    pub refresh_stability: bool,
     /// Print the lock that is there in another form; nothing is solved
     #[arg(long, value_enum, value_name = "FORM", env = "CONDAIMG_EXPORT")]
     pub export: Option<ExportArg>,
@@ -479,6 +485,9 @@ pub struct BuildArgs {
     /// Use the lock as it is, without asking whether it is stale
     #[arg(long, env = "CONDAIMG_FROZEN", conflicts_with = "locked", help_heading = "Solving")]
     pub frozen: bool,
+    /// Renew in the lock how often packages change, which decides about layers
+    #[arg(long, env = "CONDAIMG_REFRESH_STABILITY", conflicts_with_all = ["locked", "frozen"], help_heading = "Solving")]
+    pub refresh_stability: bool,
     /// Layer policy: a name or a file [default: default]
     #[arg(long, value_name = "NAME|FILE", env = "CONDAIMG_LAYERS", help_heading = "Layers")]
     pub layers: Option<String>,
@@ -494,6 +503,26 @@ pub struct BuildArgs {
     /// What an earlier build had; `SOURCE_DATE_EPOCH` comes before it.
     #[arg(skip)]
     pub source_date_epoch: Option<i64>,
+}
+
+/// Flags of `plan`: all of `build`, so that a plan is that of the build with the same flags. Those that are about
+/// where an image goes do nothing, and are not shown.
+#[derive(Debug, Clone, Args)]
+#[command(
+    mut_arg("tags", |arg| arg.hide(true)),
+    mut_arg("push", |arg| arg.hide(true)),
+    mut_arg("outputs", |arg| arg.hide(true)),
+    mut_arg("metadata_file", |arg| arg.hide(true)),
+    mut_arg("digest_file", |arg| arg.hide(true)),
+    mut_arg("no_referrers", |arg| arg.hide(true)),
+    mut_arg("no_cache", |arg| arg.hide(true))
+)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub build: BuildArgs,
+    /// For machines (docs/plan.schema.json)
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub async fn run(args: LockArgs, global: Global, reporter: SharedReporter) -> Re
     let environment = settings::fill(args.environment, &spec.settings)?;
     let mut options = EnvironmentOptions::new(environment, mode, &global)?;
     options.facts_later = args.no_facts;
+    options.refresh_stability = args.refresh_stability;
     if let Some(form) = args.export {
         return export(form, &options, &spec, reporter.as_ref());
     }
@@ -53,7 +54,7 @@ fn tell(locked: &[Locked], options: &EnvironmentOptions, spec: &Spec, world: &Wo
             world.reporter.warn(&warning);
         }
         let facts = if lock.has_facts { "" } else { "; their facts are made at the first build" };
-        world.reporter.notice(&format!("{platform}: {} packages{facts}", lock.packages.len()));
+        world.reporter.notice(&format!("{platform}: {}{facts}", lock.counted()));
     }
     world.reporter.notice(&format!("the lock is `{}`", locking::path(options, spec).display()));
 }

@@ -7,6 +7,7 @@ mod cache;
 mod doctor;
 mod lock;
 mod locking;
+mod plan;
 mod progress;
 mod summary;
 mod transfer;
@@ -98,6 +99,7 @@ async fn dispatch(command: Command, global: Global, reporter: &SharedReporter) -
     match command {
         Command::Build(args) => build::run(*args, global, Arc::clone(reporter)).await,
         Command::Lock(args) => lock::run(*args, global, Arc::clone(reporter)).await,
+        Command::Plan(args) => plan::run(*args, global, Arc::clone(reporter)).await,
         Command::Push(args) => transfer::push(args, global, Arc::clone(reporter)).await,
         Command::Copy(args) => transfer::copy(args, global, Arc::clone(reporter)).await,
         Command::Cache(args) => cache::run(args, &global, reporter),

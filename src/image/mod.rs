@@ -39,5 +39,5 @@ pub use layout::{write_layout, write_layout_of};
 pub use localise::localise;
 pub use media::{INDEX, is_index};
 pub use output::{Contents, Written};
-pub use probe::{Selection, probe, probe_files};
+pub use probe::{Selection, is_at_hand, probe, probe_files};
 pub use reader::LayoutReader;

@@ -1,8 +1,9 @@
 //! Whether the wheels of a lock fit its target.
 
+use pep440_rs::{Version, VersionSpecifiers};
 use rattler_conda_types::PackageRecord;
 
-use super::{Lock, NO_CPYTHON, is_free_threaded};
+use super::{Lock, LockedWheel, NO_CPYTHON, is_free_threaded};
 use crate::model::{Flavour, TargetPython, WheelName, check_fit};
 use crate::util::{Error, Result};
 
@@ -26,16 +27,18 @@ impl Lock {
     }
 }
 
-/// Refuses a lock with a wheel that its Python and platform cannot use.
+/// Refuses a lock with a wheel that its Python and platform cannot use: by its tags, and by `Requires-Python` of its
+/// metadata, which pip and uv ask of an index only.
 ///
 /// # Errors
-/// They name the wheel, its tags and the target.
+/// They name the wheel, what it is for, and the target.
 pub fn check_wheels(lock: &Lock) -> Result<()> {
     if lock.wheels.is_empty() {
         return Ok(());
     }
-    let python = lock.package("python").and_then(|python| target_python(&python.record.package_record));
-    let python = python.ok_or_else(|| {
+    let record = lock.package("python").map(|python| &python.record.package_record);
+    let python = record.and_then(|record| Some((target_python(record)?, record.version.to_string())));
+    let (python, version) = python.ok_or_else(|| {
         Error::user(format!("`{}` needs Python, which the environment does not have", lock.wheels[0].name))
             .hint("add `python` to the dependencies")
     })?;
@@ -43,6 +46,25 @@ pub fn check_wheels(lock: &Lock) -> Result<()> {
         let name = WheelName::parse(&wheel.file_name)
             .ok_or_else(|| Error::user(format!("`{}` is no name of a wheel", wheel.file_name)))?;
         check_fit(&wheel.file_name, &name, python, lock.glibc(), lock.platform.subdir)?;
+        check_requires_python(wheel, &version)?;
     }
     Ok(())
+}
+
+/// `Requires-Python` (core metadata; PEP 440 specifiers) against the version of the target's Python.
+fn check_requires_python(wheel: &LockedWheel, version: &str) -> Result<()> {
+    let Some(wanted) = &wheel.requires_python else { return Ok(()) };
+    // What installers cannot read they do not enforce: old metadata has such texts.
+    let Ok(specifiers) = wanted.parse::<VersionSpecifiers>() else { return Ok(()) };
+    let python: Version = version.parse().map_err(|error| {
+        Error::user(format!("Python {version} is none that wheels can be for")).caused_by(std::io::Error::other(error))
+    })?;
+    if specifiers.contains(&python) {
+        return Ok(());
+    }
+    Err(Error::user(format!(
+        "`{}` needs Python {wanted} (`Requires-Python` of its metadata), and the environment has Python {version}",
+        wheel.file_name
+    ))
+    .hint(format!("ask for another version of `{}`, or of `python`", wheel.name)))
 }

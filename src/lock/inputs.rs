@@ -35,6 +35,9 @@ pub struct Inputs {
     /// Packages that appeared after this date or time were left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude_newer: Option<String>,
+    /// Patterns of paths in the prefix that wheels may take from conda packages, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_clobber: Vec<String>,
     /// Digest of the packages that another tool's lock pins ([`super::Pinned::digest`]), where there was no solving.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pins: Option<Digest>,
@@ -75,6 +78,7 @@ pub fn changes(lock: &Lock, now: Wanted<'_>) -> Vec<String> {
     changes.extend(single("channel priority", Some(&then.channel_priority), Some(&inputs.channel_priority)));
     changes.extend(list("target", &then.declared, &inputs.declared));
     changes.extend(single("--exclude-newer", then.exclude_newer.as_ref(), inputs.exclude_newer.as_ref()));
+    changes.extend(list("--allow-clobber", &then.allow_clobber, &inputs.allow_clobber));
     if then.extends != inputs.extends {
         changes.push(match inputs.extends {
             true => "from: the base's environment is to be extended".to_owned(),

@@ -2,16 +2,19 @@
 //! `dist-info` folders of site-packages. Made of files that somebody else read; any conda client may have written them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rattler_conda_types::{PrefixRecord, RepoDataRecord};
 use serde::{Deserialize, Serialize};
 
 use super::canonical_channel;
-use crate::util::{Error, Result, redact};
+use crate::util::{Digest, Error, Result, redact};
 
 /// Raised whenever something else would be kept of the same files.
-pub const VERSION: u32 = 1;
-/// The largest conda-meta record, which lists every file of its package, and the largest other file, in bytes.
+pub const VERSION: u32 = 2;
+/// The largest file that lists every file of its package, and the largest other one, in bytes.
 const RECORD_LIMIT: u64 = 64 << 20;
 const TEXT_LIMIT: u64 = 1 << 20;
 
@@ -43,8 +46,8 @@ pub fn wish(path: &str) -> Wish {
             _ => Wish::Nothing,
         };
     }
-    if name == "METADATA" && distribution(path).is_some() {
-        return Wish::Name;
+    if matches!(name, "METADATA" | "RECORD") && distribution(path).is_some() {
+        return Wish::Content(RECORD_LIMIT);
     }
     match ACTIVATION.iter().any(|(place, end)| is_in(folder, place) && name.ends_with(end)) {
         true => Wish::Content(TEXT_LIMIT),
@@ -66,8 +69,52 @@ pub fn digest_of_content(path: &str, content: &[u8]) -> String {
             .ok()
             .and_then(|record| serde_json::to_string(&Package::from(record)).ok())
             .unwrap_or_default(),
-        false => String::from_utf8_lossy(content).into_owned(),
+        false => {
+            let text = String::from_utf8_lossy(content);
+            match (distribution(path), path.rsplit_once('/')) {
+                (Some(_), Some((_, "RECORD"))) => recorded(content),
+                (Some(_), _) => {
+                    requires_dist(&text).filter(|line| line.contains("extra")).collect::<Vec<_>>().join("\n")
+                }
+                _ => text.into_owned(),
+            }
+        }
     }
+}
+
+/// `Requires-Dist` of a METADATA (core metadata specification).
+pub fn requires_dist(text: &str) -> impl Iterator<Item = &str> {
+    // Only the headers: the description follows an empty line.
+    let headers = text.lines().take_while(|line| !line.trim().is_empty());
+    headers.filter_map(|line| line.strip_prefix("Requires-Dist:")).map(str::trim)
+}
+
+/// The files in a RECORD (recording installed projects), one a line: the path, relative to site-packages, a tab, and
+/// the digest, if there is one. Those that lie elsewhere are left out.
+fn recorded(content: &[u8]) -> String {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(content);
+    let mut text = String::new();
+    for row in reader.records().filter_map(|row| row.ok()) {
+        let path = row.get(0).filter(|path| !path.is_empty() && !path.starts_with('/') && !path.contains(['\t', '\n']));
+        let Some(path) = path else { continue };
+        let hash = row.get(1).and_then(|hash| hash.strip_prefix("sha256="));
+        let bytes = hash.and_then(|hash| URL_SAFE_NO_PAD.decode(hash.trim_end_matches('=')).ok());
+        let digest = bytes.and_then(|bytes| bytes.try_into().ok()).map(Digest::from_bytes);
+        let _ = writeln!(text, "{path}\t{}", digest.map(|digest| digest.to_string()).unwrap_or_default());
+    }
+    text
+}
+
+/// A path relative to a folder, in that folder; nothing of one that climbs out of the root.
+fn below(folder: &str, path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = folder.split('/').collect();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        match part {
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
 }
 
 /// An installed package.
@@ -113,7 +160,9 @@ pub fn distribution(path: &str) -> Option<(String, String)> {
     if !parent.ends_with("site-packages") {
         return None;
     }
-    let (name, version) = folder.strip_suffix(".dist-info")?.split_once('-')?;
+    // pip calls what it did not finish to remove `~NAME`.
+    let (name, version) =
+        folder.strip_suffix(".dist-info")?.split_once('-').filter(|(name, _)| !name.starts_with('~'))?;
     Some((normalised_name(name), version.to_owned()))
 }
 
@@ -139,6 +188,11 @@ pub struct Environment {
     pub variables: BTreeMap<String, String>,
     /// The distributions of Python packages (normalised name → version) that no conda package brings.
     pub distributions: BTreeMap<String, String>,
+    /// `Requires-Dist` of all distributions, by normalised name, as far as extras need it.
+    pub requirements: BTreeMap<String, Vec<String>>,
+    /// The files of the distributions that no conda package brings, by their paths in the prefix: whose they are, and
+    /// what is in them, as far as RECORD says.
+    pub recorded: BTreeMap<String, (String, Option<Digest>)>,
 }
 
 impl Files {
@@ -157,6 +211,7 @@ impl Files {
         let inside = self.0.range(folder.clone()..).take_while(|(path, _)| path.starts_with(&folder));
         let mut found = Environment::default();
         let mut distributions = BTreeMap::new();
+        let mut records = BTreeMap::new();
         for (path, content) in inside {
             let relative = &path[folder.len()..];
             let record = relative.strip_prefix(RECORDS).and_then(|name| name.strip_prefix('/'));
@@ -169,13 +224,27 @@ impl Files {
             } else if ACTIVATION.iter().any(|(place, _)| relative.starts_with(place)) {
                 found.activation.insert(relative.to_owned(), content.clone());
             } else if let Some((name, version)) = distribution(path) {
-                distributions.insert(relative.to_owned(), (name, version));
+                if path.ends_with("/RECORD") {
+                    records.insert(relative, (name, content));
+                } else {
+                    let lines = content.lines().map(str::to_owned);
+                    found.requirements.entry(name.clone()).or_default().extend(lines);
+                    distributions.insert(relative.to_owned(), (name, version));
+                }
             }
         }
         let of_conda: BTreeSet<&str> =
             found.packages.iter().flat_map(|package| &package.files).map(String::as_str).collect();
         distributions.retain(|path, _| !of_conda.contains(path.as_str()));
         found.distributions = distributions.into_values().collect();
+        for (path, (name, content)) in records.into_iter().filter(|(path, _)| !of_conda.contains(path)) {
+            let site_packages = path.rsplitn(3, '/').nth(2).unwrap_or_default();
+            let files = content.lines().filter_map(|line| {
+                let (path, hash) = line.split_once('\t')?;
+                Some((below(site_packages, path)?, (name.clone(), hash.parse().ok())))
+            });
+            found.recorded.extend(files);
+        }
         found.packages.sort_by(|a, b| a.name().cmp(b.name()));
         match found.packages.windows(2).find(|pair| pair[0].name() == pair[1].name()) {
             Some(pair) => Err(Error::user(format!("`/{prefix}/{RECORDS}` has two packages `{}`", pair[0].name()))
@@ -219,6 +288,9 @@ fn variables(state: &str) -> BTreeMap<String, String> {
 mod tests {
     use super::*;
 
+    const METADATA: &str =
+        "Name: By.Pip\nRequires-Dist: a\nRequires-Dist: b ; extra == 'fast'\n\nRequires-Dist: c; extra == 'text'\n";
+
     fn record(name: &str, more: &str) -> String {
         format!(
             r#"{{"name": "{name}", "version": "1.0", "build": "0", "build_number": 0, "subdir": "linux-64",
@@ -236,14 +308,20 @@ mod tests {
     fn environments_are_found_with_what_is_in_them() {
         let metadata = r#", "requested_spec": "b >=1",
             "paths_data": {"paths_version": 1, "paths": [{"_path": "lib/python3.11/site-packages/B_b-1.0.dist-info/METADATA", "path_type": "hardlink"}]}"#;
+        let hash = URL_SAFE_NO_PAD.encode(Digest::of("x").as_bytes());
+        let by_pip = format!(
+            "by_pip.py,sha256={hash},1\n../../../bin/by-pip,,\n\"odd,name\",,\n/etc/other,,\n../../../../../../x,,\n"
+        );
         let files = files(&[
             ("opt/conda/conda-meta/history", String::new()),
             ("opt/conda/conda-meta/b-1.0-0.json", record("b", metadata)),
             ("opt/conda/conda-meta/a-1.0-0.json", record("a", "")),
             ("opt/conda/conda-meta/state", r#"{"env_vars": {"A": "1", "B": "***unset***", "C": 2}}"#.to_owned()),
             ("opt/conda/lib/python3.11/site-packages/B_b-1.0.dist-info/METADATA", String::new()),
-            ("opt/conda/lib/python3.11/site-packages/By.Pip-2.dist-info/METADATA", String::new()),
+            ("opt/conda/lib/python3.11/site-packages/By.Pip-2.dist-info/METADATA", METADATA.to_owned()),
+            ("opt/conda/lib/python3.11/site-packages/By.Pip-2.dist-info/RECORD", by_pip),
             ("opt/conda/lib/python3.11/site-packages/by_pip/__init__.py", String::new()),
+            ("opt/conda/lib/python3.11/site-packages/~umpy-1.0.dist-info/METADATA", String::new()),
             ("opt/conda/etc/conda/activate.d/a.sh", "export A=1".to_owned()),
             ("opt/conda/envs/other/conda-meta/history", String::new()),
             ("opt/conda/pkgs/a/info/index.json", "{}".to_owned()),
@@ -258,6 +336,15 @@ mod tests {
         assert_eq!(b.requested, ["b >=1"]);
         assert_eq!(b.distributions(), [("b-b".to_owned(), "1.0".to_owned())].into());
         assert_eq!(found.distributions, [("by-pip".to_owned(), "2".to_owned())].into());
+        assert_eq!(found.requirements["by-pip"], ["b ; extra == 'fast'"]);
+        let site = "lib/python3.11/site-packages";
+        let expected = [
+            ("bin/by-pip".to_owned(), None),
+            (format!("{site}/by_pip.py"), Some(Digest::of("x"))),
+            (format!("{site}/odd,name"), None),
+        ];
+        let expected = expected.map(|(path, digest)| (path, ("by-pip".to_owned(), digest)));
+        assert_eq!(found.recorded, BTreeMap::from(expected));
         assert_eq!(found.variables, [("A".to_owned(), "1".to_owned())].into());
         assert_eq!(found.activation.keys().collect::<Vec<_>>(), ["etc/conda/activate.d/a.sh"]);
         assert!(files.environment("opt/conda/envs/other").expect("reads").packages.is_empty());

@@ -24,7 +24,7 @@ use rattler_conda_types::{GenericVirtualPackage, PackageRecord, RepoDataRecord, 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{BaseFacts, Platform, Stability};
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Error, Result, plural};
 
 pub use export::{export_conda_lock, export_explicit, export_pixi};
 pub use extended::{BaseEnvironment, ParametersOfImage, parameters_of_image};
@@ -189,6 +189,12 @@ impl PackageFacts {
         self.clobbered.contains_key(path) || self.stale.contains(path)
     }
 
+    /// Whether byte code is made of a module of the package: it is the module in the image, and no other package ships
+    /// byte code at that place. (What the package ships itself and cannot be used is made anew.)
+    pub fn makes(&self, module: &str, pyc: &str) -> bool {
+        !self.leaves_out(module) && !self.clobbered.contains_key(pyc)
+    }
+
     /// All paths that stay out.
     pub fn left_out(&self) -> BTreeSet<&str> {
         self.clobbered.keys().chain(&self.stale).map(String::as_str).collect()
@@ -252,6 +258,15 @@ pub fn dependency_name(spec: &str) -> &str {
 }
 
 impl Lock {
+    /// How many packages there are, for people: `12 packages, 3 wheels`.
+    pub fn counted(&self) -> String {
+        let packages = plural(self.packages.len(), "package");
+        match self.wheels.len() {
+            0 => packages,
+            wheels => format!("{packages}, {}", plural(wheels, "wheel")),
+        }
+    }
+
     /// The package with this normalised name.
     pub fn package(&self, name: &str) -> Option<&LockedPackage> {
         self.packages.binary_search_by(|package| package.name().cmp(name)).ok().map(|index| &self.packages[index])

@@ -96,6 +96,11 @@ impl WheelFacts {
         self.clobbered.contains_key(path) || self.shared.contains(path)
     }
 
+    /// As [`super::PackageFacts::makes`].
+    pub fn makes(&self, module: &str, pyc: &str) -> bool {
+        !self.leaves_out(module) && !self.leaves_out(pyc)
+    }
+
     /// All paths that stay out.
     pub fn left_out(&self) -> BTreeSet<&str> {
         self.clobbered.keys().chain(&self.shared).map(String::as_str).collect()

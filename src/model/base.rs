@@ -120,6 +120,10 @@ pub struct BaseFacts {
     /// Directories in the root (`etc`, `home`, `usr`, ...).
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub directories: BTreeSet<String>,
+    /// Of the folders near the root those that do not belong to root or are not 0755: a layer that has something below
+    /// one of them says the same of it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub folders: BTreeMap<String, FolderFacts>,
     /// The version of its GNU C library (`2.36`); none when it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub glibc: Option<String>,
@@ -133,7 +137,51 @@ pub struct BaseFacts {
     pub group: Option<String>,
 }
 
+/// Mode and owner of a folder; in a lock `1777 0:0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FolderFacts {
+    /// Its permissions, with setuid, setgid and sticky.
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u64, u64),
+}
+
+impl FolderFacts {
+    /// Of most folders.
+    pub const USUAL: Self = Self { mode: 0o755, owner: (0, 0) };
+}
+
+impl From<FolderFacts> for String {
+    fn from(FolderFacts { mode, owner: (user, group) }: FolderFacts) -> Self {
+        format!("{mode:04o} {user}:{group}")
+    }
+}
+
+impl TryFrom<String> for FolderFacts {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parse = || {
+            let (mode, owner) = text.split_once(' ')?;
+            let (user, group) = owner.split_once(':')?;
+            let mode = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o7777)?;
+            Some(Self { mode, owner: (user.parse().ok()?, group.parse().ok()?) })
+        };
+        parse().ok_or_else(|| format!("`{text}` is no mode and owner of a folder, as in `0755 0:0`"))
+    }
+}
+
 impl BaseFacts {
+    /// The folders of which a layer with files below `root` (without a leading slash) has to say the same as the base.
+    pub fn folders_along(&self, root: &str) -> BTreeMap<String, FolderFacts> {
+        let is_below = |path: &str, folder: &str| {
+            folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let along = self.folders.iter().filter(|(path, _)| is_below(path, root) || is_below(root, path));
+        along.map(|(path, folder)| (path.clone(), *folder)).collect()
+    }
+
     /// Resolves a path in the image through the base's symbolic links: `bin/x` → `usr/bin/x`. Links that lead
     /// out of the root end at the root, as the kernel resolves them in a container.
     pub fn resolve(&self, path: &str) -> String {

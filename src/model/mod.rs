@@ -11,7 +11,7 @@ mod project;
 mod stability;
 mod tags;
 
-pub use base::{BaseFacts, BaseRef};
+pub use base::{BaseFacts, BaseRef, FolderFacts};
 pub use blob::{Blob, BlobSource, LayerBlob};
 pub use compression::Compression;
 pub use cutoff::Cutoff;

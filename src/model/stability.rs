@@ -31,6 +31,25 @@ impl Stability {
         }
     }
 
+    /// What a package is taken to be of whose releases nothing is known: a wheel, one of an index that was not there.
+    pub const UNKNOWN: Self = Self::Steady;
+
+    /// Releases in a year that a package of the class is taken to have: of the classes with two bounds about their
+    /// geometric mean.
+    pub fn releases_per_year(self) -> f64 {
+        match self {
+            Self::Settled => 0.5,
+            Self::Slow => 2.0,
+            Self::Steady => 7.0,
+            Self::Lively => 20.0,
+        }
+    }
+
+    /// The probability that there is no release in so many days, when releases come independently of each other.
+    pub fn keeps(self, days: f64) -> f64 {
+        (-self.releases_per_year() * days / 365.25).exp()
+    }
+
     /// As locks and policies write it.
     pub fn name(self) -> &'static str {
         match self {
@@ -39,5 +58,19 @@ impl Stability {
             Self::Steady => "steady",
             Self::Lively => "lively",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_of_their_own_rate() {
+        for class in Stability::ALL {
+            assert_eq!(Stability::of_rate(class.releases_per_year()), class);
+            assert!(class.keeps(0.0) == 1.0 && class.keeps(7.0) < 1.0 && class.keeps(7.0) > class.keeps(8.0));
+        }
+        assert!(Stability::ALL.windows(2).all(|pair| pair[0].keeps(7.0) > pair[1].keeps(7.0)));
     }
 }

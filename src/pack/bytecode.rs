@@ -208,6 +208,7 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
         subdir: parts.subdir,
         python: Some(parts.python.clone()),
         modes: ModePolicy { group_write: false },
+        folders: BTreeMap::new(),
     };
     let unfinished = tempfile::Builder::new()
         .prefix("interpreter-")
@@ -296,7 +297,7 @@ pub fn modules(
     let Some(python) = &target.python else { return Ok(Vec::new()) };
     let wanted: BTreeMap<String, Source> = sources(layout, python)
         .into_iter()
-        .filter(|source| !package.facts.leaves_out(&source.module))
+        .filter(|source| package.facts.makes(&source.module, &source.pyc))
         .map(|source| (source.source.clone(), source))
         .collect();
     let mut modules = Vec::with_capacity(wanted.len());

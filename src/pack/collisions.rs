@@ -2,19 +2,21 @@
 //!
 //! - **Wheel and conda package**: an error that names both, because pip would overwrite the file of a package that
 //!   knows nothing of it. Where it is declared (`--allow-clobber GLOB`), the wheel's is kept: pip installs after
-//!   conda. The byte code of a module that goes to a wheel goes with it.
+//!   conda. The byte code of a module that goes to a wheel goes with it. Byte code that is made counts as if it were
+//!   shipped: a wheel with byte code for a module of a conda package would replace that module as Python sees it.
 //! - **Two wheels, the same content**: namespace packages and licences are brought so. The first by name has the
 //!   file, the others' lists name it, and nobody is told.
 //! - **Two wheels, other content**: pip lets the one win that it installs last, in an order of its own. Here it is
 //!   the last by name, and a warning says so.
+//! - **Byte code that one wheel ships and another would have made**: what is shipped stays, and is not made.
 //! - **A file against a folder**: of two wheels an error, since pip would fail, too; of a wheel and a conda package
 //!   as above.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::facts::{ArchiveFacts, lose};
 use super::layout::ancestors;
-use super::wheel::WheelLayout;
+use super::wheel::WheelReading;
 use crate::lock::{LockedPackage, LockedWheel};
 use crate::util::{Error, Result};
 
@@ -26,9 +28,7 @@ pub struct LaidWheel {
     /// The wheel.
     pub locked: LockedWheel,
     /// What it installs.
-    pub layout: WheelLayout,
-    /// The byte code that would be made for it, by prefix path.
-    pub bytecode: BTreeSet<String>,
+    pub reading: WheelReading,
 }
 
 impl LaidWheel {
@@ -37,8 +37,19 @@ impl LaidWheel {
     }
 
     fn same(&self, other: &Self, path: &str) -> bool {
-        let content = self.layout.known_content(path);
-        content.is_some() && content == other.layout.known_content(path)
+        let content = self.reading.known_content(path);
+        content.is_some() && content == other.reading.known_content(path)
+    }
+
+    /// The paths that it has in the image.
+    fn kept(&self) -> impl Iterator<Item = &str> {
+        self.reading.targets().filter(|path| !self.locked.facts.leaves_out(path))
+    }
+
+    /// The byte code that is made for it.
+    fn made(&self) -> impl Iterator<Item = &str> {
+        let made = self.reading.made().iter().filter(|made| self.locked.facts.makes(&made.module, &made.pyc));
+        made.map(|made| made.pyc.as_str())
     }
 }
 
@@ -49,7 +60,7 @@ impl LaidWheel {
 pub fn among_wheels(wheels: &mut [LaidWheel]) -> Result<()> {
     let mut owners: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, wheel) in wheels.iter().enumerate() {
-        for path in wheel.layout.targets() {
+        for path in wheel.reading.targets() {
             owners.entry(path).or_default().push(index);
         }
     }
@@ -78,9 +89,22 @@ pub fn among_wheels(wheels: &mut [LaidWheel]) -> Result<()> {
             None => drop(facts.shared.insert(path)),
         }
     }
-    for wheel in wheels {
-        let stale = shipped_bytecode(&wheel.locked.facts.clobbered, wheel.layout.targets());
+    for wheel in wheels.iter_mut() {
+        let stale = shipped_bytecode(&wheel.locked.facts.clobbered, wheel.reading.targets());
         wheel.locked.facts.clobbered.extend(stale);
+    }
+    let shipped: BTreeMap<String, String> = wheels
+        .iter()
+        .flat_map(|wheel| {
+            let kept = wheel.kept().filter(|path| path.ends_with(".pyc"));
+            kept.map(|path| (path.to_owned(), wheel.name().to_owned()))
+        })
+        .collect();
+    for wheel in wheels {
+        // A wheel makes none where it ships one itself.
+        let lost = wheel.made().filter_map(|pyc| Some((pyc.to_owned(), shipped.get(pyc)?.clone())));
+        let lost: Vec<(String, String)> = lost.collect();
+        wheel.locked.facts.clobbered.extend(lost);
     }
     Ok(())
 }
@@ -97,15 +121,16 @@ pub fn with_packages(
 ) -> Result<()> {
     let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
     for wheel in wheels {
-        let bytecode = wheel.bytecode.iter().map(String::as_str);
-        let paths = wheel.layout.targets().chain(bytecode).filter(|path| !wheel.locked.facts.leaves_out(path));
-        owners.extend(paths.map(|path| (path, wheel.name())));
+        owners.extend(wheel.kept().chain(wheel.made()).map(|path| (path, wheel.name())));
     }
     for package in packages {
         let Some(archive) = archives.get(package.name()) else { continue };
         let kept = || archive.targets().iter().map(String::as_str).filter(|path| !package.facts.leaves_out(path));
+        let made = archive.made().iter().filter(|made| package.facts.makes(&made.module, &made.pyc));
+        // That of a module which goes to a wheel is not made anyway.
+        let made = made.filter(|made| owner(&owners, &made.module).is_none()).map(|made| made.pyc.as_str());
         let mut lost: BTreeMap<String, String> =
-            kept().filter_map(|path| Some((path.to_owned(), owner(&owners, path)?.to_owned()))).collect();
+            kept().chain(made).filter_map(|path| Some((path.to_owned(), owner(&owners, path)?.to_owned()))).collect();
         let bytecode = shipped_bytecode(&lost, kept());
         let declared = |path: &str| allowed.iter().any(|glob| glob.matches(path)) || bytecode.contains_key(path);
         let undeclared: Vec<(&String, &String)> = lost.iter().filter(|(path, _)| !declared(path)).collect();

@@ -9,7 +9,7 @@ use super::layout::ancestors;
 use super::metadata::DIRECTORY_MTIME;
 use super::segment::Target;
 use crate::lock::{Lock, canonical_channel};
-use crate::model::User;
+use crate::model::{FolderFacts, User};
 use crate::util::tarball::{self, TarKind};
 use crate::util::{Error, Result};
 
@@ -42,8 +42,9 @@ pub fn tar(lock: &Lock, target: &Target, user: User) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     for directory in directories {
         // The group may write into the home: arbitrary users are in group 0.
-        let mode = if directory == home { 0o775 } else { target.modes_at(directory).directory() };
-        tarball::header(&mut out, directory, TarKind::Directory, mode, DIRECTORY_MTIME)?;
+        let of_home = FolderFacts { mode: 0o775, ..FolderFacts::USUAL };
+        let FolderFacts { mode, owner } = if directory == home { of_home } else { target.directory(directory) };
+        tarball::owned_header(&mut out, directory, TarKind::Directory, (mode, owner), DIRECTORY_MTIME)?;
     }
     for (path, (content, executable)) in &files {
         let mode = target.modes_at(path).file(*executable);
@@ -179,6 +180,7 @@ mod tests {
             subdir: Subdir::Linux64,
             python: None,
             modes: ModePolicy { group_write: true },
+            folders: BTreeMap::new(),
         };
         let tar = tar(&lock, &target, User { uid: 1000, gid: 0 }).expect("writes");
         let mut archive = ::tar::Archive::new(&tar[..]);

@@ -22,8 +22,8 @@ use crate::model::LAYOUT_VERSION;
 use crate::util::{Digest, Error, Result};
 
 /// Raised whenever facts say more or other of the same archives: what stores have of older versions is read anew.
-/// 2: `pypi`.
-const FACTS_VERSION: u32 = 2;
+/// 2: `pypi`. 3: `made`.
+pub(super) const FACTS_VERSION: u32 = 3;
 
 /// What an archive by itself tells an environment with a certain Python.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,8 +34,25 @@ pub struct ArchiveFacts {
     size: u64,
     /// The paths that it puts into the prefix.
     targets: Vec<String>,
+    /// The byte code that is made for it.
+    made: Vec<Made>,
     /// What a user should know of it.
     warnings: Vec<String>,
+}
+
+/// Byte code that is made of a module; both are paths in the prefix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Made {
+    /// The module.
+    pub module: String,
+    /// Its byte code.
+    pub pyc: String,
+}
+
+impl From<bytecode::Source> for Made {
+    fn from(source: bytecode::Source) -> Self {
+        Self { module: source.module, pyc: source.pyc }
+    }
 }
 
 /// What the packages of an environment are to each other, by name.
@@ -75,12 +92,12 @@ pub fn environment_key(records: &[RepoDataRecord], python: Option<&PythonInfo>) 
     key(&("environment", FACTS_VERSION, LAYOUT_VERSION, archives))
 }
 
-fn key(inputs: &impl Serialize) -> Result<Digest> {
+pub(super) fn key(inputs: &impl Serialize) -> Result<Digest> {
     crate::util::json::canonical(inputs).map(Digest::of)
 }
 
 /// Where the environment's Python wants the files of others.
-fn python_key(python: Option<&PythonInfo>) -> Option<impl Serialize> {
+pub(super) fn python_key(python: Option<&PythonInfo>) -> Option<impl Serialize> {
     let text = |path: &std::path::Path| path.display().to_string();
     python.map(|python| {
         (text(&python.path), text(&python.site_packages_path), text(&python.bin_dir), python.short_version)
@@ -95,8 +112,14 @@ pub fn read(archives: &[Archive], python: Option<&PythonInfo>, jobs: usize) -> R
     parallel(archives, jobs, |archive| {
         let layout = PackageLayout::read(archive, python)?;
         let mut warnings = Vec::new();
+        let made = python.map(|python| bytecode::sources(&layout, python)).unwrap_or_default();
+        let made: Vec<Made> = made.into_iter().map(Made::from).collect();
         Ok(ArchiveFacts {
-            facts: facts_of_archive(archive, &layout, python, &mut warnings)?,
+            facts: PackageFacts {
+                bytecode: !made.is_empty(),
+                ..facts_of_archive(archive, &layout, python, &mut warnings)?
+            },
+            made,
             size: fs_err::metadata(&archive.path)?.len(),
             targets: layout.targets().map(str::to_owned).collect(),
             warnings,
@@ -109,11 +132,17 @@ impl ArchiveFacts {
     pub fn targets(&self) -> &[String] {
         &self.targets
     }
+
+    /// The byte code that is made for it.
+    pub fn made(&self) -> &[Made] {
+        &self.made
+    }
 }
 
 /// Puts together what the archives of an environment's records tell; `archives` are in the order of `records`.
 pub fn of_environment(records: &[RepoDataRecord], archives: Vec<ArchiveFacts>) -> EnvironmentFacts {
     let mut clobbered = clobbered_paths(records, &archives);
+    clobbered_bytecode(records, &archives, &mut clobbered);
     let mut environment = EnvironmentFacts { packages: BTreeMap::new(), warnings: Vec::new() };
     for (record, archive) in records.iter().zip(archives) {
         let name = record.package_record.name.as_normalized();
@@ -192,15 +221,12 @@ fn facts_of_archive(
 ) -> Result<PackageFacts> {
     let post_link = format!("bin/.{}-post-link.sh", layout.index.name.as_normalized());
     let post_link = layout.files.values().any(|file| file.target == post_link).then_some(post_link);
-    let sources = python.map(|python| bytecode::sources(layout, python)).unwrap_or_default();
     Ok(PackageFacts {
         stale: bytecode::stale(layout),
-        clobbered: BTreeMap::new(),
-        bytecode: !sources.is_empty(),
         activation: activation(archive, layout, warnings)?,
         post_link,
         pypi: python.map(|python| pypi::distributions(layout.targets(), python)).unwrap_or_default(),
-        stability: None,
+        ..PackageFacts::default()
     })
 }
 
@@ -272,6 +298,34 @@ fn clobbered_paths(
         }
     }
     lost
+}
+
+/// Byte code that one package would have made and another ships. What is shipped stays, and is not made, as within one
+/// package; but byte code whose own module gave way to that of the other package goes with it.
+fn clobbered_bytecode(
+    records: &[RepoDataRecord],
+    archives: &[ArchiveFacts],
+    lost: &mut BTreeMap<String, BTreeMap<String, String>>,
+) {
+    let names = || records.iter().map(|record| record.package_record.name.as_normalized());
+    let loses = |lost: &BTreeMap<String, BTreeMap<String, String>>, name: &str, path: &str| {
+        lost.get(name).is_some_and(|lost| lost.contains_key(path))
+    };
+    let made = names().zip(archives).flat_map(|(name, archive)| archive.made.iter().map(move |made| (made, name)));
+    let made: BTreeMap<&str, (&Made, &str)> = made
+        .filter(|(made, name)| !loses(lost, name, &made.module))
+        .map(|(made, name)| (made.pyc.as_str(), (made, name)))
+        .collect();
+    for (name, archive) in names().zip(archives) {
+        for path in archive.targets.iter().filter(|path| path.ends_with(".pyc")) {
+            let Some((made, maker)) = made.get(path.as_str()).filter(|(_, maker)| *maker != name) else { continue };
+            if loses(lost, name, path) {
+                continue;
+            }
+            let (loser, winner) = if loses(lost, name, &made.module) { (name, *maker) } else { (*maker, name) };
+            lost.entry(loser.to_owned()).or_default().insert(path.clone(), winner.to_owned());
+        }
+    }
 }
 
 /// Who keeps a path that `loser` brings too: the one of its other owners that asked first. Where a file stands

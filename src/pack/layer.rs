@@ -16,6 +16,7 @@ use super::metadata::DIRECTORY_MTIME;
 use super::segment::{self, Target};
 use super::wheel::{self, WheelFile, WheelLayout, WheelZip};
 use crate::lock::{Lock, LockedPackage, LockedWheel, Member};
+use crate::model::FolderFacts;
 use crate::plan::{PlannedLayer, SegmentKind};
 use crate::store::Store;
 use crate::util::report::Progress;
@@ -153,12 +154,12 @@ impl<'a> Packer<'a> {
             (SegmentKind::Bytecode, Part::Package { package, layout, .. }) => {
                 let python = self.options.target.python.as_ref();
                 let sources = python.map(|python| bytecode::sources(layout, python)).unwrap_or_default();
-                let made = sources.into_iter().filter(|source| !package.facts.leaves_out(&source.module));
+                let made = sources.into_iter().filter(|source| package.facts.makes(&source.module, &source.pyc));
                 paths.extend(made.map(|source| source.pyc));
             }
             (SegmentKind::Bytecode, Part::Wheel { wheel, layout, python, .. }) => {
                 let sources = wheel::sources(layout, python).into_iter();
-                let made = sources.filter(|source| !wheel.facts.leaves_out(&source.module));
+                let made = sources.filter(|source| wheel.facts.makes(&source.module, &source.pyc));
                 paths.extend(made.map(|source| source.pyc));
             }
         }
@@ -193,8 +194,8 @@ impl<'a> Packer<'a> {
             }
         }
         for directory in directories {
-            let mode = target.modes_at(&directory).directory();
-            tarball::header(writer, directory, TarKind::Directory, mode, DIRECTORY_MTIME)?;
+            let FolderFacts { mode, owner } = target.directory(&directory);
+            tarball::owned_header(writer, directory, TarKind::Directory, (mode, owner), DIRECTORY_MTIME)?;
         }
         writer.end_segment()?;
         Ok(())

@@ -14,6 +14,7 @@ pub mod project;
 mod pypi;
 mod record;
 pub mod segment;
+pub mod transcode;
 pub mod wheel;
 
 pub use archive::{Archive, archive_at};
@@ -21,4 +22,5 @@ pub use compress::{Compressors, LayerDigests, codec_id};
 pub use layer::{ForeignInterpreter, Packer, PackerOptions};
 pub use metadata::ModePolicy;
 pub use segment::Target;
+pub use transcode::transcode;
 pub use wheel::WheelFile;

@@ -15,7 +15,7 @@ use super::bytecode;
 use super::compress::LayerWriter;
 use super::facts::parallel;
 use super::layout::{PackageLayout, ancestors};
-use crate::lock::Lock;
+use crate::lock::LockedPackage;
 use crate::model::LAYOUT_VERSION;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
@@ -51,6 +51,8 @@ pub struct LayerEntry {
     pub source: PathBuf,
     /// Its mode.
     pub mode: u32,
+    /// User and group: root, but for folders of the base that are somebody else's.
+    pub owner: (u64, u64),
     /// Seconds since 1970.
     pub mtime: u64,
 }
@@ -76,6 +78,12 @@ struct EntryInputs<'a> {
     content: &'a ProjectContent,
     mode: u32,
     mtime: u64,
+    #[serde(skip_serializing_if = "is_root")]
+    owner: (u64, u64),
+}
+
+fn is_root(owner: &(u64, u64)) -> bool {
+    *owner == (0, 0)
 }
 
 /// Sizes and digests of files, in their order, read with `jobs` threads.
@@ -99,8 +107,8 @@ impl ProjectLayer {
     pub fn key(&self, codec: &str) -> Result<Digest> {
         let mut hasher = Hasher::default();
         for (path, entry) in &self.entries {
-            let LayerEntry { content, mode, mtime, .. } = entry;
-            let inputs = EntryInputs { path: hex::encode(path), content, mode: *mode, mtime: *mtime };
+            let LayerEntry { content, mode, mtime, owner, .. } = entry;
+            let inputs = EntryInputs { path: hex::encode(path), content, mode: *mode, mtime: *mtime, owner: *owner };
             hasher.update(&crate::util::json::canonical(&inputs)?);
         }
         let entries = hasher.finish().0;
@@ -136,7 +144,7 @@ impl ProjectLayer {
     pub fn write(&self, out: &mut LayerWriter<'_>, progress: &dyn Progress) -> Result<()> {
         let is_folder = |entry: &LayerEntry| entry.content == ProjectContent::Directory;
         for (path, entry) in self.entries.iter().filter(|(_, entry)| is_folder(entry)) {
-            tarball::header(out, path, TarKind::Directory, entry.mode, entry.mtime)?;
+            tarball::owned_header(out, path, TarKind::Directory, (entry.mode, entry.owner), entry.mtime)?;
         }
         out.end_segment()?;
         for (path, entry) in self.entries.iter().filter(|(_, entry)| !is_folder(entry)) {
@@ -177,44 +185,59 @@ impl LayerEntry {
     }
 }
 
-/// Refuses project files in the prefix, by their paths in it, where packages have theirs. `archives` are those of the
-/// lock's packages, in their order.
-///
-/// # Errors
-/// The first of these files with its package; archives that cannot be read.
-pub fn refuse_packaged(
-    files: &BTreeMap<String, PathBuf>,
-    lock: &Lock,
-    archives: &[Archive],
-    python: Option<&PythonInfo>,
-    jobs: usize,
-) -> Result<()> {
-    let mut folders = BTreeMap::new();
-    for (path, source) in files {
-        ancestors(path).for_each(|above| {
-            folders.entry(above).or_insert(source);
-        });
-    }
-    let packages: Vec<_> = lock.packages.iter().zip(archives).collect();
-    parallel(&packages, jobs, |(package, archive)| {
-        let layout = PackageLayout::read(archive, python)?;
-        let made = python.filter(|_| package.facts.bytecode).map(|python| bytecode::sources(&layout, python));
-        let made: Vec<String> = made.unwrap_or_default().into_iter().map(|source| source.pyc).collect();
-        let paths = layout.targets().filter(|path| !package.facts.leaves_out(path));
-        for path in paths.chain(made.iter().map(String::as_str)) {
-            let above = || ancestors(path).find_map(|above| files.get(above));
-            if let Some(source) = files.get(path).or_else(above).or_else(|| folders.get(path).copied()) {
-                let source = source.display();
-                return Err(Error::user(format!(
-                    "`{source}` would be where the package `{}` has `{path}`",
-                    package.full_name()
-                ))
-                .hint("copy it to a place out of the environment, or leave it out with `--exclude`"));
-            }
+/// Project files in the prefix, by their paths in it, which must not be where something else is.
+pub struct InPrefix<'a> {
+    files: &'a BTreeMap<String, PathBuf>,
+    /// The folders above them, each with one of the files below.
+    folders: BTreeMap<&'a str, &'a Path>,
+}
+
+impl<'a> InPrefix<'a> {
+    /// Of files and where they are read from.
+    pub fn new(files: &'a BTreeMap<String, PathBuf>) -> Self {
+        let mut folders = BTreeMap::new();
+        for (path, source) in files {
+            ancestors(path).for_each(|above| {
+                folders.entry(above).or_insert(source.as_path());
+            });
         }
-        Ok(())
-    })?;
-    Ok(())
+        Self { files, folders }
+    }
+
+    /// Refuses a path of `owner`, which is named as messages name it.
+    ///
+    /// # Errors
+    /// When a project file is there, above, or needs a folder there.
+    pub fn refuse(&self, owner: &str, path: &str) -> Result<()> {
+        let above = || ancestors(path).find_map(|above| self.files.get(above));
+        let file = self.files.get(path).or_else(above).map(PathBuf::as_path);
+        match file.or_else(|| self.folders.get(path).copied()) {
+            Some(source) => Err(Error::user(format!("`{}` would be where {owner} has `{path}`", source.display()))
+                .hint("copy it to a place out of the environment, or leave it out with `--exclude`")),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses the paths of conda packages, their byte code included.
+    ///
+    /// # Errors
+    /// The first of these files with its package; archives that cannot be read.
+    pub fn refuse_packaged(
+        &self,
+        packages: &[(&LockedPackage, Archive)],
+        python: Option<&PythonInfo>,
+        jobs: usize,
+    ) -> Result<()> {
+        parallel(packages, jobs, |(package, archive)| {
+            let layout = PackageLayout::read(archive, python)?;
+            let made = python.filter(|_| package.facts.bytecode).map(|python| bytecode::sources(&layout, python));
+            let made: Vec<String> = made.unwrap_or_default().into_iter().map(|source| source.pyc).collect();
+            let mut paths =
+                layout.targets().filter(|path| !package.facts.leaves_out(path)).chain(made.iter().map(String::as_str));
+            paths.try_for_each(|path| self.refuse(&format!("the package `{}`", package.full_name()), path))
+        })
+        .map(drop)
+    }
 }
 
 fn as_hex<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
@@ -259,7 +282,7 @@ mod tests {
         let file = folder.path().join("file");
         fs_err::write(&file, "abc").expect("writes");
         let content = measure(&[&file], 1).expect("reads").remove(0);
-        let entry = LayerEntry { content, source: file.clone(), mode: 0o644, mtime: PROJECT_MTIME };
+        let entry = LayerEntry { content, source: file.clone(), mode: 0o644, owner: (0, 0), mtime: PROJECT_MTIME };
         let layer = ProjectLayer { entries: BTreeMap::from([(b"file".to_vec(), entry)]) };
         let compressors = Compressors::start(Compression::Gzip(1), 1).expect("starts");
         let write = || {
@@ -280,6 +303,7 @@ mod tests {
             content: ProjectContent::Symlink(target.as_bytes().to_vec()),
             source: PathBuf::new(),
             mode,
+            owner: (0, 0),
             mtime: PROJECT_MTIME,
         };
         let key = |path: &str, entry, codec| {
@@ -292,6 +316,7 @@ mod tests {
             key("a", entry(0o755, "b"), "gzip"),
             key("a", entry(0o777, "c"), "gzip"),
             key("a", entry(0o777, "b"), "zstd"),
+            key("a", LayerEntry { owner: (0, 1), ..entry(0o777, "b") }, "gzip"),
             key("a", LayerEntry { content: ProjectContent::Directory, ..entry(0o777, "") }, "gzip"),
         ];
         assert_eq!(std::collections::BTreeSet::from(keys).len(), keys.len());

@@ -2,7 +2,7 @@
 //! conda's installer does to a prefix, without installing. Entries come in the archive's order, then the entry
 //! points, then the conda-meta record.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 
@@ -16,6 +16,7 @@ use super::layout::{LaidFile, PackageLayout};
 use super::metadata::{DIRECTORY_MTIME, ModePolicy};
 use super::record::{RecordBuilder, WrittenFile};
 use crate::lock::{LockedPackage, PackageFacts};
+use crate::model::FolderFacts;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
 use crate::util::{Error, Hasher, Result};
@@ -33,6 +34,8 @@ pub struct Target {
     pub python: Option<PythonInfo>,
     /// Modes of what is written.
     pub modes: ModePolicy,
+    /// Folders of the base along the prefix that are not as usual.
+    pub folders: BTreeMap<String, FolderFacts>,
 }
 
 impl Target {
@@ -44,8 +47,19 @@ impl Target {
     /// The modes at a path in the tar. `--group-write` is for the environment alone: whoever may write to
     /// /etc/passwd, or rename it, can become root.
     pub fn modes_at(&self, path: &str) -> ModePolicy {
-        let below = path.strip_prefix(&self.root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        ModePolicy { group_write: self.modes.group_write && below }
+        ModePolicy { group_write: self.modes.group_write && self.is_inside(path) }
+    }
+
+    /// Mode and owner of a directory in the tar. What the base has stays as it is; how deep that is known is for the
+    /// base's facts, so the rest of an environment that the base has is taken to be as the environment's own folder.
+    pub fn directory(&self, path: &str) -> FolderFacts {
+        let as_root = || self.folders.get(&self.root).filter(|_| self.is_inside(path));
+        let usual = FolderFacts { mode: self.modes_at(path).directory(), ..FolderFacts::USUAL };
+        self.folders.get(path).or_else(as_root).copied().unwrap_or(usual)
+    }
+
+    fn is_inside(&self, path: &str) -> bool {
+        path.strip_prefix(&self.root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 

@@ -6,7 +6,7 @@ use rattler::install::PythonInfo;
 use serde::Serialize;
 
 use crate::lock::{Lock, LockedPackage, LockedWheel, Member, canonical_channel, canonical_url};
-use crate::model::LAYOUT_VERSION;
+use crate::model::{BaseFacts, LAYOUT_VERSION};
 use crate::util::{Digest, Error, Result};
 
 /// What keys depend on beside the package.
@@ -174,9 +174,14 @@ impl KeyInputs {
         })
     }
 
-    pub(super) fn layer_key(&self, segments: &[Segment]) -> Result<Digest> {
+    /// `base` is what the layer is added to: it may have folders along the prefix that are not as usual.
+    pub(super) fn layer_key(&self, segments: &[Segment], base: &BaseFacts) -> Result<Digest> {
         let keys: Vec<Digest> = segments.iter().map(|segment| segment.key).collect();
-        digest(&("layer", LAYOUT_VERSION, &self.root, &self.codec, self.group_write, keys))
+        let inputs = ("layer", LAYOUT_VERSION, &self.root, &self.codec, self.group_write, keys);
+        match base.folders_along(&self.root) {
+            folders if folders.is_empty() => digest(&inputs),
+            folders => digest(&(inputs, folders)),
+        }
     }
 }
 

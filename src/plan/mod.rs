@@ -15,13 +15,17 @@
 //!    layer, then tiers join, until the limit holds.
 //! 5. The environment layer (history, user, home, entrypoint) comes last and counts as one.
 
+pub mod expected;
 mod key;
 mod policy;
+mod reason;
+mod shipped;
 
 use rattler_conda_types::Subdir;
 
 pub use key::{KeyInputs, Segment, SegmentKind, python_of};
 pub use policy::{Policy, Tier};
+pub use reason::{LayerRule, Reason, TierRule, reasons};
 
 use crate::lock::{Lock, Member};
 pub use crate::model::{MAX_LAYERS, MIN_LAYERS};
@@ -111,7 +115,7 @@ impl Group {
             segments.extend(bytecode.iter().cloned());
         }
         layers.push(PlannedLayer {
-            key: inputs.layer_key(&segments)?,
+            key: inputs.layer_key(&segments, &lock.base.facts)?,
             segments,
             archive_size: self.size,
             name: self.name.clone(),
@@ -119,7 +123,7 @@ impl Group {
         });
         if self.companion {
             layers.push(PlannedLayer {
-                key: inputs.layer_key(&bytecode)?,
+                key: inputs.layer_key(&bytecode, &lock.base.facts)?,
                 segments: bytecode,
                 archive_size: 0,
                 name: format!("{}-bytecode", self.name),

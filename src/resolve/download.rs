@@ -20,11 +20,11 @@ use reqwest_middleware::ClientWithMiddleware;
 use url::Url;
 
 use super::client::{Tries, backoff, certificate_hint, reason};
+use super::human;
 use super::part::Part;
-use super::{human, plural};
 use crate::store::Store;
 use crate::util::report::{Progress, SharedReporter, Step};
-use crate::util::{Digest, Error, Result, ResultExt as _, redact};
+use crate::util::{Digest, Error, Result, ResultExt as _, plural, redact};
 
 /// Tries of a request, and of a transfer that brings nothing new.
 const TRIES: u32 = 5;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use rattler_conda_types::{Channel, MatchSpec, RepoDataRecord, Subdir};
+use rattler_conda_types::{Channel, MatchSpec, PackageNameMatcher, RepoDataRecord, Subdir};
 use rattler_repodata_gateway::fetch::{CacheAction, FetchRepoDataError};
 use rattler_repodata_gateway::{
     ChannelConfig, ChannelRelationsMode, DownloadReporter, Gateway, GatewayError, RepoData, Reporter, SourceConfig,
@@ -17,6 +17,7 @@ use url::Url;
 
 use super::client::{Unreached, certificate_hint, chain, http_client};
 use super::solve::Task;
+use super::stability::SMALL_INDEX;
 use super::{Credentials, ResolveOptions};
 use crate::util::near;
 use crate::util::report::Progress;
@@ -28,6 +29,15 @@ pub(super) struct Index {
     pub(super) parts: Vec<RepoData>,
     /// Every record of the packages that the specs name.
     pub(super) named: Vec<RepoData>,
+    /// Of small indexes every record.
+    whole: Vec<RepoData>,
+}
+
+impl Index {
+    /// All that was read; records may come several times.
+    pub(super) fn records(&self) -> impl Iterator<Item = &RepoDataRecord> {
+        self.parts.iter().chain(&self.named).chain(&self.whole).flat_map(RepoData::iter)
+    }
 }
 
 fn platforms(task: &Task<'_>) -> [Subdir; 2] {
@@ -53,7 +63,8 @@ pub(super) async fn read(task: &Task<'_>, progress: &Arc<dyn Progress>) -> Resul
     let bare = |wanted: &MatchSpec| MatchSpec { name: wanted.name.clone(), ..MatchSpec::default() };
     let named = query(task.open().map(bare).collect(), false).await?;
     let parts = query(task.open().cloned().collect(), true).await?;
-    Ok(Index { parts, named })
+    let whole = query(all_of_small(&names), false).await?;
+    Ok(Index { parts, named, whole })
 }
 
 /// What reads the indexes.
@@ -75,6 +86,17 @@ pub(super) fn gateway(options: &ResolveOptions<'_>, credentials: &Credentials) -
 struct Names<'a> {
     channel: &'a Channel,
     names: Option<BTreeSet<String>>,
+}
+
+/// All names of small indexes, as specs; nothing where there are more.
+fn all_of_small(names: &[Names<'_>]) -> Vec<MatchSpec> {
+    let known: Option<Vec<&BTreeSet<String>>> = names.iter().map(|names| names.names.as_ref()).collect();
+    let known: BTreeSet<&String> = known.into_iter().flatten().flatten().collect();
+    if known.len() > SMALL_INDEX {
+        return Vec::new();
+    }
+    let name = |name: &&String| Some(PackageNameMatcher::Exact(name.parse().ok()?));
+    known.iter().filter_map(name).map(|name| MatchSpec { name, ..MatchSpec::default() }).collect()
 }
 
 async fn names<'a>(task: &Task<'a>, gateway: &Gateway, progress: &Arc<dyn Progress>) -> Result<Vec<Names<'a>>> {

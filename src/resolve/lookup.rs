@@ -6,17 +6,28 @@ use std::sync::Arc;
 
 use rattler_conda_types::{Channel, MatchSpec, PackageNameMatcher, RepoDataRecord, Subdir};
 use rattler_repodata_gateway::sparse::PackageFormatSelection;
-use rattler_repodata_gateway::{ChannelRelationsMode, Gateway};
+use rattler_repodata_gateway::{ChannelRelationsMode, Gateway, GatewayError};
 use url::Url;
 
 use super::client::chain;
 use super::index::{gateway, missing_folder};
+use super::stability::{SMALL_INDEX, classes};
 use super::{Credentials, ResolveOptions};
+use crate::model::Stability;
 use crate::util::report::Step;
 use crate::util::{Result, redact};
 
-/// The records that the channels' indexes have of these archives, in the same order; nothing for an archive that its
-/// channel does not list (any more), or lists with another hash. A channel that cannot be read is a notice.
+/// What channels' indexes say of archives.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// The record of each archive, in the order asked for; nothing for an archive that its channel does not list (any
+    /// more), or lists with another hash.
+    pub records: Vec<Option<RepoDataRecord>>,
+    /// How often the packages change, by name.
+    pub stability: BTreeMap<String, Stability>,
+}
+
+/// What the indexes of the records' channels say of these archives. A channel that cannot be read is a notice.
 ///
 /// # Errors
 /// When no client can be made.
@@ -24,7 +35,7 @@ pub async fn look_up(
     records: &[RepoDataRecord],
     options: &ResolveOptions<'_>,
     credentials: &Credentials,
-) -> Result<Vec<Option<RepoDataRecord>>> {
+) -> Result<Listed> {
     let mut by_channel: BTreeMap<&str, Vec<&RepoDataRecord>> = BTreeMap::new();
     for record in records {
         if let Some(channel) = record.channel.as_deref() {
@@ -33,19 +44,21 @@ pub async fn look_up(
     }
     let gateway = gateway(options, credentials)?;
     let progress = options.reporter.begin(Step::Solve, 0);
-    let mut known: HashMap<Url, Arc<RepoDataRecord>> = HashMap::new();
+    let mut seen: Vec<Arc<RepoDataRecord>> = Vec::new();
     let channels = by_channel.len();
     for (channel, records) in by_channel {
         progress.item(&redact::text(channel));
         match listed(channel, &records, options.platform.subdir, &gateway).await {
-            Ok(listed) => known.extend(listed.into_iter().map(|record| (redact::canonical(&record.url), record))),
+            Ok(listed) => seen.extend(listed),
             Err(reason) => options.reporter.notice(&format!(
-                "the index of `{}` cannot be read ({}): what is to be known of its packages is read from their archives",
+                "the index of `{}` cannot be read ({}): how often its packages change is not known, and what else is to be known of them is read from their archives",
                 redact::text(channel),
                 credentials.scrub(&reason)
             )),
         }
     }
+    let known: HashMap<Url, &RepoDataRecord> =
+        seen.iter().map(|record| (redact::canonical(&record.url), record.as_ref())).collect();
     let found: Vec<Option<RepoDataRecord>> = records
         .iter()
         .map(|record| known.get(&record.url).filter(|known| is_same(record, known)).map(|known| merged(record, known)))
@@ -54,9 +67,10 @@ pub async fn look_up(
     progress.finish(&format!(
         "{count} of {} pinned packages are in the index of {}",
         found.len(),
-        super::plural(channels, "channel")
+        crate::util::plural(channels, "channel")
     ));
-    Ok(found)
+    let cutoff = options.exclude_newer.as_ref();
+    Ok(Listed { stability: classes(records, seen.iter().map(Arc::as_ref), cutoff), records: found })
 }
 
 /// What a channel has under the names of these records, or why it cannot be told.
@@ -74,8 +88,24 @@ async fn listed(
         name: PackageNameMatcher::Exact(record.package_record.name.clone()),
         ..MatchSpec::default()
     };
+    let channel = Channel::from_url(url);
+    let mut wanted: Vec<MatchSpec> = records.iter().map(bare).collect();
+    let names = gateway
+        .names([channel.clone()], [subdir, Subdir::NoArch])
+        .channel_relations(ChannelRelationsMode::Disabled)
+        .execute()
+        .await;
+    match names {
+        Ok(output) if output.names.len() <= SMALL_INDEX => {
+            let any = |name| MatchSpec { name: PackageNameMatcher::Exact(name), ..MatchSpec::default() };
+            wanted = output.names.into_iter().map(any).collect();
+        }
+        // One odd name must not make a channel useless.
+        Ok(_) | Err(GatewayError::InvalidPackageName(_)) => {}
+        Err(error) => return Err(chain(&error)),
+    }
     let answer = gateway
-        .query([Channel::from_url(url)], [subdir, Subdir::NoArch], records.iter().map(bare).collect::<Vec<_>>())
+        .query([channel], [subdir, Subdir::NoArch], wanted)
         .recursive(false)
         .package_format_selection(PackageFormatSelection::Both)
         .channel_relations(ChannelRelationsMode::Disabled)

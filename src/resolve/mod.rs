@@ -19,9 +19,11 @@ mod proxies;
 mod rate;
 mod reach;
 mod solve;
+mod stability;
 mod tokens;
 mod virtual_packages;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,16 +36,16 @@ pub use client::{Credentials, http_client};
 pub use condarc::{Condarc, Origin};
 pub use download::{Archive, Stored, Wanted, bring_all, download, download_locked};
 pub use interpreter::resolve_interpreter;
-pub use lookup::look_up;
+pub use lookup::{Listed, look_up};
 pub use present::Present;
 pub use rate::{newest, release_rate, stability_of};
 pub use reach::reach;
 pub use virtual_packages::{VirtualPackageOptions, virtual_packages};
 
-use crate::model::{Cutoff, Platform};
+use crate::model::{Cutoff, Platform, Stability};
 use crate::spec::Spec;
 use crate::util::report::{SharedReporter, Step};
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, plural};
 
 /// How to solve.
 #[derive(Clone)]
@@ -123,6 +125,8 @@ pub struct Resolution {
     pub virtual_packages: Vec<GenericVirtualPackage>,
     /// The packages, each after those that it needs; their URLs hold no credentials.
     pub records: Vec<RepoDataRecord>,
+    /// How often the packages change, by name, as far as their channels' indexes tell.
+    pub stability: BTreeMap<String, Stability>,
     /// What the channels' URLs held; for [`http_client`], when the archives are downloaded.
     pub credentials: Credentials,
 }
@@ -140,6 +144,7 @@ pub async fn resolve(spec: &Spec, options: &ResolveOptions<'_>) -> Result<Resolu
         channels: channels.urls(),
         virtual_packages,
         records: Vec::new(),
+        stability: BTreeMap::new(),
         credentials: channels.credentials.clone(),
     };
     let task = solve::Task {
@@ -160,17 +165,14 @@ pub async fn resolve(spec: &Spec, options: &ResolveOptions<'_>) -> Result<Resolu
     let progress = options.reporter.begin(Step::Solve, 0).into();
     let index = index::read(&task, &progress).await?;
     progress.item("solving");
-    resolution.records = solve::solve(&task, index).await?;
+    resolution.records = solve::solve(&task, &index).await?;
+    resolution.stability = stability::classes(&resolution.records, index.records(), options.exclude_newer.as_ref());
     progress.finish(&format!(
         "{} packages from {}",
         resolution.records.len(),
         plural(resolution.channels.len(), "channel")
     ));
     Ok(resolution)
-}
-
-fn plural(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A size as people read it.

@@ -58,14 +58,14 @@ impl Task<'_> {
 }
 
 /// The packages to add, each after those that it needs.
-pub(super) async fn solve(task: &Task<'_>, index: Index) -> Result<Vec<RepoDataRecord>> {
+pub(super) async fn solve(task: &Task<'_>, index: &Index) -> Result<Vec<RepoDataRecord>> {
     let present = &task.options.present;
     // Asked for by name, so that what they do not allow beside them does not get in.
     let kept = present.records.iter().map(|record| record.package_record.name.clone().into());
     let job = Job {
         specs: task.open().cloned().chain(kept.map(bare)).collect(),
         pinned: present.pinned(),
-        ..Job::new(task, &index)
+        ..Job::new(task, index)
     };
     match job.finish().await? {
         Ok(mut records) => {
@@ -73,8 +73,8 @@ pub(super) async fn solve(task: &Task<'_>, index: Index) -> Result<Vec<RepoDataR
             Ok(PackageRecord::sort_topologically(records))
         }
         Err(SolveError::Unsolvable(reasons)) => {
-            let explained = explained(task, &index).await?;
-            Err(explained.unwrap_or_else(|| unsolvable(task, &index, &reasons)))
+            let explained = explained(task, index).await?;
+            Err(explained.unwrap_or_else(|| unsolvable(task, index, &reasons)))
         }
         Err(SolveError::Cancelled) => Err(Error::interrupted(130)),
         Err(error) => Err(Error::user("the environment cannot be solved").caused_by(error)),

@@ -134,7 +134,7 @@ impl Document {
         let dependencies = self.dependencies.take().unwrap_or_default();
         let pip = pip::read_section(folder(&file), with_places(&file, &source, std::mem::take(&mut self.pip)))?;
         notices.extend(pip.notices.iter().cloned());
-        if dependencies.is_empty() {
+        if dependencies.is_empty() && pip.is_empty() {
             notices.push(format!("{}: no dependencies, the environment will be empty", file.display()));
         }
         Ok(Spec {

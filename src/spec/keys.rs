@@ -74,6 +74,12 @@ pub(super) static PROJECT_FILE: Table = Table {
         ),
         entry("allow-build", "--allow-build", "Whether sdists and git sources may be built.", Form::Switch),
         entry(
+            "allow-clobber",
+            "--allow-clobber (adds to them)",
+            "Globs of paths in the environment that pip packages may take from conda packages.",
+            Form::List(&CLOBBER),
+        ),
+        entry(
             "layers",
             "--layers",
             "The layer policy: a name, or a file relative to this one.",
@@ -113,6 +119,12 @@ pub(super) static PROJECT_FILE: Table = Table {
 };
 
 static PLATFORM: Form = checked("a platform", |text| text.parse::<Platform>().map(drop));
+
+static CLOBBER: Form = checked("a glob", |text| {
+    glob::Pattern::new(text).map(drop).map_err(|error| {
+        Error::user(format!("`{text}` is no pattern")).caused_by(error).hint("as in `bin/tool`, `lib/*/foo/*`")
+    })
+});
 
 static TARGET: Table = Table {
     name: "`target:`",

@@ -30,6 +30,8 @@ pub struct Settings {
     pub exclude_newer: Option<String>,
     /// Whether sdists and git sources may be built.
     pub allow_build: Option<bool>,
+    /// Globs of paths in the prefix that pip packages may take from conda packages.
+    pub allow_clobber: Vec<String>,
     /// The name or the file of a layer policy.
     pub layers: Option<String>,
     /// The most layers to add to the base.

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! CACHE/v1/archives/<sha256>.<conda|tar.bz2>   what channels serve, verified
+//! CACHE/v1/archives/<sha256>.tar.zst           what is in a .tar.bz2, which is slow to read
 //! CACHE/v1/archives/<sha256>.<whl|sdist>       what indexes serve, verified; wheels that were built
 //! CACHE/v1/blobs/sha256/<hex>                  layer blobs
 //! CACHE/v1/records/<kind>/<key>.json           what is known: layer key → blob, archive → facts, ...

@@ -7,6 +7,8 @@ use super::{Error, Result};
 
 /// The largest number that eleven octal digits of a ustar header hold.
 const USTAR_MAX: u64 = 0o777_7777_7777;
+/// The same for the seven digits of a user or group.
+const USTAR_ID_MAX: u64 = 0o777_7777;
 
 /// What kind of entry to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,20 @@ pub fn header(
     mode: u32,
     mtime: u64,
 ) -> io::Result<()> {
+    owned_header(out, path, kind, (mode, (0, 0)), mtime)
+}
+
+/// As [`header`], of an entry that need not be root's: with its mode, its user and its group.
+///
+/// # Errors
+/// Those of the writer.
+pub fn owned_header(
+    out: &mut impl Write,
+    path: impl AsRef<[u8]>,
+    kind: TarKind<'_>,
+    (mode, (user, group)): (u32, (u64, u64)),
+    mtime: u64,
+) -> io::Result<()> {
     let (entry_type, size, link) = match kind {
         TarKind::File(size) => (tar::EntryType::Regular, size, &b""[..]),
         TarKind::Directory => (tar::EntryType::Directory, 0, &b""[..]),
@@ -48,6 +64,9 @@ pub fn header(
     // In the order of their keys.
     let mut records = Vec::new();
     let mut header = tar::Header::new_ustar();
+    if group > USTAR_ID_MAX {
+        record(&mut records, "gid", group.to_string().as_bytes());
+    }
     if link.len() > 100 || !link.is_ascii() {
         record(&mut records, "linkpath", link);
     }
@@ -57,12 +76,15 @@ pub fn header(
     if size > USTAR_MAX {
         record(&mut records, "size", size.to_string().as_bytes());
     }
+    if user > USTAR_ID_MAX {
+        record(&mut records, "uid", user.to_string().as_bytes());
+    }
     let mtime = mtime.min(USTAR_MAX);
     if !records.is_empty() {
         extended(out, &records, mtime)?;
     }
     put(&mut header.as_old_mut().linkname, link);
-    finish(&mut header, entry_type, mode, mtime, size);
+    finish(&mut header, entry_type, (mode, (user, group)), mtime, size);
     out.write_all(header.as_bytes())
 }
 
@@ -148,11 +170,18 @@ pub fn end(out: &mut impl Write) -> io::Result<()> {
     out.write_all(&[0; 1024])
 }
 
-fn finish(header: &mut tar::Header, entry_type: tar::EntryType, mode: u32, mtime: u64, size: u64) {
+fn finish(
+    header: &mut tar::Header,
+    entry_type: tar::EntryType,
+    (mode, (user, group)): (u32, (u64, u64)),
+    mtime: u64,
+    size: u64,
+) {
     header.set_entry_type(entry_type);
     header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
+    // Above them a PAX record says them.
+    header.set_uid(user.min(USTAR_ID_MAX));
+    header.set_gid(group.min(USTAR_ID_MAX));
     header.set_mtime(mtime);
     // Above it a PAX record says the size; the field alone would become GNU's base-256.
     header.set_size(size.min(USTAR_MAX));
@@ -210,7 +239,7 @@ fn record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
 fn extended(out: &mut impl Write, records: &[u8], mtime: u64) -> io::Result<()> {
     let mut header = tar::Header::new_ustar();
     put_name(&mut header, b"PaxHeaders.0/extended");
-    finish(&mut header, tar::EntryType::XHeader, 0o644, mtime, records.len() as u64);
+    finish(&mut header, tar::EntryType::XHeader, (0o644, (0, 0)), mtime, records.len() as u64);
     out.write_all(header.as_bytes())?;
     out.write_all(records)?;
     padding(out, records.len() as u64)

@@ -10,8 +10,11 @@ use serde_json::Value;
 use crate::common::engine::Engine;
 use crate::common::images::{Layout, digests, json, shared_cache, skopeo};
 use crate::common::packages::{Channel, Format, Package};
+use crate::common::pypi::PackageIndex;
 use crate::common::registry::{LocalRegistry, Mode};
-use crate::common::{Workspace, environment, example_base, example_channel, fail, run_output, succeed};
+use crate::common::{
+    Workspace, environment, example_base, example_channel, example_wheels, fail, program, run_output, succeed,
+};
 
 const NAME: &str = "dev.condaimg.layer.name";
 
@@ -25,30 +28,49 @@ fn org(registry: &LocalRegistry, flags: &[&str]) -> String {
     reference
 }
 
-/// Copies an environment of `examples/org-base`.
-fn example(workspace: &Workspace, name: &str) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/org-base").join(name);
-    workspace.file("environment.yml", fs_err::read(folder.join("environment.yml")).expect("an example"));
+/// Builds and pushes a folder of `examples/org-base`, with this registry for the one in it: `REF@DIGEST`.
+fn example(name: &str, registry: &LocalRegistry, index: &PackageIndex) -> String {
+    let workspace = Workspace::new();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/org-base").join(name).join("condaimg.yaml");
+    let text = fs_err::read_to_string(file).expect("an example").replace("registry.example", &registry.host());
+    workspace.file("condaimg.yaml", &text);
+    let mut build = workspace.condaimg();
+    build.args(["build", "--push", "--override-channels", "--channel"]).arg(example_channel());
+    if !text.contains("\nfrom:") {
+        build.args(["--base", &format!("oci:{}:debian", example_base().display())]);
+    }
+    build.env("PIP_INDEX_URL", index.url()).env("CONDAIMG_CACHE_DIR", shared_cache());
+    succeed(&mut build).trim().to_owned()
 }
 
 #[test]
-fn the_example_works() {
+fn the_examples_work() {
+    let _ = program("uv", "uv (pip install uv)");
     let registry = LocalRegistry::start(Mode::Plain);
-    let workspace = Workspace::new();
-    example(&workspace, "base");
-    let base = format!("{}/org/py311:2026-11", registry.host());
-    let mut build = workspace.build_here();
-    succeed(build.args(["--push", "--tag", &base]).env("CONDAIMG_CACHE_DIR", shared_cache()));
-    let workspace = Workspace::new();
-    example(&workspace, "project");
-    let tag = format!("{}/team/app:1", registry.host());
-    let mut build = project(&workspace, "build", &base);
-    succeed(build.args(["--push", "--tag", &tag]).env("CONDAIMG_CACHE_DIR", shared_cache()));
-    let (org, _) = pulled(&base);
-    let (manifest, config) = pulled(&tag);
-    let new = packages(&manifest, digests(&org).len());
+    let served = Workspace::new();
+    let mut index = PackageIndex::start(served.path("served"));
+    for wheel in fs_err::read_dir(example_wheels()).expect("wheels") {
+        let wheel = wheel.expect("a wheel");
+        let name = wheel.file_name().into_string().expect("text");
+        if let Some((project, _)) = name.split_once('-').filter(|_| name.ends_with(".whl")) {
+            index.add_file(project, &name, &fs_err::read(wheel.path()).expect("reads"));
+        }
+    }
+    let base = example("base", &registry, &index);
+    let of_base = digests(&pulled(&base).0).len();
+    let (manifest, config) = pulled(&example("project", &registry, &index));
+    let new = packages(&manifest, of_base);
     assert!(new.starts_with("click-8") && new.contains(" msgpack-python-") && !new.contains("numpy"), "{new}");
     assert!(config["config"]["Env"].to_string().contains("\"OMP_NUM_THREADS=1\""), "{config}");
+    let service = example("service", &registry, &index);
+    let new = packages(&pulled(&service).0, of_base);
+    assert!(new.contains("click-8") && new.contains("jsonschema-4.23.0 ") && !new.contains("numpy"), "{new}");
+    let image = Engine::shared().pull(&format!("docker://{service}"));
+    assert_eq!(succeed(Engine::shared().run(&[]).arg(&image).arg("--version")), "4.23.0\n");
+    let script =
+        "import jsonschema, rpds, numpy; print(numpy.__version__, jsonschema.validate(1, {'type': 'integer'}))";
+    let mut run = Engine::shared().run(&["--entrypoint", "python"]);
+    assert_eq!(succeed(run.arg(&image).args(["-c", script])), "1.26.4 None\n");
 }
 
 /// `condaimg COMMAND` of a project on top of it, on a machine that has nothing yet.
@@ -400,7 +422,7 @@ fn each_platform_extends_its_own_image() {
 }
 
 #[test]
-fn files_that_a_new_package_takes_from_the_base_are_told() {
+fn files_that_a_new_package_takes_from_the_base_are_declared() {
     let mut bench = Bench::new(&[]);
     let package = |name: &str, path: &str| Package::new(name, "1.0").file(path, name);
     bench.channel.add(&package("old", "share/both"), Format::Conda);
@@ -409,8 +431,11 @@ fn files_that_a_new_package_takes_from_the_base_are_told() {
     bench.channel.add(&package("above", "share"), Format::Conda);
     bench.channel.index();
     let base = bench.org(&["old"], &[]);
-    let notices = told(&mut bench.project("build", &base, &["new"]));
-    assert!(notices.contains("`old` of the base and `new` both bring `share/both`"), "{notices}");
+    let message = fail(&mut bench.project("build", &base, &["new"]), 1);
+    assert!(message.contains("`old` of the base and `new` both bring `share/both`"), "{message}");
+    assert!(message.contains("`--allow-clobber 'share/both'`"), "{message}");
+    let notices = told(bench.project("build", &base, &["new"]).args(["--allow-clobber", "share/b*"]));
+    assert!(notices.contains("both bring `share/both`: the one of `new` is in the image"), "{notices}");
     for (name, path) in [("below", "share/both/file"), ("above", "share")] {
         let message = fail(&mut bench.project("build", &base, &[name]), 1);
         assert!(
@@ -483,4 +508,51 @@ fn images_of_other_tools_are_extended_too() {
     let mut again = bench.project("build", &base, &["pandas"]);
     again.args(["--prefix", "/opt/conda/envs/work", "--locked", "--output", "oci:app:1"]);
     assert_eq!(succeed(again.env("CONDAIMG_CACHE_DIR", bench.workspace.path("elsewhere"))), digest);
+}
+
+#[test]
+fn an_environment_that_belongs_to_a_user_stays_hers() {
+    let mut bench = Bench::new(&[]);
+    bench.channel.add(&Package::new("new", "1.0").file("lib/deep/er/file", "new"), Format::Conda);
+    bench.channel.index();
+    let mut base = tar::Builder::new(Vec::new());
+    let folders = [("opt", 0o755, 0, 0), ("opt/conda", 0o2775, 1000, 100), ("opt/conda/share", 0o700, 1000, 1000)];
+    let mut add = |path: &str, kind: tar::EntryType, (mode, user, group): (u32, u64, u64)| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_mode(mode);
+        header.set_uid(user);
+        header.set_gid(group);
+        base.append_data(&mut header, path, std::io::empty()).expect("packs");
+    };
+    for (path, mode, user, group) in folders {
+        add(path, tar::EntryType::Directory, (mode, user, group));
+    }
+    add("opt/conda/conda-meta/history", tar::EntryType::Regular, (0o644, 1000, 100));
+    let base = bench.workspace.file("base.tar", base.into_inner().expect("packs"));
+    bench.workspace.file("mine", "");
+    let mut build = bench.project("build", &rootfs(&base), &["new"]);
+    build.args(["--output", "oci:app:1", "--copy", "mine:/opt/conda/share/mine", "--copy", "mine:/opt/conda/etc/"]);
+    succeed(&mut build);
+    let image = Layout::at(bench.workspace.path("app"));
+    let usual = |path: &str| (path.to_owned(), 0o2775, 1000, 100);
+    let mut found = Vec::new();
+    for layer in &image.layers()[1..] {
+        let mut archive = tar::Archive::new(image.layer(layer));
+        let entries = archive.entries().expect("a tar").map(|entry| entry.expect("an entry"));
+        let folders = entries.filter(|entry| entry.header().entry_type() == tar::EntryType::Directory);
+        let of = |entry: tar::Entry<'_, _>| {
+            let (path, header) = (String::from_utf8(entry.path_bytes().into_owned()).expect("text"), entry.header());
+            (path, header.mode().expect("a mode"), header.uid().expect("a user"), header.gid().expect("a group"))
+        };
+        found.extend(folders.map(of).filter(|(path, ..)| path.starts_with("opt/conda/")));
+    }
+    found.sort();
+    found.dedup();
+    let mut expected = ["", "conda-meta/", "etc/", "lib/", "lib/deep/", "lib/deep/er/"]
+        .map(|path| usual(&format!("opt/conda/{path}")))
+        .to_vec();
+    expected.push(("opt/conda/share/".to_owned(), 0o700, 1000, 1000));
+    assert_eq!(found, expected);
 }

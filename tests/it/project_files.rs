@@ -551,7 +551,16 @@ fn the_image_has_the_files_at_the_places_that_the_base_leads_to() {
     let layout = Layout::at(swept().join("project-base"));
     let mut build = workspace.build(&["python=3.11"]);
     build.env("CONDAIMG_CACHE_DIR", shared_cache()).args(["--output", &layout.image()]);
-    succeed(build.args(["--copy", "src:/app", "--copy", "tool.sh:/bin/project-tool", "--copy", "rootfs:/"]));
+    succeed(build.args([
+        "--copy",
+        "src:/app",
+        "--copy",
+        "tool.sh:/bin/project-tool",
+        "--copy",
+        "rootfs:/",
+        "--copy",
+        "tool.sh:/var/tmp/",
+    ]));
 
     let image = Image::read(layout.folder());
     let entries: Vec<&str> = project_layer(&image).entries.iter().map(|(path, _)| path.as_str()).collect();
@@ -563,11 +572,13 @@ fn the_image_has_the_files_at_the_places_that_the_base_leads_to() {
             "app/data",
             "root",
             "usr/bin",
+            "var/tmp",
             "app/app.py",
             "app/data/text",
             "root/file",
             "usr/bin/project-tool",
-            "usr/bin/second"
+            "usr/bin/second",
+            "var/tmp/tool.sh"
         ]
     );
     let names: Vec<_> = image.added().map(|layer| layer.name.clone().unwrap()).collect();
@@ -581,9 +592,73 @@ fn the_image_has_the_files_at_the_places_that_the_base_leads_to() {
         run(&["stat", "--format=%a %u:%g %y", "/app/app.py", "/root"]).lines().collect::<Vec<_>>()[0],
         "644 0:0 1980-01-02 00:00:00.000000000 +0000"
     );
-    assert_eq!(run(&["stat", "--format=%a", "/root"]), "700\n");
+    assert_eq!(run(&["stat", "--format=%a", "/root", "/var/tmp"]), "700\n1777\n");
     let zip = "import shutil; print(shutil.make_archive('/tmp/app', 'zip', '/app'))";
     assert_eq!(run(&["env", "TZ=Pacific/Honolulu", "python", "-c", zip]), "/tmp/app.zip\n");
+}
+
+#[test]
+fn folders_of_the_base_stay_as_they_are() {
+    let bench = Bench::new();
+    bench.write(&["a"]);
+    // Somebody's home, a drop box, one of a user with a large number, and what is as usual.
+    let folders = [
+        ("etc", 0o755, 0, 0),
+        ("home/", 0o755, 0, 0),
+        ("home/app", 0o700, 1000, 1000),
+        ("srv/drop", 0o3777, 0, 5),
+        ("srv/wide", 0o750, 3_000_000_000, 2_500_000),
+        ("srv/usual", 0o755, 0, 0),
+    ];
+    let mut base = tar::Builder::new(Vec::new());
+    for (path, mode, user, group) in folders {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(mode);
+        header.set_uid(user);
+        header.set_gid(group);
+        base.append_data(&mut header, path, std::io::empty()).unwrap();
+    }
+    let base = bench.workspace.file("base.tar", base.into_inner().unwrap());
+    let mut build = bench.workspace.condaimg();
+    build.args(["build", "--override-channels", "--glibc", "2.36", "--channel"]).arg(&bench.channel.folder);
+    build.args(["--output", "oci:image:1", "--base", &format!("rootfs:{}", base.display())]);
+    for folder in ["home/app", "srv/drop", "srv/wide", "srv/usual"] {
+        build.args(["--copy", &format!("project/a:/{folder}/")]);
+    }
+    succeed(&mut build);
+    let layout = Layout::at(bench.workspace.path("image"));
+    let layers = layout.layers();
+    let project = &layers[layers.len() - 2];
+    let mut archive = tar::Archive::new(layout.layer(project));
+    let found: Vec<(String, u32, u64, u64)> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.header().entry_type() == tar::EntryType::Directory)
+        .map(|mut entry| {
+            let ids = entry.pax_extensions().unwrap().into_iter().flatten().map(|it| {
+                let it = it.unwrap();
+                (it.key().unwrap().to_owned(), it.value().unwrap().to_owned())
+            });
+            let ids: BTreeMap<String, String> = ids.collect();
+            let of = |key: &str, header: u64| ids.get(key).map_or(header, |text| text.parse().unwrap());
+            let path = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
+            let header = entry.header();
+            let (user, group) = (of("uid", header.uid().unwrap()), of("gid", header.gid().unwrap()));
+            (path, header.mode().unwrap(), user, group)
+        })
+        .collect();
+    let expected = [
+        ("home/app/", 0o700, 1000, 1000),
+        ("srv/drop/", 0o3777, 0, 5),
+        ("srv/usual/", 0o755, 0, 0),
+        ("srv/wide/", 0o750, 3_000_000_000, 2_500_000),
+    ];
+    assert_eq!(found, expected.map(|(path, mode, user, group)| (path.to_owned(), mode, user, group)));
+    let lock = fs_err::read_to_string(bench.workspace.path("condaimg.lock")).unwrap();
+    assert!(lock.contains("srv/drop: 3777 0:5") && !lock.contains("srv/usual:"), "{lock}");
 }
 
 #[test]

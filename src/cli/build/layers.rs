@@ -10,13 +10,15 @@ use std::sync::PoisonError;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::options::Options;
+use crate::cli::locking::base_files::{self, BaseFiles};
 use crate::cli::locking::facts::wheel_file;
 use crate::cli::locking::{self, from, interpreter};
 use crate::cli::world::World;
-use crate::lock::{self, Lock, Member};
+use crate::image::Base;
+use crate::lock::{self, Lock, LockedPackage, LockedWheel, Member};
 use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
 use crate::pack::compress::LayerWriter;
-use crate::pack::project::{ProjectLayer, refuse_packaged};
+use crate::pack::project::{InPrefix, ProjectLayer};
 use crate::pack::{
     Archive, Compressors, ForeignInterpreter, LayerDigests, ModePolicy, Packer, PackerOptions, Target, WheelFile,
     codec_id, environment,
@@ -44,6 +46,8 @@ pub struct MadeLayer {
 pub struct Parts<'a> {
     /// The environment.
     pub lock: &'a Arc<Lock>,
+    /// What the layers are added to.
+    pub base: &'a Base,
     /// Where its files go.
     pub target: Target,
     /// Whom processes run as.
@@ -60,11 +64,12 @@ pub fn target(lock: &Lock, parameters: &Parameters) -> Result<Target> {
         subdir: lock.platform.subdir,
         python: python_of(lock)?.map(|(python, _)| python),
         modes: ModePolicy { group_write: parameters.group_write },
+        folders: lock.base.facts.folders_along(&lock.base.facts.resolve(&parameters.prefix)),
     })
 }
 
 /// Plans the layers of a lock's packages, with room for those of other things.
-fn planned(parts: &Parts<'_>, options: &Options) -> Result<LayerPlan> {
+pub fn planned(parts: &Parts<'_>, options: &Options) -> Result<LayerPlan> {
     let Parts { lock, target, project, .. } = parts;
     lock::check_wheels(lock)?;
     let parameters = &options.parameters;
@@ -99,7 +104,7 @@ pub async fn make(
 ) -> Result<Vec<MadeLayer>> {
     let plan = planned(&parts, options)?;
     check_collisions(&parts, options, spec, world).await?;
-    let Parts { lock, target, user, project } = parts;
+    let Parts { lock, target, user, project, .. } = parts;
     let known: Vec<Option<LayerDigests>> =
         plan.layers.iter().map(|layer| known(&world.store, &layer.key, options.args.no_cache)).collect();
     for (layer, known) in plan.layers.iter().zip(&known) {
@@ -127,7 +132,8 @@ pub async fn make(
         .map_err(|error| Error::bug("packing ended early").caused_by(error))?
 }
 
-fn known(store: &Store, key: &Digest, no_cache: bool) -> Option<LayerDigests> {
+/// What the store has of a layer with this key.
+pub fn known(store: &Store, key: &Digest, no_cache: bool) -> Option<LayerDigests> {
     if no_cache {
         return None;
     }
@@ -219,20 +225,67 @@ async fn fetch(
     locking::fetch_locked(&records, &channels.credentials, &options.environment, world).await
 }
 
-/// Project files in the prefix must not be where packages have theirs. Only the archives know where that is: they are
-/// asked when there are such files, and for nothing else.
+/// Project files in the prefix must not be where packages and wheels have theirs. Only the archives know where that
+/// is: they are asked when there are such files, and for nothing else. Nothing is fetched for what the base has.
 async fn check_collisions(parts: &Parts<'_>, options: &Options, spec: &Spec, world: &World) -> Result<()> {
     let Some(project) = &parts.project else { return Ok(()) };
     let inside = project.files_in(&parts.target.root);
     if inside.is_empty() {
         return Ok(());
     }
-    let all = (0..parts.lock.packages.len()).collect();
-    let archives = fetch(parts.lock, &all, options, spec, world).await?;
     let (lock, python, jobs) = (Arc::clone(parts.lock), parts.target.python.clone(), options.environment.jobs);
-    tokio::task::spawn_blocking(move || refuse_packaged(&inside, &lock, &archives, python.as_ref(), jobs))
+    let of_base = match lock.extended() {
+        Some(_) => {
+            let root = &parts.target.root;
+            let packages: Vec<_> = lock.packages.iter().filter(|it| lock.is_of_base(it.name())).collect();
+            let wheels: Vec<_> = lock.wheels.iter().filter(|it| lock.is_wheel_of_base(&it.name)).collect();
+            BaseFiles::known(parts.base, root, (&packages, &wheels), python.as_ref(), world).await?
+        }
+        None => BaseFiles::default(),
+    };
+    let (mut packages, mut wheels) = (BTreeSet::new(), BTreeSet::new());
+    for member in lock.members() {
+        match member {
+            Member::Package(index) => packages.insert(index),
+            Member::Wheel(index) => wheels.insert(index),
+        };
+    }
+    locking::pip::fetch(&options.environment, spec, &lock, wheels, world).await?;
+    let archives = fetch(&lock, &packages, options, spec, world).await?;
+    let store = world.store.clone();
+    let refuse = move || {
+        let inside = InPrefix::new(&inside);
+        of_base.owners().try_for_each(|(path, name)| inside.refuse(&format!("`{name}` of the base"), path))?;
+        let packages = packages.iter().map(|&index| &lock.packages[index]);
+        let packages: Vec<(&LockedPackage, Archive)> = packages.zip(archives).collect();
+        inside.refuse_packaged(&packages, python.as_ref(), jobs)?;
+        let is_new = |wheel: &LockedWheel| !lock.is_wheel_of_base(&wheel.name);
+        for (wheel, files) in base_files::wheels(&lock, is_new, python.as_ref(), jobs, &store)? {
+            let owner = format!("the pip package `{}`", wheel.full_name());
+            files.iter().try_for_each(|(path, _)| inside.refuse(&owner, path))?;
+        }
+        Ok(())
+    };
+    tokio::task::spawn_blocking(refuse)
         .await
         .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))?
+}
+
+/// The key of the layer of project files.
+pub fn project_key(project: &ProjectLayer, compression: Compression) -> Result<Digest> {
+    project.key(&codec_id(compression))
+}
+
+/// The content of the environment layer, and its key.
+pub fn environment_tar(
+    lock: &Lock,
+    target: &Target,
+    user: User,
+    compression: Compression,
+) -> Result<(Digest, Vec<u8>)> {
+    let tar = environment::tar(lock, target, user)?;
+    let inputs = ("environment", LAYOUT_VERSION, codec_id(compression), Digest::of(&tar));
+    Ok((Digest::of(crate::util::json::canonical(&inputs)?), tar))
 }
 
 /// What the packing threads work on.
@@ -389,13 +442,7 @@ impl Work {
 
     /// The environment layer: small enough to be made in memory each time; its key is its content.
     fn environment(&self, compressors: &Compressors) -> Result<MadeLayer> {
-        let tar = environment::tar(&self.lock, &self.target, self.user)?;
-        let key = Digest::of(crate::util::json::canonical(&(
-            "environment",
-            LAYOUT_VERSION,
-            codec_id(self.compression),
-            Digest::of(&tar),
-        ))?);
+        let (key, tar) = environment_tar(&self.lock, &self.target, self.user, self.compression)?;
         let write = |writer: &mut LayerWriter<'_>| Ok(writer.write_all(&tar)?);
         self.beside_packages("environment", &key, known(&self.store, &key, false), compressors, write)
     }
@@ -407,7 +454,7 @@ impl Work {
         compressors: &Compressors,
         reporter: &dyn crate::util::report::Reporter,
     ) -> Result<MadeLayer> {
-        let key = project.key(&codec_id(self.compression))?;
+        let key = project_key(project, self.compression)?;
         let known = known(&self.store, &key, self.no_cache);
         let write = |writer: &mut LayerWriter<'_>| {
             let progress = reporter.begin(Step::Pack, project.size());

@@ -2,10 +2,10 @@
 
 mod config;
 mod deliver;
-mod layers;
+pub mod layers;
 mod once;
-mod options;
-mod project;
+pub mod options;
+pub mod project;
 mod settings;
 
 use std::sync::Arc;
@@ -28,16 +28,27 @@ use once::Once;
 use options::Options;
 use project::{Chosen, Project};
 
-/// Runs the command.
+/// All that a build is made of.
+pub struct Prepared {
+    pub options: Options,
+    pub spec: Spec,
+    pub world: World,
+    /// The platforms with their locks, which have facts.
+    pub platforms: Vec<Locked>,
+    /// The project files.
+    pub chosen: Option<Chosen>,
+}
+
+/// Reads what is to be built, locks it, and chooses the project files.
 ///
 /// # Errors
-/// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
-pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
+/// Whatever is wrong with the user's input or the world.
+pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter) -> Result<Prepared> {
     let spec = spec::read_with(&args.environment.path(), &args.environment.choices())?;
     let mut args = settings::fill(args, &spec.settings)?;
     // A lock that is named is used as it is: there is nothing that it could be stale against.
     args.frozen |= spec.is_lock;
-    let mut options = Options::new(args, &global)?;
+    let mut options = Options::new(args, global)?;
     for notice in &spec.notices {
         reporter.notice(notice);
     }
@@ -52,6 +63,24 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     }
     options.adopt(&platforms)?;
     let chosen = choose(project, &options, &world).await?;
+    Ok(Prepared { options, spec, world, platforms, chosen })
+}
+
+/// What the layers of one platform are made of.
+pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>, world: &World) -> Result<Parts<'a>> {
+    let Locked { lock, base, .. } = locked;
+    let target = layers::target(lock, &options.parameters)?;
+    let user = config::user(options, lock, base, world);
+    let project = chosen.map(|chosen| chosen.layer(lock, &target, user)).transpose()?;
+    Ok(Parts { lock, base, target, user, project })
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
+pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
+    let Prepared { options, spec, world, platforms, chosen } = prepare(args, &global, reporter).await?;
     let (ready, packed) = tokio::sync::mpsc::unbounded_channel();
     let making = make_all(&options, &spec, platforms, chosen.as_ref(), &world, ready);
     let (made, pusher) = if options.args.push {
@@ -134,15 +163,13 @@ async fn make(
     }
     let lock_text = lock::normalised(lock, &options.parameters)?;
     let lock_digest = Digest::of(&lock_text);
-    let target = layers::target(lock, &options.parameters)?;
-    let user = config::user(options, lock, base, world);
+    let parts = parts(options, locked, chosen, world)?;
+    let user = parts.user;
     config::check_entrypoint(options, lock, world);
     // Nobody listens when nothing is pushed.
     for layer in &base.layers {
         let _ = ready.send(layer.blob.clone());
     }
-    let project = chosen.map(|chosen| chosen.layer(lock, &target, user)).transpose()?;
-    let parts = Parts { lock, target, user, project };
     let made = layers::make(parts, options, spec, world, ready.clone()).await?;
     let layers = made.iter().map(|layer| layer.layer.clone());
     let image = config::image(options, platform, lock, lock_digest, base, layers, user)?;

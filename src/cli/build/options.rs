@@ -97,7 +97,12 @@ impl Options {
         if outputs.is_empty() && !args.push {
             outputs.push(Output::Layout("image".into(), None));
         }
-        let environment = EnvironmentOptions::new(args.environment.clone(), mode(&args), global)?;
+        let mut environment = EnvironmentOptions::new(args.environment.clone(), mode(&args), global)?;
+        if args.refresh_stability && !environment.mode.writes() {
+            return Err(Error::usage("`--refresh-stability` changes the lock, and this one is to be used as it is")
+                .hint("name the file that the lock was made from"));
+        }
+        environment.refresh_stability = args.refresh_stability;
         let platforms = &environment.platforms;
         if platforms.len() > 1
             && let Some(archive) = outputs.iter().find(|output| matches!(output, Output::DockerArchive(_)))
@@ -154,7 +159,7 @@ fn parameters(args: &BuildArgs, environment: &EnvironmentOptions, policy: &Polic
         bytecode: environment.bytecode,
         group_write: args.group_write.unwrap_or_default(),
         layers: policy.canonical()?,
-        max_layers: max_layers(args.max_layers.unwrap_or(DEFAULT_MAX_LAYERS))?,
+        max_layers: max_layers(args.max_layers.or(policy.max_layers).unwrap_or(DEFAULT_MAX_LAYERS))?,
         source_date_epoch: source_date_epoch()?.or(args.source_date_epoch),
         image: ImageOptions {
             user: args.user.as_deref().map(str::parse).transpose()?,

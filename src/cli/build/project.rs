@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::options::{Options, Output};
 use crate::cli::progress::human;
 use crate::lock::Lock;
-use crate::model::{BaseFacts, ENGINES_OWN, ProjectCopy, User};
+use crate::model::{BaseFacts, ENGINES_OWN, FolderFacts, ProjectCopy, User};
 use crate::pack::Target;
 use crate::pack::environment::{self, HOME};
 use crate::pack::metadata::{DIRECTORY_MTIME, ModePolicy};
@@ -197,7 +197,7 @@ impl Chosen {
             placing.check(&path, file)?;
             let mode = placing.modes(&path).file(file.executable);
             let (content, source) = (file.content.clone(), file.source.clone());
-            let entry = LayerEntry { content, source, mode, mtime: PROJECT_MTIME };
+            let entry = LayerEntry { content, source, mode, owner: (0, 0), mtime: PROJECT_MTIME };
             if let Some(other) = layer.entries.insert(path.clone(), entry) {
                 let (first, second) = (other.source.display(), file.source.display());
                 return Err(Error::user(format!("`{first}` and `{second}` would both be `/{}`", shown(&path)))
@@ -289,6 +289,13 @@ impl Placing<'_> {
         let folders: BTreeSet<Vec<u8>> =
             layer.entries.keys().flat_map(|path| ancestors(path)).map(<[u8]>::to_vec).collect();
         for path in folders {
+            let of_base = std::str::from_utf8(&path).ok().and_then(|path| self.facts.folders.get(path));
+            if let Some(of_base) = of_base {
+                // Without an entry, or with another one, engines would change it.
+                let entry = LayerEntry { owner: of_base.owner, ..folder(of_base.mode, DIRECTORY_MTIME) };
+                layer.entries.insert(path, entry);
+                continue;
+            }
             let known = std::str::from_utf8(&path).is_ok_and(|path| self.facts.directories.contains(path));
             if known && path == b"root" {
                 // Without an entry some engines would make it one that all can read.
@@ -298,11 +305,15 @@ impl Placing<'_> {
             if known || self.homes.contains(&path) {
                 continue;
             }
-            let shared = self.in_prefix(&path)
-                || !self.is_copied(&path)
+            if self.in_prefix(&path) {
+                let FolderFacts { mode, owner } = self.target.directory(&String::from_utf8_lossy(&path));
+                layer.entries.insert(path, LayerEntry { owner, ..folder(mode, DIRECTORY_MTIME) });
+                continue;
+            }
+            let shared = !self.is_copied(&path)
                 || is_below(self.target.root.as_bytes(), &path)
                 || is_below(self.home.as_bytes(), &path);
-            let mode = match shared && !self.in_prefix(&path) {
+            let mode = match shared {
                 true => ModePolicy { group_write: false }.directory(),
                 false => self.modes(&path).directory(),
             };
@@ -313,7 +324,7 @@ impl Placing<'_> {
 }
 
 fn folder(mode: u32, mtime: u64) -> LayerEntry {
-    LayerEntry { content: ProjectContent::Directory, source: PathBuf::new(), mode, mtime }
+    LayerEntry { content: ProjectContent::Directory, source: PathBuf::new(), mode, owner: (0, 0), mtime }
 }
 
 /// The homes of the users in the base's /etc/passwd.

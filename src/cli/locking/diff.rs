@@ -30,6 +30,15 @@ pub fn changes(old: &Lock, new: &Lock) -> Vec<String> {
         let reason = if asked.contains(name) { "no longer asked for" } else { "nothing needs it any more" };
         lines.insert(name, with(format!("- {name} {}", shown(package)), Some(reason.to_owned())));
     }
+    for package in &new.packages {
+        let before = old.package(package.name()).and_then(|before| before.facts.stability);
+        if let (Some(before), Some(now)) = (before, package.facts.stability)
+            && before != now
+        {
+            let line = lines.entry(package.name()).or_insert_with(|| format!("{} {}", package.name(), shown(package)));
+            line.push_str(&format!(", {} instead of {}", now.name(), before.name()));
+        }
+    }
     let base = (old.base.reference == new.base.reference && old.base.digest != new.base.digest)
         .then(|| format!("base {}: {} -> {}", new.base.reference, old.base.digest, new.base.digest));
     base.into_iter().chain(lines.into_values()).chain(wheels(old, new)).collect()

@@ -8,7 +8,7 @@ use super::{fetch, fetch_locked, python_info, resolving};
 use crate::cli::world::World;
 use crate::lock::{Lock, LockedPackage, LockedWheel, PackageFacts};
 use crate::pack::facts::{self, ArchiveFacts, EnvironmentFacts};
-use crate::pack::wheel::{self, Joining};
+use crate::pack::wheel::{self, WheelReading};
 use crate::pack::{Archive, WheelFile};
 use crate::resolve::Credentials;
 use crate::spec::Spec;
@@ -27,13 +27,17 @@ pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, wor
     // Those of the base came with it.
     let (of_base, new): (Vec<_>, Vec<_>) =
         lock.packages.iter().cloned().partition(|package| lock.is_of_base(package.name()));
+    let classes: Vec<_> = new.iter().map(|package| package.facts.stability).collect();
     let records: Vec<_> = new.into_iter().map(|package| package.record).collect();
     let credentials = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
     let archives = Archives { credentials: &credentials, options, world, locked: true };
-    let packages = archives.packages(records, python.clone()).await?;
+    let mut packages = archives.packages(records, python.clone()).await?;
+    // Both are sorted by name. The archives do not know how often they change.
+    packages.iter_mut().zip(classes).for_each(|(package, class)| package.facts.stability = class);
     let (of_base_wheels, new): (Vec<_>, Vec<_>) =
         lock.wheels.iter().cloned().partition(|wheel| lock.is_wheel_of_base(&wheel.name));
-    let with_new = Lock { packages: packages.clone(), wheels: new.clone(), ..lock.clone() };
+    // The base's Python may have to build some.
+    let with_new = Lock { wheels: new.clone(), ..lock.clone() };
     super::pip::fetch(options, spec, &with_new, 0..new.len(), world).await?;
     let (mut packages, mut wheels) = archives.with_wheels(packages, new, python).await?;
     packages.extend(of_base);
@@ -108,19 +112,37 @@ impl Archives<'_> {
         }
         let records: Vec<RepoDataRecord> = packages.iter().map(|package| package.record.clone()).collect();
         let read = self.read(&records, python.clone()).await?;
-        let files = wheels.iter().map(|wheel| wheel_file(wheel, &self.world.store)).collect::<Result<Vec<_>>>()?;
-        let (allowed, jobs) = (self.options.allow_clobber.clone(), self.options.jobs);
-        tokio::task::spawn_blocking(move || {
-            let joining = Joining { python: python.as_ref(), allowed: &allowed, jobs };
-            let wheels = wheel::join(&mut packages, &read, wheels, &files, &joining)?;
-            Ok((packages, wheels))
-        })
-        .await
-        .map_err(|error| Error::bug("reading the wheels ended early").caused_by(error))?
+        let readings = self.read_wheels(&wheels, python).await?;
+        let wheels = wheel::join(&mut packages, &read, wheels, readings, &self.options.allow_clobber)?;
+        Ok((packages, wheels))
+    }
+
+    /// What each of the wheels tells by itself, in their order.
+    async fn read_wheels(&self, wheels: &[LockedWheel], python: Option<PythonInfo>) -> Result<Vec<WheelReading>> {
+        let store = &self.world.store;
+        let key = |wheel| wheel::reading_key(wheel, python.as_ref());
+        let keys = wheels.iter().map(key).collect::<Result<Vec<_>>>()?;
+        let mut known: Vec<Option<WheelReading>> =
+            keys.iter().map(|key| store.record(RecordKind::Facts, key)).collect();
+        let unknown: Vec<usize> = (0..wheels.len()).filter(|&index| known[index].is_none()).collect();
+        let files = unknown.iter().map(|&index| Ok((wheels[index].clone(), wheel_file(&wheels[index], store)?)));
+        let (files, jobs) = (files.collect::<Result<Vec<_>>>()?, self.options.jobs);
+        let read = tokio::task::spawn_blocking(move || wheel::read(&files, python.as_ref(), jobs))
+            .await
+            .map_err(|error| Error::bug("reading the wheels ended early").caused_by(error))??;
+        for (index, reading) in unknown.into_iter().zip(read) {
+            store.remember(RecordKind::Facts, &keys[index], &reading)?;
+            known[index] = Some(reading);
+        }
+        known.into_iter().map(|reading| reading.ok_or_else(|| Error::bug("a wheel was not read"))).collect()
     }
 
     /// What each of the archives tells by itself, in the records' order.
-    async fn read(&self, records: &[RepoDataRecord], python: Option<PythonInfo>) -> Result<Vec<ArchiveFacts>> {
+    pub(super) async fn read(
+        &self,
+        records: &[RepoDataRecord],
+        python: Option<PythonInfo>,
+    ) -> Result<Vec<ArchiveFacts>> {
         let store = &self.world.store;
         let key = |record| facts::archive_key(record, python.as_ref());
         let keys = records.iter().map(key).collect::<Result<Vec<_>>>()?;
@@ -150,7 +172,7 @@ impl Archives<'_> {
         Ok(records)
     }
 
-    pub(super) async fn fetch(&self, records: Vec<RepoDataRecord>) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
+    async fn fetch(&self, records: Vec<RepoDataRecord>) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
         let Self { credentials, options, world, locked } = *self;
         if locked {
             let archives = fetch_locked(&records, credentials, options, world).await?;

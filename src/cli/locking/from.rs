@@ -6,37 +6,22 @@ use std::io::Write as _;
 use std::path::Path;
 
 use fs_err as fs;
-use rattler::install::PythonInfo;
 use rattler_conda_types::{GenericVirtualPackage, RepoDataRecord};
 
-use super::facts::Archives;
+use super::base_files::{BaseFiles, FILES};
 use super::options::EnvironmentOptions;
+use super::python_info;
 use crate::cli::world::World;
-use crate::image::{self, Base, Selection};
-use crate::lock::installed::{self, Wish};
+use crate::image::{self, Base};
+use crate::lock::installed;
 use crate::lock::{
     self, Activation, BaseEnvironment, Lock, LockedPackage, LockedWheel, PackageFacts, canonical_channel, canonical_url,
 };
-use crate::model::{BaseFacts, BaseRef, BlobSource, LayerBlob, Platform};
+use crate::model::{BaseFacts, BaseRef, LayerBlob, Platform};
 use crate::pack::activation::{ACTIVATE_FOLDER, parse_script, parse_variables};
-use crate::pack::layout::{PackageLayout, ancestors};
 use crate::resolve::{Channels, Present, VirtualPackageOptions};
 use crate::ship;
-use crate::store::Store;
 use crate::util::{Digest, Error, Result};
-
-/// The files of environments in layers.
-const FILES: Selection = Selection {
-    name: "conda environments 1",
-    wanted: |path| match installed::wish(path) {
-        Wish::Nothing => None,
-        Wish::Name => Some(0),
-        Wish::Content(limit) => Some(limit),
-    },
-    keep: installed::digest_of_content,
-};
-// The name above has the version.
-const _: () = assert!(installed::VERSION == 1);
 
 /// How our own layers tell what they are (`layers.rs`).
 const LAYER_NAME: &str = "dev.condaimg.layer.name";
@@ -52,10 +37,12 @@ pub struct Brought {
     pub packages: Vec<LockedPackage>,
     /// Sorted by name.
     pub wheels: Vec<LockedWheel>,
+    /// `Requires-Dist` of what it is to pip, by normalised name, as far as its layers were read for it.
+    pub requirements: BTreeMap<String, Vec<String>>,
     /// What it was made for; nothing when it does not say.
     virtual_packages: Vec<GenericVirtualPackage>,
-    /// The package of each path in the prefix, as far as that is known without fetching layers for it.
-    owners: BTreeMap<String, String>,
+    /// Its files, as far as they are known.
+    pub files: BaseFiles,
 }
 
 /// Reads what the base brings.
@@ -141,21 +128,18 @@ async fn of_lock(digest: Digest, text: &str, platform: &Platform, base: &Base, w
     let above = image::probe(&Base { layers: others, ..base.clone() }, &world.store, world).await?;
     let mut facts = over(above, lock.base.facts.clone());
     facts.directories.extend(parameters.prefix.split('/').find(|part| !part.is_empty()).map(str::to_owned));
-    let owners = match base.layers.iter().all(|layer| is_at_hand(layer, &world.store)) {
-        true => {
-            let (_, files) = image::probe_files(base, &FILES, &world.store, world).await?;
-            let prefix = facts.resolve(&parameters.prefix);
-            owners(&installed::Files(files).environment(&prefix)?.packages)
-        }
-        false => BTreeMap::new(),
-    };
+    let python = python_info(lock.packages.iter().map(|package| &package.record), platform.subdir)?;
+    let root = facts.resolve(&parameters.prefix);
+    let (packages, wheels): (Vec<_>, Vec<_>) = (lock.packages.iter().collect(), lock.wheels.iter().collect());
+    let files = BaseFiles::known(base, &root, (&packages, &wheels), python.as_ref(), world).await?;
     Ok(Brought {
         environment: environment_of(digest, parameters, &lock),
         facts,
         virtual_packages: lock.virtual_packages.clone(),
         packages: lock.packages,
         wheels: lock.wheels,
-        owners,
+        requirements: BTreeMap::new(),
+        files,
     })
 }
 
@@ -181,6 +165,7 @@ fn over(above: BaseFacts, mut below: BaseFacts) -> BaseFacts {
     below.symlinks.retain(|path, _| !above.directories.contains(path));
     below.symlinks.extend(above.symlinks);
     below.directories.extend(above.directories);
+    below.folders.extend(above.folders);
     BaseFacts {
         glibc: above.glibc.or(below.glibc),
         shell: above.shell || below.shell,
@@ -190,20 +175,12 @@ fn over(above: BaseFacts, mut below: BaseFacts) -> BaseFacts {
     }
 }
 
-/// Whether reading a layer fetches nothing.
-fn is_at_hand(layer: &LayerBlob, store: &Store) -> bool {
-    match layer.blob.source {
-        BlobSource::Registry(_) => store.has_blob(&layer.blob.digest, layer.blob.size),
-        _ => true,
-    }
-}
-
 /// What the layers themselves say.
 async fn of_layers(options: &EnvironmentOptions, base: &Base, world: &World) -> Result<Brought> {
-    let (facts, files) = image::probe_files(base, &FILES, &world.store, world).await?;
-    let files = installed::Files(files);
-    let prefix = prefix_in(options, base, &facts, &files)?;
-    let found = files.environment(&facts.resolve(&prefix))?;
+    let (facts, read) = image::probe_files(base, &FILES, &world.store, world).await?;
+    let read = installed::Files(read);
+    let prefix = prefix_in(options, base, &facts, &read)?;
+    let found = read.environment(&facts.resolve(&prefix))?;
     let environment = BaseEnvironment {
         lock: None,
         channels: Vec::new(),
@@ -215,9 +192,17 @@ async fn of_layers(options: &EnvironmentOptions, base: &Base, world: &World) -> 
         distributions: found.distributions.clone(),
         prefix,
     };
-    let owners = owners(&found.packages);
+    let files = BaseFiles::of_environment(&found);
     let packages = found.packages.iter().map(|package| locked(package, &found, &environment.prefix)).collect();
-    Ok(Brought { environment, facts, packages, wheels: Vec::new(), virtual_packages: Vec::new(), owners })
+    Ok(Brought {
+        environment,
+        facts,
+        packages,
+        wheels: Vec::new(),
+        requirements: found.requirements,
+        virtual_packages: Vec::new(),
+        files,
+    })
 }
 
 /// Which of the environments in a base is extended: the one that was asked for, else the one that the image activates,
@@ -271,14 +256,6 @@ fn locked(package: &installed::Package, environment: &installed::Environment, pr
     }
     let facts = PackageFacts { activation, pypi: package.distributions(), ..PackageFacts::default() };
     LockedPackage { record: package.record.clone(), facts }
-}
-
-fn owners(packages: &[installed::Package]) -> BTreeMap<String, String> {
-    let of = |package: &installed::Package| {
-        let name = package.name().to_owned();
-        package.files.iter().map(move |file| (file.clone(), name.clone())).collect::<Vec<_>>()
-    };
-    packages.iter().flat_map(of).collect()
 }
 
 impl Brought {
@@ -343,73 +320,13 @@ impl Brought {
         }
     }
 
-    /// Warns of files of the base that those of new packages take the place of, and refuses what a layer cannot
-    /// replace. Of a lock that is made without facts, no archive is read.
-    ///
-    /// # Errors
-    /// A file where the base has a folder, or the other way round; archives that cannot be had or are damaged.
-    pub async fn check_paths(
-        &self,
-        packages: &[LockedPackage],
-        python: Option<PythonInfo>,
-        archives: &Archives<'_>,
-    ) -> Result<()> {
-        if self.owners.is_empty() || archives.options.facts_later {
-            return Ok(());
-        }
-        let (_, files) = archives.fetch(packages.iter().map(|package| package.record.clone()).collect()).await?;
-        let read =
-            move || files.iter().map(|file| PackageLayout::read(file, python.as_ref())).collect::<Result<Vec<_>>>();
-        let layouts = tokio::task::spawn_blocking(read)
-            .await
-            .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))??;
-        for layout in &layouts {
-            for warning in self.replaced_by(layout)? {
-                archives.world.reporter.warn(&warning);
-            }
-        }
-        Ok(())
-    }
-
-    fn replaced_by(&self, layout: &PackageLayout) -> Result<Vec<String>> {
-        let name = layout.index.name.as_normalized();
-        let mut replaced: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for path in layout.targets() {
-            if let Some((other, owner)) = self.in_the_way(path) {
-                return Err(Error::user(format!(
-                    "`{name}` brings `{path}`, and `{owner}` of the base has `{other}`: one would be a folder and the other a file"
-                ))
-                .hint("leave one of the two packages out: layers cannot join them"));
-            }
-            if let Some(owner) = self.owners.get(path) {
-                replaced.entry(owner).or_default().push(path);
-            }
-        }
-        let told = replaced.into_iter().map(|(owner, paths)| {
-            let more = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
-            let first = paths.first().copied().unwrap_or_default();
-            format!(
-                "`{owner}` of the base and `{name}` both bring `{first}`{more}: the one of `{name}` is in the image"
-            )
-        });
-        Ok(told.collect())
-    }
-
-    /// What of the base a path is below of, or above of.
-    fn in_the_way(&self, path: &str) -> Option<(&str, &str)> {
-        let found = ancestors(path).find_map(|parent| self.owners.get_key_value(parent));
-        let folder = format!("{path}/");
-        let inside = || self.owners.range(folder.clone()..).next().filter(|(other, _)| other.starts_with(&folder));
-        found.or_else(inside).map(|(other, owner)| (other.as_str(), owner.as_str()))
-    }
-
     /// Puts the base's packages and wheels among the new ones.
-    pub fn join(self, lock: &mut Lock) {
-        lock.packages.extend(self.packages);
+    pub fn join(&self, lock: &mut Lock) {
+        lock.packages.extend(self.packages.iter().cloned());
         lock.packages.sort_by(|a, b| a.name().cmp(b.name()));
-        lock.wheels.extend(self.wheels);
+        lock.wheels.extend(self.wheels.iter().cloned());
         lock.wheels.sort_by(|a, b| a.name.cmp(&b.name));
-        lock.base.environment = Some(self.environment);
+        lock.base.environment = Some(self.environment.clone());
     }
 }
 
@@ -422,11 +339,15 @@ pub fn located(record: &RepoDataRecord, channels: &Channels) -> RepoDataRecord {
     }
     let own = canonical_url(&record.url);
     let file = record.identifier.to_file_name();
-    let here = channels.urls().into_iter().find_map(|channel| {
+    let named = channels.urls().into_iter().filter_map(|channel| {
         let base = channel.as_str().trim_end_matches('/').to_owned();
         let url: url::Url = format!("{base}/{}/{file}", record.package_record.subdir).parse().ok()?;
         (canonical_url(&url) == own).then_some(url)
     });
+    // Several may have that name.
+    let mut named: Vec<url::Url> = named.collect();
+    named.sort_by_key(|url| !url.to_file_path().is_ok_and(|path| path.exists()));
+    let here = named.into_iter().next();
     if let Some(here) = here {
         record.url = here;
     }

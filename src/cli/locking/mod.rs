@@ -1,14 +1,17 @@
 //! From spec to locks: the current ones as they are, else new ones.
 
 mod base;
+pub mod base_files;
 mod diff;
 pub mod facts;
 pub mod from;
+mod installed;
 pub mod interpreter;
 pub mod options;
 mod pins;
 pub mod pip;
 pub mod settings;
+mod stability;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +27,7 @@ use crate::cli::world::World;
 use crate::image::{self, Base};
 use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted, local};
 use crate::model::{BaseRef, Platform};
-use crate::pack::{Archive, archive_at};
+use crate::pack::{Archive, archive_at, transcode};
 use crate::resolve::{self, Credentials, ResolveOptions, VirtualPackageOptions};
 use crate::spec::Spec;
 use crate::util::error::ResultExt as _;
@@ -136,7 +139,12 @@ async fn one(
         }
         Some(lock) if !options.mode.upgrades() && lock::changes(lock, wanted).is_empty() => {
             let fills = matches!(options.mode, LockMode::Make(_)) && !options.facts_later && !lock.has_facts;
-            let filled = if fills { Some(facts::complete(options, spec, lock.clone(), world).await?) } else { None };
+            let mut filled =
+                if fills { Some(facts::complete(options, spec, lock.clone(), world).await?) } else { None };
+            if stability::is_due(lock, options) {
+                let lock = filled.unwrap_or_else(|| lock.clone());
+                filled = Some(stability::renew(options, spec, lock, world).await?);
+            }
             Ok((base, filled))
         }
         Some(lock) if options.mode == LockMode::Locked => Err(stale(&path, platform, &lock::changes(lock, wanted))),
@@ -278,6 +286,7 @@ fn inputs(
         },
         extends: options.extends,
         exclude_newer: options.exclude_newer.as_ref().map(ToString::to_string),
+        allow_clobber: options.allow_clobber.iter().map(ToString::to_string).collect(),
         pins: None,
     })
 }
@@ -342,13 +351,17 @@ async fn make(
     let python = python_info(records.iter().chain(brought.iter().filter_map(Brought::python)), platform.subdir)?;
     // What conda brings to pip is among the facts.
     let facts_later = options.facts_later && spec.pip.is_empty();
-    let packages = match facts_later {
+    if options.facts_later && !facts_later {
+        world.reporter.notice(&format!(
+            "`--no-facts` changes nothing: `{}` has pip packages, and what conda brings to them is read from the archives",
+            spec.file.display()
+        ));
+    }
+    let mut packages = match facts_later {
         true => archives.without_facts(records).await?,
         false => archives.packages(records, python.clone()).await?,
     };
-    if let Some(brought) = &brought {
-        brought.check_paths(&packages, python.clone(), &archives).await?;
-    }
+    stability::classify(&mut packages, old, &resolution.stability, options.refresh_stability);
     let mut lock = Lock {
         inputs: Some(inputs),
         platform: platform.clone(),
@@ -370,13 +383,18 @@ async fn make(
         edited: Vec::new(),
         interpreters: BTreeMap::new(),
     };
-    if brought.is_some() && !spec.pip.is_empty() {
-        return Err(Error::user(format!("`{}` asks for pip packages on top of `{}`", spec.file.display(), options.base))
-            .hint("only conda packages can be added to a base that is extended: take them from a channel, or build without `from`"));
-    }
-    let wheels = pip::wheels(options, spec, &lock, old, file, world).await?;
-    (lock.packages, lock.wheels) = archives.with_wheels(std::mem::take(&mut lock.packages), wheels, python).await?;
-    if let Some(brought) = brought {
+    let wheels = match &brought {
+        Some(brought) if !spec.pip.is_empty() => {
+            let mut whole = lock.clone();
+            brought.join(&mut whole);
+            pip::wheels(options, spec, (&whole, Some(brought)), old, file, world).await?
+        }
+        _ => pip::wheels(options, spec, (&lock, None), old, file, world).await?,
+    };
+    let packages = std::mem::take(&mut lock.packages);
+    (lock.packages, lock.wheels) = archives.with_wheels(packages, wheels, python.clone()).await?;
+    if let Some(brought) = &brought {
+        base_files::check(brought, &lock, python.as_ref(), &archives).await?;
         brought.join(&mut lock);
     }
     Ok(lock)
@@ -392,7 +410,12 @@ fn reference(base: &BaseRef, lock_folder: &Path) -> Result<String> {
 /// What is to be upgraded must be there: a name that is mistyped would otherwise change nothing, and say nothing.
 fn check_upgrade(options: &EnvironmentOptions, old: &Locks) -> Result<()> {
     let LockMode::Make(Upgrade::Packages(names)) = &options.mode else { return Ok(()) };
-    if let Some(name) = names.iter().find(|name| !old.is_empty() && old.iter().all(|lock| lock.is_of_base(name))) {
+    let of_base = |lock: &Lock, name: &str| {
+        let by_pip = lock.extended().is_some_and(|base| base.distributions.contains_key(name));
+        let is_new = lock.package(name).is_some() || lock.wheels.iter().any(|wheel| wheel.name == name);
+        lock.is_of_base(name) || lock.is_wheel_of_base(name) || (by_pip && !is_new)
+    };
+    if let Some(name) = names.iter().find(|name| !old.is_empty() && old.iter().all(|lock| of_base(lock, name))) {
         return Err(Error::user(format!("`{name}` is a package of the base `{}`, which stays as it is", options.base))
             .hint(
                 "extend a base that has a newer one; `--upgrade` without a name also takes what the base's tag is now",
@@ -466,7 +489,7 @@ pub async fn fetch(
         archives.push(readable(&downloaded)?);
         records.push(downloaded.record);
     }
-    Ok((records, archives))
+    Ok((records, prepared(archives, options, world).await?))
 }
 
 /// The same for the records of a lock, which say what the archives must be.
@@ -483,7 +506,15 @@ pub async fn fetch_locked(
     let client = resolve::http_client(offline, credentials)?;
     let (store, reporter) = (&world.store, &world.reporter);
     let downloaded = resolve::download_locked(records, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
-    downloaded.iter().map(readable).collect()
+    prepared(downloaded.iter().map(readable).collect::<Result<_>>()?, options, world).await
+}
+
+/// Archives that are slow to read, in a form that is not.
+async fn prepared(archives: Vec<Archive>, options: &EnvironmentOptions, world: &World) -> Result<Vec<Archive>> {
+    let (store, jobs) = (world.store.clone(), options.jobs);
+    tokio::task::spawn_blocking(move || transcode(&archives, &store, jobs).map(|()| archives))
+        .await
+        .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))?
 }
 
 fn readable(downloaded: &resolve::Archive) -> Result<Archive> {
@@ -514,7 +545,7 @@ fn tell_changes(options: &EnvironmentOptions, old: &Locks, new: &Locks, world: &
     for lock in options.platforms.iter().filter_map(|platform| new.get(platform)) {
         let name = lock.platform.lock_name();
         match old.get(&lock.platform) {
-            None => world.reporter.notice(&format!("lock: + {name}, {} packages", lock.packages.len())),
+            None => world.reporter.notice(&format!("lock: + {name}, {}", lock.counted())),
             Some(old) => {
                 let what = if new.iter().len() > 1 { format!("lock ({name})") } else { "lock".to_owned() };
                 for line in diff::changes(old, lock) {

@@ -15,10 +15,14 @@ use crate::util::{Error, Result, ResultExt as _};
 /// The base of an image when nothing else is said.
 const DEFAULT_BASE: &str = "docker.io/library/debian:12-slim";
 
-/// A pattern of `--allow-clobber`.
-fn clobber_pattern(text: &str) -> Result<glob::Pattern> {
-    glob::Pattern::new(text)
-        .map_err(|error| Error::usage(format!("`--allow-clobber {text}` is no pattern")).caused_by(error))
+/// The patterns of `--allow-clobber`, sorted, each once: their order says nothing.
+fn clobber_patterns(texts: &[String]) -> Result<Vec<glob::Pattern>> {
+    let texts: BTreeSet<&String> = texts.iter().collect();
+    let pattern = |text: &String| {
+        glob::Pattern::new(text)
+            .map_err(|error| Error::usage(format!("`--allow-clobber {text}` is no pattern")).caused_by(error))
+    };
+    texts.into_iter().map(pattern).collect()
 }
 
 /// What is done with a lock that is there.
@@ -104,6 +108,8 @@ pub struct EnvironmentOptions {
     pub bytecode: bool,
     /// Whether new locks are made without facts, which the first build makes then (`lock --no-facts`).
     pub facts_later: bool,
+    /// Whether classes of stability are told anew from the channels' indexes (`--refresh-stability`).
+    pub refresh_stability: bool,
     /// The arguments that need no check.
     pub args: EnvironmentArgs,
 }
@@ -141,10 +147,11 @@ impl EnvironmentOptions {
             mode,
             channel_priority: priority(args.channel_priority, &condarc),
             condarc: Arc::new(condarc),
-            allow_clobber: args.allow_clobber.iter().map(|text| clobber_pattern(text)).collect::<Result<_>>()?,
+            allow_clobber: clobber_patterns(&args.allow_clobber)?,
             exclude_newer: args.exclude_newer.as_deref().map(str::parse).transpose()?,
             bytecode: args.bytecode.unwrap_or_default() == BytecodeArg::On,
             facts_later: false,
+            refresh_stability: false,
             args,
         })
     }

@@ -48,17 +48,14 @@ pub async fn resolve(
     refuse_wheels(pins, &wheels)?;
     let channels = resolving.channels_of(spec)?;
     let virtual_packages = resolve::virtual_packages(resolving.platform, &resolving.virtual_packages)?;
-    let (complete, lacking): (Vec<_>, Vec<_>) = packages.into_iter().partition(|package| package.complete);
-    let mut records: Vec<RepoDataRecord> = complete.into_iter().map(|package| package.record).collect();
-    let lacking: Vec<RepoDataRecord> = lacking.into_iter().map(|package| package.record).collect();
-    let mut unknown = Vec::new();
-    if !lacking.is_empty() {
-        let found = resolve::look_up(&lacking, resolving, &channels.credentials).await?;
-        for (pinned, found) in lacking.into_iter().zip(found) {
-            match found {
-                Some(found) => records.push(found),
-                None => unknown.push(pinned),
-            }
+    let all: Vec<RepoDataRecord> = packages.iter().map(|package| package.record.clone()).collect();
+    let listed = resolve::look_up(&all, resolving, &channels.credentials).await?;
+    let (mut records, mut unknown) = (Vec::new(), Vec::new());
+    for (pinned, found) in packages.into_iter().zip(listed.records) {
+        match found {
+            _ if pinned.complete => records.push(pinned.record),
+            Some(found) => records.push(found),
+            None => unknown.push(pinned.record),
         }
     }
     // An archive that no hash but an old one names has to be read before it can be known.
@@ -71,7 +68,7 @@ pub async fn resolve(
     records.sort_by(|a, b| a.package_record.name.as_normalized().cmp(b.package_record.name.as_normalized()));
     check(pins, &records, &virtual_packages, world)?;
     let credentials = channels.credentials.clone();
-    Ok(Resolution { channels: channels.urls(), virtual_packages, records, credentials })
+    Ok(Resolution { channels: channels.urls(), virtual_packages, records, stability: listed.stability, credentials })
 }
 
 fn refuse_wheels(pins: &Pins, wheels: &[PinnedWheel]) -> Result<()> {

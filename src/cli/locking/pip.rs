@@ -1,27 +1,24 @@
 //! The pip packages of an environment: resolved beside its conda packages, downloaded or built, and locked.
 
-use std::collections::BTreeMap;
-
-use rattler::install::PythonInfo;
 use rattler_conda_types::Subdir;
 use url::Url;
 
+use super::from::{self, Brought};
+use super::installed::{Extras, Installed};
 use super::options::{EnvironmentOptions, LockMode, Upgrade};
 use super::{fetch_locked, interpreter, resolving};
 use crate::cli::world::World;
 use crate::lock::{Lock, LockedPackage, LockedWheel, Locks, WheelFacts, WheelSource, target_python};
 use crate::model::{Flavour, Platform};
 use crate::pack::bytecode::{Interpreter, InterpreterParts};
-use crate::pack::layout::PackageLayout;
 use crate::pack::{Archive, WheelFile, wheel};
 use crate::resolve::pip::{
-    Built, Found, FoundFile, Installed, PipRequest, PipTarget, Sources, Uv, UvOptions, folder_digest, index_urls,
-    resolve,
+    Built, Found, FoundFile, PipRequest, PipTarget, Sources, Uv, UvOptions, folder_digest, index_urls, resolve,
 };
-use crate::resolve::{self, Credentials, Stored, Wanted};
+use crate::resolve::{self, Channels, Credentials, Stored, Wanted};
 use crate::spec::Spec;
-use crate::store::{RecordKind, Store};
-use crate::util::{Digest, Error, Result, redact};
+use crate::store::Store;
+use crate::util::{Error, Result, redact};
 
 /// Files that are fetched at once.
 const PARALLEL_DOWNLOADS: usize = 8;
@@ -36,22 +33,25 @@ pub fn lines(spec: &Spec) -> Result<Vec<String>> {
 }
 
 /// What resolves, builds and downloads for one environment.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     options: &'a EnvironmentOptions,
     spec: &'a Spec,
-    world: &'a World,
+    pub(super) world: &'a World,
     target: PipTarget,
+    channels: Channels,
+    /// Those of the channels and of the indexes.
     credentials: Credentials,
 }
 
-/// The wheels of a new lock, which has its conda packages already.
+/// The wheels of a new lock, which has its conda packages already, those of a base that is extended among them; what
+/// that brings is not among the wheels.
 ///
 /// # Errors
 /// Whatever is wrong with the requirements, the indexes, the sources or the files.
 pub async fn wheels(
     options: &EnvironmentOptions,
     spec: &Spec,
-    lock: &Lock,
+    (lock, brought): (&Lock, Option<&Brought>),
     old: Option<&Lock>,
     others: &Locks,
     world: &World,
@@ -60,27 +60,20 @@ pub async fn wheels(
         return Ok(Vec::new());
     }
     let work = Work::new(options, spec, lock, world)?;
+    let mut asked = Extras::of_requirements(&spec.pip, &work.target)?;
+    let mut installed = Installed::of(&work, lock, brought, &asked).await?;
+    if installed.satisfies(&spec.pip, &work.target)? {
+        return Ok(Vec::new());
+    }
     let uv = work.uv(lock, others).await?;
-    let preferred: Vec<LockedWheel> = old.map(|old| old.wheels.clone()).unwrap_or_default();
-    let preferred: Vec<LockedWheel> = preferred.into_iter().filter(|it| options.mode.keeps(&it.name)).collect();
-    let refresh = matches!(&options.mode, LockMode::Make(Upgrade::All | Upgrade::Packages(_)));
-    let request = PipRequest {
-        pip: &spec.pip,
-        target: &work.target,
-        installed: &work.installed(lock).await?,
-        preferred: &preferred,
-        old_lines: old.map_or(&[], |old| old.pip.as_slice()),
-        refresh,
-    };
-    let sources = work.sources();
-    let found = tokio::task::block_in_place(|| resolve(&request, &uv, &sources))?;
-    let default_index = match found.iter().any(is_of_default_index) {
-        true => tokio::task::block_in_place(|| uv.default_index(&spec.pip))?,
-        false => None,
-    };
-    let mut wheels = work.obtain(&found, &preferred, &uv, default_index.as_ref()).await?;
-    wheels.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(wheels)
+    loop {
+        let wheels = work.resolved(&uv, &installed, old).await?;
+        // What an extra of the base's packages needs is looked up only where somebody asks for it.
+        if !asked.add_unknown(&wheels, &installed, &work.target)? {
+            return Ok(wheels);
+        }
+        installed = Installed::of(&work, lock, brought, &asked).await?;
+    }
 }
 
 /// Brings wheels of a lock into the store, by their indexes: those that are missing are downloaded, or built.
@@ -151,7 +144,7 @@ impl<'a> Work<'a> {
             let named = text.split_once('=').filter(|(name, _)| !name.contains(['/', ':']));
             named.map_or(text.as_str(), |(_, url)| url).parse().ok()
         });
-        let credentials = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
+        let channels = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?;
         Ok(Self {
             options,
             spec,
@@ -162,8 +155,46 @@ impl<'a> Work<'a> {
                 python: target,
                 python_version: record.version.to_string(),
             },
-            credentials: credentials.with_pip(spec.pip.urls().chain(indexes)),
+            credentials: channels.credentials.clone().with_pip(spec.pip.urls().chain(indexes)),
+            channels,
         })
+    }
+
+    /// Resolves beside what is installed, and brings the wheels into the store.
+    async fn resolved(&self, uv: &Uv, installed: &Installed, old: Option<&Lock>) -> Result<Vec<LockedWheel>> {
+        let (options, pip) = (self.options, &self.spec.pip);
+        let keeps = |wheel: &&LockedWheel| options.mode.keeps(&wheel.name) && !installed.has(&wheel.name);
+        let preferred: Vec<LockedWheel> =
+            old.map(|old| old.wheels.iter().filter(keeps).cloned().collect()).unwrap_or_default();
+        let request = PipRequest {
+            pip,
+            target: &self.target,
+            installed: &installed.distributions,
+            preferred: &preferred,
+            old_lines: old.map_or(&[], |old| old.pip.as_slice()),
+            refresh: matches!(&options.mode, LockMode::Make(Upgrade::All | Upgrade::Packages(_))),
+        };
+        let sources = self.sources();
+        let found = tokio::task::block_in_place(|| resolve(&request, uv, &sources))?;
+        let default_index = match found.iter().any(is_of_default_index) {
+            true => tokio::task::block_in_place(|| uv.default_index(pip))?,
+            false => None,
+        };
+        let mut wheels = self.obtain(&found, &preferred, uv, default_index.as_ref()).await?;
+        wheels.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(wheels)
+    }
+
+    /// The archives of packages of the lock, wherever they are from.
+    pub(super) async fn archives(&self, lock: &Lock, packages: &[&LockedPackage]) -> Result<Vec<Archive>> {
+        let records: Vec<_> = packages
+            .iter()
+            .map(|package| match lock.is_of_base(package.name()) {
+                true => from::located(&package.record, &self.channels),
+                false => package.record.clone(),
+            })
+            .collect();
+        fetch_locked(&records, &self.credentials, self.options, self.world).await
     }
 
     fn sources(&self) -> Sources<'_> {
@@ -180,8 +211,14 @@ impl<'a> Work<'a> {
     async fn uv(&self, lock: &Lock, others: &Locks) -> Result<Uv> {
         let (info, _) = crate::plan::python_of(lock)?.ok_or_else(|| Error::bug("a Python got lost"))?;
         let (packages, subdir) = self.interpreter(lock, others).await?;
-        let records: Vec<_> = packages.iter().map(|package| package.record.clone()).collect();
-        let archives = fetch_locked(&records, &self.credentials, self.options, self.world).await?;
+        let archives = self.archives(lock, &packages.iter().collect::<Vec<_>>()).await.map_err(|error| {
+            match lock.is_of_base("python") {
+                true => error.hint(
+                    "pip packages are resolved with the base's Python, whose packages are fetched for that from where the base had them",
+                ),
+                false => error,
+            }
+        })?;
         let store = self.world.store.clone();
         let python = tokio::task::spawn_blocking(move || {
             let mut parts: Vec<(&LockedPackage, &Archive)> = packages.iter().zip(&archives).collect();
@@ -221,40 +258,6 @@ impl<'a> Work<'a> {
             None => interpreter::solve(self.options, self.spec, lock, others, builder, self.world).await?,
         };
         Ok((packages, builder))
-    }
-
-    /// What the conda packages bring.
-    async fn installed(&self, lock: &Lock) -> Result<Vec<Installed>> {
-        let (python, _) = crate::plan::python_of(lock)?.ok_or_else(|| Error::bug("a Python got lost"))?;
-        let store = &self.world.store;
-        let bringing: Vec<&LockedPackage> =
-            lock.packages.iter().filter(|package| !package.facts.pypi.is_empty()).collect();
-        let keys = bringing.iter().map(|package| metadata_key(package)).collect::<Result<Vec<_>>>()?;
-        let mut known: Vec<Option<Requirements>> =
-            keys.iter().map(|key| store.record(RecordKind::Facts, key)).collect();
-        let unknown: Vec<usize> = (0..bringing.len()).filter(|&index| known[index].is_none()).collect();
-        let records: Vec<_> = unknown.iter().map(|&index| bringing[index].record.clone()).collect();
-        let archives = fetch_locked(&records, &self.credentials, self.options, self.world).await?;
-        let read = tokio::task::spawn_blocking(move || {
-            archives.iter().map(|archive| requirements(archive, &python)).collect::<Result<Vec<_>>>()
-        })
-        .await
-        .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))??;
-        for (index, requirements) in unknown.into_iter().zip(read) {
-            store.remember(RecordKind::Facts, &keys[index], &requirements)?;
-            known[index] = Some(requirements);
-        }
-        let installed = bringing.iter().zip(known).flat_map(|(package, known)| {
-            let mut known = known.unwrap_or_default();
-            let of = move |(name, version): (&String, &String)| Installed {
-                name: name.clone(),
-                version: version.clone(),
-                package: package.full_name(),
-                requires_dist: known.remove(name).unwrap_or_default(),
-            };
-            package.facts.pypi.iter().map(of)
-        });
-        Ok(installed.collect())
     }
 
     async fn bring(&self, wanted: &[Wanted]) -> Result<Vec<Stored>> {
@@ -312,31 +315,6 @@ impl<'a> Work<'a> {
         }
         Ok(wheels)
     }
-}
-
-/// `Requires-Dist` of the distributions that a conda package brings, by their names.
-type Requirements = BTreeMap<String, Vec<String>>;
-
-fn metadata_key(package: &LockedPackage) -> Result<Digest> {
-    crate::util::json::canonical(&("requires-dist", 1, package.sha256()?)).map(Digest::of)
-}
-
-fn requirements(archive: &Archive, python: &PythonInfo) -> Result<Requirements> {
-    let layout = PackageLayout::read(archive, Some(python))?;
-    let site_packages = format!("{}/", python.site_packages_path.display());
-    let mut found = Requirements::new();
-    for (path, file) in &layout.files {
-        let folder = file.target.strip_prefix(&site_packages).and_then(|rest| rest.split_once('/'));
-        let Some((folder, "METADATA")) = folder else { continue };
-        let Some((name, _)) = folder.strip_suffix(".dist-info").and_then(|stem| stem.split_once('-')) else { continue };
-        let (Some(name), Some(content)) = (wheel::normalise_name(name), archive.content_of(path)?) else { continue };
-        let text = String::from_utf8_lossy(&content);
-        // Only the headers: the description follows an empty line.
-        let headers = text.lines().take_while(|line| !line.trim().is_empty());
-        let requires = headers.filter_map(|line| line.strip_prefix("Requires-Dist:")).map(|it| it.trim().to_owned());
-        found.insert(name, requires.collect());
-    }
-    Ok(found)
 }
 
 /// Compares a file with the hashes that the user gives.

@@ -18,14 +18,14 @@ use tar::{Archive, EntryType};
 use self::files::{Files, LayerFiles};
 use self::tree::{Kind, Layer, Tree};
 use super::{Base, Fetch, codec, copy, localise};
-use crate::model::{BaseFacts, BlobSource, LayerBlob};
+use crate::model::{BaseFacts, BlobSource, FolderFacts, LayerBlob};
 use crate::store::{RecordKind, Store};
 use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
 
 pub use self::files::Selection;
 
 /// Raised whenever something else of the same layer would be kept.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Layers that are fetched and read at the same time.
 const CONCURRENCY: usize = 4;
 /// The largest passwd, group and C library that are read, in bytes.
@@ -52,6 +52,33 @@ pub async fn probe_files(
     fetch: &dyn Fetch,
 ) -> Result<(BaseFacts, BTreeMap<String, String>)> {
     read(base, Some(selection), store, fetch).await
+}
+
+/// Whether [`probe_files`] reads a layer without fetching it.
+pub fn is_at_hand(layer: &LayerBlob, selection: &Selection, store: &Store) -> bool {
+    match layer.blob.source {
+        BlobSource::Registry(_) => {
+            store.has_blob(&layer.blob.digest, layer.blob.size) || remembered(layer, Some(selection), store).is_some()
+        }
+        _ => true,
+    }
+}
+
+/// What the store remembers of a layer, if it remembers all that is wanted.
+fn remembered(layer: &LayerBlob, selection: Option<&Selection>, store: &Store) -> Option<(Layer, LayerFiles)> {
+    let files = match selection {
+        Some(selection) => store.record(RecordKind::Base, &files_key(layer, selection))?,
+        None => LayerFiles::default(),
+    };
+    Some((store.record(RecordKind::Base, &key(layer))?, files))
+}
+
+fn key(layer: &LayerBlob) -> Digest {
+    Digest::of(format!("base layer {VERSION}\n{}\n", layer.diff_id))
+}
+
+fn files_key(layer: &LayerBlob, selection: &Selection) -> Digest {
+    Digest::of(format!("base layer files {}\n{}\n", selection.name, layer.diff_id))
 }
 
 async fn read(
@@ -85,14 +112,8 @@ async fn known_or_scanned(
     store: &Store,
     fetch: &dyn Fetch,
 ) -> Result<(Layer, LayerFiles)> {
-    let key = Digest::of(format!("base layer {VERSION}\n{}\n", layer.diff_id));
-    let files_key = selection.map(|it| Digest::of(format!("base layer files {}\n{}\n", it.name, layer.diff_id)));
-    let known_files = match &files_key {
-        Some(key) => store.record(RecordKind::Base, key),
-        None => Some(LayerFiles::default()),
-    };
-    if let (Some(known), Some(files)) = (store.record(RecordKind::Base, &key), known_files) {
-        return Ok((known, files));
+    if let Some(known) = remembered(layer, selection, store) {
+        return Ok(known);
     }
     let (digest, diff_id) = (layer.blob.digest, layer.diff_id);
     let path = match &layer.blob.source {
@@ -104,9 +125,9 @@ async fn known_or_scanned(
     let scanned = tokio::task::spawn_blocking(move || scan(&path, &digest, &diff_id, selection.as_ref()))
         .await
         .map_err(|error| Error::bug("the base could not be read").caused_by(error))??;
-    store.remember(RecordKind::Base, &key, &scanned.0)?;
-    if let Some(key) = files_key {
-        store.remember(RecordKind::Base, &key, &scanned.1)?;
+    store.remember(RecordKind::Base, &key(layer), &scanned.0)?;
+    if let Some(selection) = selection {
+        store.remember(RecordKind::Base, &files_key(layer, &selection), &scanned.1)?;
     }
     Ok(scanned)
 }
@@ -128,7 +149,7 @@ fn scan(path: &Path, digest: &Digest, diff_id: &DiffId, selection: Option<&Selec
                 files.add(selection, &path, &mut entry)?;
             }
             let kind = match entry.header().entry_type() {
-                EntryType::Directory => Kind::Folder,
+                EntryType::Directory => Kind::Folder(folder(&entry)),
                 EntryType::Symlink => Kind::Symlink(link_target(&entry)),
                 EntryType::Link => Kind::File { text: None, glibc: glibc::of_name(&link_target(&entry)) },
                 EntryType::XGlobalHeader => continue,
@@ -138,6 +159,14 @@ fn scan(path: &Path, digest: &Digest, diff_id: &DiffId, selection: Option<&Selec
         }
         Ok((layer, files))
     })
+}
+
+/// What its header says; a folder of which that cannot be read is as most are.
+fn folder<R: Read>(entry: &tar::Entry<'_, R>) -> FolderFacts {
+    let header = entry.header();
+    let said =
+        || Some(FolderFacts { mode: header.mode().ok()? & 0o7777, owner: (header.uid().ok()?, header.gid().ok()?) });
+    said().unwrap_or(FolderFacts::USUAL)
 }
 
 fn link_target<R: Read>(entry: &tar::Entry<'_, R>) -> String {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::glibc;
-use crate::model::BaseFacts;
+use crate::model::{BaseFacts, ENGINES_OWN, FolderFacts};
 use crate::util::{Error, Result, paths};
 
 /// How deep entries are kept; `usr/bin/sh` is needed, and `usr/share/doc/*` is not.
@@ -22,7 +22,7 @@ const LINKS: usize = 40;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Kind {
-    Folder,
+    Folder(FolderFacts),
     Symlink(String),
     /// A file, with its text or the version of the C library that it is, where these matter.
     File {
@@ -154,7 +154,7 @@ impl Tree {
                 self.glibc = library_version(&path, &kind);
             }
             // Anything but a folder hides what lower layers have below its path.
-            if kind != Kind::Folder {
+            if !matches!(kind, Kind::Folder(_)) {
                 covering.push(path.clone());
             }
             self.entries.insert(path, kind);
@@ -174,8 +174,14 @@ impl Tree {
         facts.directories = implied.cloned().collect();
         for (path, kind) in self.entries {
             match kind {
-                Kind::Folder if in_root(&path) => {
-                    facts.directories.insert(path);
+                Kind::Folder(of) => {
+                    let engines = ENGINES_OWN.contains(&path.split('/').next().unwrap_or_default());
+                    if of != FolderFacts::USUAL && !engines {
+                        facts.folders.insert(path.clone(), of);
+                    }
+                    if in_root(&path) {
+                        facts.directories.insert(path);
+                    }
                 }
                 Kind::Symlink(target) if depth(&path) <= 2 => {
                     facts.symlinks.insert(path, target);
@@ -229,13 +235,17 @@ fn library_version(path: &str, kind: &Kind) -> Option<String> {
     match kind {
         Kind::Symlink(target) => glibc::of_name(target),
         Kind::File { glibc, .. } => glibc.clone(),
-        Kind::Folder => None,
+        Kind::Folder(_) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn folder() -> Kind {
+        Kind::Folder(FolderFacts::USUAL)
+    }
 
     fn file() -> Kind {
         Kind::File { text: None, glibc: None }
@@ -269,10 +279,10 @@ mod tests {
     fn a_merged_usr_is_seen() {
         let libc = Kind::File { text: None, glibc: Some("2.36".to_owned()) };
         let facts = facts(&[&[
-            ("./", Kind::Folder),
+            ("./", folder()),
             ("./bin", link("usr/bin")),
             ("./lib64", link("usr/lib64")),
-            ("./usr/", Kind::Folder),
+            ("./usr/", folder()),
             ("./usr/bin/dash", file()),
             ("./usr/bin/sh", link("dash")),
             ("./usr/lib/x86_64-linux-gnu/libc.so.6", libc),
@@ -326,7 +336,7 @@ mod tests {
         assert_eq!(both.glibc, None, "its folder became a link");
         assert_eq!((both.passwd.as_deref(), both.group), (Some("new"), None));
         // What a layer adds beside its own whiteout stays.
-        let again = facts(&[lower, &[("opt", Kind::Folder), (".wh.opt", file())]]);
+        let again = facts(&[lower, &[("opt", folder()), (".wh.opt", file())]]);
         assert!(again.directories.contains("opt") && !again.symlinks.contains_key("opt"));
         // The upper library wins.
         let new = Kind::File { text: None, glibc: Some("2.36".to_owned()) };

@@ -34,7 +34,7 @@ pub fn modules(
     python: &PythonInfo,
 ) -> Result<Vec<Vec<Module>>> {
     let mut zip = WheelZip::open(wheel)?;
-    let wanted = sources(layout, python).into_iter().filter(|source| !locked.facts.leaves_out(&source.module));
+    let wanted = sources(layout, python).into_iter().filter(|source| locked.facts.makes(&source.module, &source.pyc));
     let mut modules = Vec::new();
     for source in wanted {
         let file = layout.files.get(&source.module).ok_or_else(|| Error::bug("a module that is not laid out"))?;

@@ -8,6 +8,7 @@
 mod bytecode;
 mod checks;
 mod facts;
+mod installed;
 mod layout;
 mod metadata;
 mod names;
@@ -19,7 +20,8 @@ use std::path::PathBuf;
 
 pub use bytecode::{modules, sources};
 pub use checks::check_tags;
-pub use facts::{Joining, join};
+pub use facts::{WheelReading, join, read, reading_key};
+pub use installed::installed_files;
 pub use layout::{LaidEntry, WheelLayout, need_python};
 pub use metadata::{WheelMetadata, read_metadata};
 pub use names::{normalise_name, same_version};

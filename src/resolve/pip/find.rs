@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use pep508_rs::MarkerEnvironment;
+use pep508_rs::{MarkerEnvironment, Requirement, VersionOrUrl};
 use url::Url;
 
 use super::pylock::{self, Package};
@@ -31,12 +31,12 @@ pub(super) fn find(request: &PipRequest<'_>, uv: &Uv, sources: &Sources<'_>) -> 
     let requirements = run.requirements(&markers)?;
     fs::write(scratch.path().join("requirements.in"), requirements)?;
     fs::write(scratch.path().join("constraints.txt"), run.constraints(&markers)?)?;
-    fs::write(scratch.path().join("pylock.toml"), pylock::render(run.preferred())?)?;
+    fs::write(scratch.path().join("pylock.toml"), pylock::render(request.preferred)?)?;
     run.link_built()?;
     run.compile()?;
     let answer = pylock::parse(&fs::read_to_string(scratch.path().join("pylock.toml"))?)?;
-    let of_pip = |package: &&Package| !request.installed.iter().any(|conda| conda.name == package.name);
-    answer.packages.iter().filter(of_pip).map(|package| run.found(package)).collect()
+    let is_new = |package: &&Package| !request.installed.iter().any(|installed| installed.name == package.name);
+    answer.packages.iter().filter(is_new).map(|package| run.found(package)).collect()
 }
 
 struct Run<'a> {
@@ -56,7 +56,10 @@ impl Run<'_> {
         let mut text = String::new();
         for requirement in &self.request.pip.requirements {
             let line = match &requirement.what {
-                PipWanted::Index(wanted) if wanted.evaluate_markers(markers, &[]) => wanted.to_string(),
+                PipWanted::Index(wanted) if wanted.evaluate_markers(markers, &[]) => {
+                    self.check_installed(requirement, wanted)?;
+                    wanted.to_string()
+                }
                 PipWanted::Direct(direct) if direct.marker.evaluate(markers, &[]) => {
                     self.direct(requirement, direct)?
                 }
@@ -156,15 +159,32 @@ impl Run<'_> {
 
     /// One of the two must give way, and which is for the user to say.
     fn refuse_installed(&self, requirement: &PipRequirement) -> Result<()> {
-        let Some(name) = requirement.name().map(ToString::to_string) else { return Ok(()) };
-        match self.request.installed.iter().find(|conda| conda.name == name) {
-            Some(conda) => Err(Error::user(format!(
-                "{}: `{}` stands against the conda package `{}`, which brings `{name}` {}",
-                requirement.place, requirement.text, conda.package, conda.version
-            ))
-            .hint("take one of them out")),
+        match self.installed(requirement) {
+            Some(installed) => Err(against(requirement, installed).hint(match installed.of_base {
+                true => "leave it out, or extend a base without it",
+                false => "take one of them out",
+            })),
             None => Ok(()),
         }
+    }
+
+    /// What is there does not change, so it must be what is asked for.
+    fn check_installed(&self, requirement: &PipRequirement, wanted: &Requirement<Url>) -> Result<()> {
+        let Some(installed) = self.installed(requirement) else { return Ok(()) };
+        let (Some(VersionOrUrl::VersionSpecifier(wanted)), Ok(version)) =
+            (&wanted.version_or_url, installed.version.parse())
+        else {
+            return Ok(());
+        };
+        match wanted.contains(&version) {
+            true => Ok(()),
+            false => Err(against(requirement, installed).hint(uv::stands(installed))),
+        }
+    }
+
+    fn installed(&self, requirement: &PipRequirement) -> Option<&Installed> {
+        let name = requirement.name()?.to_string();
+        self.request.installed.iter().find(|installed| installed.name == name)
     }
 
     /// Gives a built wheel its name in a folder that uv sees.
@@ -177,12 +197,12 @@ impl Run<'_> {
         Ok(path)
     }
 
-    /// What limits the versions: what conda brings, and what the user says.
+    /// What limits the versions: what is there, and what the user says.
     fn constraints(&mut self, markers: &MarkerEnvironment) -> Result<String> {
         let mut text = String::new();
-        for conda in self.request.installed {
-            let stub = stubs::write(&self.folder.join("stubs"), conda)?;
-            let _ = writeln!(text, "{} @ {}", conda.name, file_url(&stub)?);
+        for installed in self.request.installed {
+            let stub = stubs::write(&self.folder.join("stubs"), installed)?;
+            let _ = writeln!(text, "{} @ {}", installed.name, file_url(&stub)?);
         }
         for constraint in &self.request.pip.constraints {
             let line = match &constraint.what {
@@ -193,10 +213,6 @@ impl Run<'_> {
             let _ = writeln!(text, "{line}");
         }
         Ok(text)
-    }
-
-    fn preferred(&self) -> impl Iterator<Item = &LockedWheel> {
-        self.request.preferred.iter().filter(|wheel| wheel.index.is_some())
     }
 
     /// Wheels that were built of an index's source archives: uv finds them in the place of these.
@@ -254,12 +270,7 @@ impl Run<'_> {
             .requirements
             .iter()
             .filter_map(|requirement| requirement.name())
-            .map(|name| Installed {
-                name: name.to_string(),
-                version: String::new(),
-                package: String::new(),
-                requires_dist: Vec::new(),
-            })
+            .map(|name| Installed { name: name.to_string(), ..Installed::default() })
             .collect();
         let named: Vec<String> = super::named_in(said, &as_installed).into_iter().map(names).collect();
         let lines = self.request.pip.requirements.iter();
@@ -320,6 +331,13 @@ impl Run<'_> {
             _ => Ok(file),
         }
     }
+}
+
+fn against(requirement: &PipRequirement, installed: &Installed) -> Error {
+    Error::user(format!(
+        "{}: `{}` stands against {}, which brings `{}` {}",
+        requirement.place, requirement.text, installed.bringer, installed.name, installed.version
+    ))
 }
 
 /// The hash in a URL's fragment (`#sha256=HEX`).

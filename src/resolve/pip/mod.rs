@@ -1,7 +1,7 @@
 //! Packages of PyPI beside those of conda: resolved by `uv`, run as a program, for the *target's* Python and platform.
 //!
-//! What conda brings takes part in the resolution and is taken out of its result. Each distribution that a conda
-//! package brings becomes a stub wheel: its name, its version, and of its dependencies only those of extras. A
+//! What conda brings takes part in the resolution and is taken out of its result, and so is what is in a base that is
+//! extended, by conda or by pip. Each distribution that is there becomes a stub wheel: its name, its version, and of its dependencies only those of extras. A
 //! constraint `name @ file:STUB` makes uv take the stub wherever something needs the name: so the index is never
 //! asked for it (it may lack the version), what its wheel on the index would depend on is not followed (conda's
 //! pytorch needs no `nvidia-*`), and a requirement that its version does not meet is a conflict.
@@ -45,15 +45,17 @@ pub struct PipTarget {
     pub python_version: String,
 }
 
-/// A distribution that a conda package brings.
-#[derive(Debug, Clone)]
+/// A distribution that is there and stays: of a conda package, or of a base that is extended.
+#[derive(Debug, Clone, Default)]
 pub struct Installed {
     /// Normalised name.
     pub name: String,
     /// Its version.
     pub version: String,
-    /// The conda package, for people.
-    pub package: String,
+    /// What brings it, for people: ``the conda package `NAME` ``.
+    pub bringer: String,
+    /// Whether that is of the base, and so can only be another one with another base.
+    pub of_base: bool,
     /// `Requires-Dist` of its metadata.
     pub requires_dist: Vec<String>,
 }
@@ -64,7 +66,7 @@ pub struct PipRequest<'a> {
     pub pip: &'a Pip,
     /// What it is for.
     pub target: &'a PipTarget,
-    /// What conda brings.
+    /// What is there already.
     pub installed: &'a [Installed],
     /// The wheels of the old lock that are preferred.
     pub preferred: &'a [LockedWheel],
@@ -154,7 +156,7 @@ impl PipTarget {
     }
 }
 
-/// Finds the packages that `request` asks for and all that they need, but for what conda brings.
+/// Finds the packages that `request` asks for and all that they need, but for what is installed.
 ///
 /// # Errors
 /// When `uv` is missing or finds no solution, when sources would have to be built and must not be, and when nothing
@@ -194,7 +196,7 @@ fn path_of(url: &Url) -> Result<PathBuf> {
     url.to_file_path().map_err(|()| Error::user(format!("`{url}` is no path on this machine")))
 }
 
-/// The names of distributions in a text: conda's, for an explanation.
+/// The distributions that a text names, for an explanation.
 fn named_in<'a>(text: &str, installed: &'a [Installed]) -> Vec<&'a Installed> {
     let is_part = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
     let words: BTreeSet<String> =

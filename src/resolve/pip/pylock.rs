@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::lock::{LockedWheel, WheelSource};
+use crate::spec::pip::{PipGit, git_of_metadata};
 use crate::util::{Digest, Error, Result, redact};
 
 /// What is used of the whole file.
@@ -109,6 +110,21 @@ struct OldPackage<'a> {
     wheels: Vec<OldFile>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sdist: Option<OldFile>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vcs: Option<OldVcs<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct OldVcs<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requested_revision: Option<&'a str>,
+    commit_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subdirectory: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -117,25 +133,49 @@ struct OldFile {
     hashes: BTreeMap<&'static str, String>,
 }
 
-/// The wheels of an index that an old lock has, as a pylock.toml: uv prefers them. Direct references are pinned by
-/// the requirements.
+/// The wheels of an old lock as a pylock.toml: uv prefers those of an index, and takes a repository that another
+/// package's metadata names at the commit that it had. The user's own direct references are pinned by the requirements.
 ///
 /// # Errors
 /// Never for real wheels.
-pub(super) fn render<'a>(wheels: impl IntoIterator<Item = &'a LockedWheel>) -> Result<String> {
+pub(super) fn render(wheels: &[LockedWheel]) -> Result<String> {
     let file = |url: &Url, sha256: Digest| OldFile {
         url: redact::canonical(url).to_string(),
         hashes: [("sha256", sha256.hex())].into(),
     };
-    let package = |wheel: &'a LockedWheel| {
-        let (wheels, sdist) = match &wheel.source {
-            WheelSource::Wheel { url } => (vec![file(url, wheel.sha256)], None),
-            WheelSource::Sdist { url, sha256 } => (Vec::new(), Some(file(url, *sha256))),
-            WheelSource::Git { .. } | WheelSource::Folder { .. } => return None,
-        };
-        Some(OldPackage { name: &wheel.name, version: &wheel.version, wheels, sdist })
+    let named: Vec<(String, PipGit)> = wheels
+        .iter()
+        .flat_map(|wheel| &wheel.requires_dist)
+        .filter_map(|requirement| repository(requirement))
+        .collect();
+    let package = |wheel| {
+        let LockedWheel { name, version, source, sha256, index, .. }: &LockedWheel = wheel;
+        let mut package = OldPackage { name, version, wheels: Vec::new(), sdist: None, vcs: None };
+        match source {
+            WheelSource::Wheel { url } if index.is_some() => package.wheels.push(file(url, *sha256)),
+            WheelSource::Sdist { url, sha256 } if index.is_some() => package.sdist = Some(file(url, *sha256)),
+            WheelSource::Git { url, commit, subdirectory } => {
+                let same = |(of, at): &&(String, PipGit)| {
+                    of == name && redact::canonical(&at.url) == *url && at.subdirectory == *subdirectory
+                };
+                let (_, at) = named.iter().find(same)?;
+                package.vcs = Some(OldVcs {
+                    kind: "git",
+                    url: at.url.to_string(),
+                    requested_revision: at.reference.as_deref(),
+                    commit_id: commit,
+                    subdirectory: subdirectory.as_deref(),
+                });
+            }
+            _ => return None,
+        }
+        Some(package)
     };
-    let packages = wheels.into_iter().filter_map(package).collect();
+    let packages = wheels.iter().filter_map(package).collect();
     let old = Old { lock_version: "1.0", created_by: "condaimg", packages };
     toml::to_string(&old).map_err(|error| Error::bug("a pylock.toml cannot be written").caused_by(error))
+}
+
+fn repository(requirement: &str) -> Option<(String, PipGit)> {
+    git_of_metadata(requirement).map(|(name, at)| (name.to_string(), at))
 }

@@ -1,4 +1,4 @@
-//! Stub wheels: what conda brings, for the resolver's eyes only.
+//! Stub wheels: what is there already, for the resolver's eyes only.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub(super) fn write(folder: &Path, installed: &Installed) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Without the dependencies: conda has seen to them. Those of extras are pip's, who alone knows extras.
+/// Without the dependencies: who installed it has seen to them. Those of extras are pip's, who alone knows extras.
 fn metadata(installed: &Installed) -> String {
     let mut text = format!("Metadata-Version: 2.1\nName: {}\nVersion: {}\n", installed.name, installed.version);
     let mut extras = Vec::new();
@@ -71,7 +71,8 @@ mod tests {
         let installed = Installed {
             name: "uvicorn".to_owned(),
             version: "0.30".to_owned(),
-            package: "uvicorn-0.30-0".to_owned(),
+            bringer: "the conda package `uvicorn-0.30-0`".to_owned(),
+            of_base: false,
             requires_dist: requires.map(str::to_owned).to_vec(),
         };
         let text = metadata(&installed);

@@ -192,14 +192,23 @@ fn program() -> Result<PathBuf> {
     })
 }
 
+/// What stands against a requirement, and what to do.
+pub(super) fn stands(installed: &Installed) -> String {
+    let Installed { name, version, bringer, of_base, .. } = installed;
+    let way_out = match of_base {
+        true => "extend another base",
+        false => "ask for another version of that among the dependencies",
+    };
+    format!(
+        "`{name}` {version} is brought by {bringer}, which stands: {way_out}, or change what the pip packages ask of it"
+    )
+}
+
 /// uv's own words about a resolution that failed, with what to do.
 pub(super) fn no_solution(said: &str, installed: &[Installed], allow_build: bool) -> Error {
     let mut error = Error::user("the pip packages cannot be resolved");
-    for conda in named_in(said, installed) {
-        error = error.hint(format!(
-            "`{}` {} is brought by the conda package `{}`, which stands: ask for another version of that among the dependencies, or change what the pip packages ask of it",
-            conda.name, conda.version, conda.package
-        ));
+    for one in named_in(said, installed) {
+        error = error.hint(stands(one));
     }
     if !allow_build && (said.contains("is disabled") || said.contains("no usable wheels")) {
         error =

@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::util::{Digest, Error, Result, redact};
 use line::Line;
+pub(crate) use requirement::git_of_metadata;
 
 /// No requirements file that a person or a tool writes is longer, in bytes.
 const LONGEST: u64 = 20_000_000;

@@ -140,6 +140,17 @@ fn name_of_wheel(location: &PipLocation) -> Option<PackageName> {
     file.strip_suffix(".whl")?.split('-').next()?.parse().ok()
 }
 
+/// The name and the repository of a requirement of a package's metadata (`name @ git+URL@reference`); nothing of any
+/// other. Unlike a line of the user it is a stranger's text: no variable in it is expanded.
+pub(crate) fn git_of_metadata(text: &str) -> Option<(PackageName, PipGit)> {
+    let direct = split_direct(text)?;
+    let name = direct.head.split('[').next()?.trim().parse().ok()?;
+    match git(direct.place.strip_prefix("git+")?, text).ok()?.0 {
+        PipLocation::Git(at) => Some((name, at)),
+        _ => None,
+    }
+}
+
 /// What stands behind a place.
 enum Behind {
     Nothing,

@@ -10,6 +10,7 @@ pub mod packages;
 pub mod proxy;
 pub mod pypi;
 pub mod registry;
+pub mod schema;
 pub mod token_server;
 pub mod tree;
 pub mod wheels;

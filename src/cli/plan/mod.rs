@@ -1,0 +1,72 @@
+//! `condaimg plan`: which package goes into which layer, why, and what an update is expected to cost. It goes the way of
+//! a build as far as the plan, and no further.
+
+mod report;
+mod table;
+
+use super::args::{Global, PlanArgs};
+use super::build::layers::{Parts, environment_tar, known, planned, project_key};
+use super::build::options::Options;
+use super::build::{Prepared, parts, prepare};
+use super::locking::Locked;
+use super::print_data;
+use super::world::World;
+use crate::lock;
+use crate::plan::{LayerPlan, reasons};
+use crate::util::report::SharedReporter;
+use crate::util::{Digest, Error, Result};
+use report::{Blob, Layer, Plan, PlatformPlan};
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever is wrong with the user's input or the world.
+pub async fn run(args: PlanArgs, global: Global, reporter: SharedReporter) -> Result<()> {
+    let prepared = prepare(args.build, &global, reporter).await?;
+    let Prepared { options, platforms, .. } = &prepared;
+    let shown =
+        platforms.iter().map(|locked| options.environment.named(&locked.platform, of_platform(&prepared, locked)));
+    let plan = Plan {
+        policy: options.args.layers.clone().unwrap_or_else(|| "default".to_owned()),
+        max_layers: options.parameters.max_layers,
+        prefix: options.parameters.prefix.clone(),
+        compression: options.parameters.compression.to_string(),
+        platforms: shown.collect::<Result<_>>()?,
+    };
+    let text = match args.json {
+        true => {
+            let json = serde_json::to_string_pretty(&plan);
+            json.map_err(|error| Error::bug("the plan has no JSON form").caused_by(error))? + "\n"
+        }
+        false => table::text(&plan, global.verbose > 0),
+    };
+    print_data(text.as_bytes())
+}
+
+fn of_platform(prepared: &Prepared, locked: &Locked) -> Result<PlatformPlan> {
+    let Prepared { options, world, chosen, .. } = prepared;
+    let parts = parts(options, locked, chosen.as_ref(), world)?;
+    let plan = planned(&parts, options)?;
+    let lock_digest = Digest::of(lock::normalised(&locked.lock, &options.parameters)?);
+    let mut shown = PlatformPlan::new(locked, lock_digest, &plan);
+    shown.layers = layers(&parts, &plan, options, world)?;
+    Ok(shown)
+}
+
+/// The planned layers, then those of no package.
+fn layers(parts: &Parts<'_>, plan: &LayerPlan, options: &Options, world: &World) -> Result<Vec<Layer>> {
+    let lock = parts.lock.as_ref();
+    let compression = options.parameters.compression;
+    let blob = |key: &Digest| known(&world.store, key, false).map(|it| Blob { digest: it.digest, size: it.size });
+    let reasons = reasons(lock, &options.policy, &plan.layers);
+    let planned = plan.layers.iter().zip(&reasons);
+    let mut layers: Vec<Layer> =
+        planned.map(|(layer, reasons)| Layer::planned(lock, layer, reasons, blob(&layer.key))).collect();
+    if let Some(project) = &parts.project {
+        let key = project_key(project, compression)?;
+        layers.push(Layer::beside("project-files", "project-files", key, project.size(), blob(&key)));
+    }
+    let (key, tar) = environment_tar(lock, &parts.target, parts.user, compression)?;
+    layers.push(Layer::beside("environment", "environment", key, tar.len() as u64, blob(&key)));
+    Ok(layers)
+}
