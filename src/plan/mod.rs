@@ -15,6 +15,7 @@
 //!    layer, then tiers join, until the limit holds.
 //! 5. The environment layer (history, user, home, entrypoint) comes last and counts as one.
 
+mod cost;
 pub mod expected;
 mod key;
 mod policy;
@@ -23,8 +24,9 @@ mod shipped;
 
 use rattler_conda_types::Subdir;
 
+pub use cost::BYTECODE_PER_BYTE;
 pub use key::{KeyInputs, Segment, SegmentKind, python_of};
-pub use policy::{Policy, Tier};
+pub use policy::{Policy, Strategy, Tier};
 pub use reason::{LayerRule, Reason, TierRule, reasons};
 
 use crate::lock::{Lock, Member};
@@ -68,8 +70,14 @@ pub fn plan(lock: &Lock, policy: &Policy, max_layers: usize, inputs: &KeyInputs)
     if !(MIN_LAYERS..=MAX_LAYERS).contains(&max_layers) {
         return Err(Error::usage(format!("`--max-layers {max_layers}` is outside of {MIN_LAYERS} to {MAX_LAYERS}")));
     }
-    let mut groups = group(lock, policy, inputs.bytecode);
-    limit(&mut groups, max_layers - 1);
+    let groups = match policy.strategy {
+        Strategy::Cost => cost::groups(lock, policy, inputs.bytecode, max_layers - 1),
+        Strategy::Tiers => {
+            let mut groups = group(lock, policy, inputs.bytecode);
+            limit(&mut groups, max_layers - 1);
+            groups
+        }
+    };
     let mut layers = Vec::new();
     for group in groups {
         group.into_layers(lock, inputs, &mut layers)?;
