@@ -26,7 +26,7 @@ use rattler_conda_types::Subdir;
 
 pub use cost::BYTECODE_PER_BYTE;
 pub use key::{KeyInputs, Segment, SegmentKind, python_of};
-pub use policy::{Policy, Strategy, Tier};
+pub use policy::{Cutting, Policy, Tier};
 pub use reason::{LayerRule, Reason, TierRule, reasons};
 
 use crate::lock::{Lock, Member};
@@ -71,8 +71,8 @@ pub fn plan(lock: &Lock, policy: &Policy, max_layers: usize, inputs: &KeyInputs)
         return Err(Error::usage(format!("`--max-layers {max_layers}` is outside of {MIN_LAYERS} to {MAX_LAYERS}")));
     }
     let groups = match policy.strategy {
-        Strategy::Cost => cost::groups(lock, policy, inputs.bytecode, max_layers - 1),
-        Strategy::Tiers => {
+        Cutting::Cost => cost::groups(lock, policy, inputs.bytecode, max_layers - 1),
+        Cutting::Tiers => {
             let mut groups = group(lock, policy, inputs.bytecode);
             limit(&mut groups, max_layers - 1);
             groups
@@ -217,20 +217,20 @@ mod tests {
 
     /// A package of a lock that is made for a test.
     #[derive(Debug, Clone)]
-    struct Made {
-        name: String,
-        size: u64,
-        noarch: bool,
-        bytecode: bool,
-        depends: Vec<String>,
+    pub(super) struct Made {
+        pub(super) name: String,
+        pub(super) size: u64,
+        pub(super) noarch: bool,
+        pub(super) bytecode: bool,
+        pub(super) depends: Vec<String>,
     }
 
     impl Made {
-        fn new(name: &str, size: u64) -> Self {
+        pub(super) fn new(name: &str, size: u64) -> Self {
             Self { name: name.to_owned(), size, noarch: false, bytecode: false, depends: Vec::new() }
         }
 
-        fn noarch(self) -> Self {
+        pub(super) fn noarch(self) -> Self {
             Self { noarch: true, bytecode: true, ..self }
         }
 
@@ -251,7 +251,7 @@ mod tests {
         }
     }
 
-    fn lock(packages: &[Made]) -> Lock {
+    pub(super) fn lock(packages: &[Made]) -> Lock {
         let mut packages: Vec<LockedPackage> = packages.iter().map(Made::locked).collect();
         packages.sort_by(|a, b| a.name().cmp(b.name()));
         let digest = Digest::of("nothing");
@@ -279,6 +279,10 @@ mod tests {
     }
 
     fn planned(lock: &Lock, max_layers: usize, bytecode: bool) -> LayerPlan {
+        planned_by("default", lock, max_layers, bytecode)
+    }
+
+    pub(super) fn planned_by(policy: &str, lock: &Lock, max_layers: usize, bytecode: bool) -> LayerPlan {
         let python = python_of(lock).expect("a Python");
         let inputs = KeyInputs {
             prefix: "/opt/env".to_owned(),
@@ -289,7 +293,7 @@ mod tests {
             python_archive: python.as_ref().map(|(_, archive)| *archive),
             python: python.map(|(info, _)| info),
         };
-        plan(lock, &Policy::named("default").expect("a policy"), max_layers, &inputs).expect("a plan")
+        plan(lock, &Policy::named(policy).expect("a policy"), max_layers, &inputs).expect("a plan")
     }
 
     /// Package → name and key of the layer with its files.
@@ -314,7 +318,7 @@ mod tests {
     }
 
     /// Environments of up to 24 packages: Python, what it needs, scientific ones by name and by size, others.
-    fn environments() -> impl Strategy<Value = Vec<Made>> {
+    pub(super) fn environments() -> impl Strategy<Value = Vec<Made>> {
         let name = prop::sample::subsequence(
             vec![
                 "python",

@@ -21,8 +21,8 @@ pub struct Policy {
     #[serde(default = "never")]
     pub own_layer: u64,
     /// What decides on layers within a tier.
-    #[serde(default, skip_serializing_if = "Strategy::is_default")]
-    pub strategy: Strategy,
+    #[serde(default, skip_serializing_if = "Cutting::is_default")]
+    pub strategy: Cutting,
     /// The most layers to add to the base, where no flag says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_layers: Option<usize>,
@@ -31,7 +31,7 @@ pub struct Policy {
 /// What decides which packages of a tier share a layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Strategy {
+pub enum Cutting {
     /// The size of each package alone: `own-layer`.
     #[default]
     Tiers,
@@ -39,7 +39,7 @@ pub enum Strategy {
     Cost,
 }
 
-impl Strategy {
+impl Cutting {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

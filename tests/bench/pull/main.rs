@@ -11,6 +11,7 @@ mod strategies;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
+use condaimg::model::Stability;
 use history::{Corpus, Places, Plan, Series};
 use replay::Tally;
 use strategies::Strategy;
@@ -30,6 +31,7 @@ async fn main() -> Result<(), Failure> {
     for corpus in &plan.corpora {
         let series = history::replay(corpus, &places).await?;
         tell_history(corpus, &series);
+        tell_classes(&series);
         all.push((corpus.name.as_str(), measure(corpus, &series, &plan.budgets)?));
     }
     for (which, title) in ["One image over time", "Another image of the organisation"].iter().enumerate() {
@@ -49,6 +51,21 @@ fn tell_history(corpus: &Corpus, all: &[Series]) {
         let (weeks, packages) = (series.locks.len(), series.locks.last().map_or(0, |lock| lock.packages.len()));
         let changed = changes(series).into_iter().filter(|changed| *changed).count();
         println!("- {}, `{}`: {weeks} weeks, {changed} with a change, {packages} packages", corpus.name, series.name);
+    }
+}
+
+/// How often packages of each class changed within a week.
+fn tell_classes(all: &[Series]) {
+    for class in Stability::ALL {
+        let (mut weeks, mut changed) = (0_u32, 0_u32);
+        for pair in all.iter().flat_map(|series| series.locks.windows(2)) {
+            for package in pair[0].packages.iter().filter(|package| package.facts.stability == Some(class)) {
+                weeks += 1;
+                changed += u32::from(!pair[1].packages.iter().any(|now| now.record.url == package.record.url));
+            }
+        }
+        let share = f64::from(changed) / f64::from(weeks.max(1));
+        println!("  - {}: {weeks} weeks of packages, changed in {:.1} %", class.name(), 100.0 * share);
     }
 }
 

@@ -51,8 +51,8 @@ impl Strategy {
         let groups = match self {
             Self::Single => vec![members(lock)],
             Self::Tiers => return planned(lock, &with_tiers_together()?, budget),
-            Self::Before => return planned(lock, &policy("tiers")?, budget),
-            Self::Ours => return planned(lock, &policy("cost")?, budget),
+            Self::Before => return planned(lock, &with_sizes()?, budget),
+            Self::Ours => return planned(lock, &Policy::named("cost")?, budget),
             Self::Popularity => top(by_popularity(lock), most),
             Self::Apko => top(by_origin(lock), most),
             Self::Chunkah => greedy(lock, most),
@@ -93,17 +93,12 @@ fn members(lock: &Lock) -> Vec<Member> {
     lock.members().collect()
 }
 
-fn policy(strategy: &str) -> Result<Policy> {
-    // The tiers of the default policy; what was before put Python's closure in one layer.
-    let mut policy = Policy::named("default")?;
-    policy.strategy = if strategy == "cost" { condaimg::plan::Strategy::Cost } else { condaimg::plan::Strategy::Tiers };
-    policy.own_layer = 8_000_000;
-    policy.tiers[0].together = strategy != "cost";
-    Ok(policy)
+fn with_sizes() -> Result<Policy> {
+    Policy::named("default")
 }
 
 fn with_tiers_together() -> Result<Policy> {
-    let mut policy = policy("tiers")?;
+    let mut policy = with_sizes()?;
     policy.tiers.iter_mut().for_each(|tier| tier.together = true);
     Ok(policy)
 }
