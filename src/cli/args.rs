@@ -270,8 +270,8 @@ impl RegistryArgs {
 /// What a lock is made from, and where: flags of every command that needs one.
 #[derive(Debug, Clone, Args)]
 pub struct EnvironmentArgs {
-    /// An environment.yml, condaimg.yaml, pixi.lock, conda-lock.yml or file with @EXPLICIT, or a folder that holds one
-    /// [default: the current folder]
+    /// An environment.yml, condaimg.yaml, requirements.txt, pixi.lock, conda-lock.yml or file with @EXPLICIT, or a folder
+    /// that holds one [default: the current folder]
     #[arg(value_name = "PATH", env = "CONDAIMG_PATH")]
     pub path: Option<PathBuf>,
     /// The same as PATH
@@ -338,6 +338,10 @@ pub struct EnvironmentArgs {
     /// Which environment of a pixi.lock [default: default], or which category of a conda-lock.yml beside `main`
     #[arg(long, value_name = "NAME", env = "CONDAIMG_ENVIRONMENT", help_heading = "Solving")]
     pub environment: Option<String>,
+    /// Which Python the packages of a requirements.txt are for, as 3.11 [default: what its header or a .python-version
+    /// beside it says]
+    #[arg(long, value_name = "VERSION", env = "CONDAIMG_PYTHON", help_heading = "Solving")]
+    pub python: Option<String>,
     /// Leave out packages that appeared after this date (2026-01-31, or with a time as RFC 3339 has it)
     #[arg(long, value_name = "DATE", env = "CONDAIMG_EXCLUDE_NEWER", help_heading = "Solving")]
     pub exclude_newer: Option<String>,
@@ -369,7 +373,7 @@ impl EnvironmentArgs {
 
     /// What that file alone does not say.
     pub fn choices(&self) -> Choices {
-        Choices { environment: self.environment.clone() }
+        Choices { environment: self.environment.clone(), python: self.python.clone() }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rattler_conda_lock::{Channel, Hashes, LockFile, Manager, Metadata, Package};
+use rattler_conda_lock::{Channel, Hashes, LockFile, Manager, Metadata, Package, PackageSource};
 use rattler_conda_types::PackageRecord;
+use url::Url;
 
 use super::{Lock, LockedPackage, LockedWheel, Locks, WheelSource, dependency_name, file};
 use crate::util::{Error, Result, redact};
@@ -13,6 +14,16 @@ use crate::util::{Error, Result, redact};
 /// # Errors
 /// When `rattler_lock` cannot render it.
 pub fn export_pixi(locks: &Locks) -> Result<String> {
+    let mut locks: Vec<Lock> = locks.iter().cloned().collect();
+    for wheel in locks.iter_mut().flat_map(|lock| &mut lock.wheels).filter(|wheel| wheel.index.is_none()) {
+        if let WheelSource::Wheel { url } | WheelSource::Sdist { url, .. } = &mut wheel.source
+            && url.scheme() != "file"
+        {
+            // As pixi marks what no index lists.
+            let marked = format!("direct+{}", redact::canonical(url));
+            *url = marked.parse().map_err(|error| Error::bug(format!("`{marked}` is no URL")).caused_by(error))?;
+        }
+    }
     file::render_pixi(&locks.iter().collect::<Vec<_>>(), None)
 }
 
@@ -51,11 +62,19 @@ fn wheel_comment(wheel: &LockedWheel) -> String {
         WheelSource::Sdist { url, sha256 } => {
             format!("# pip {name} @ {} --hash=sha256:{}\n", redact::canonical(url), sha256.hex())
         }
-        WheelSource::Git { url, commit, .. } => format!("# pip {name} @ git+{}@{commit}\n", redact::canonical(url)),
+        WheelSource::Git { url, commit, subdirectory } => {
+            format!("# pip {name} @ {}\n", git_url(url, commit, subdirectory.as_deref()))
+        }
         WheelSource::Folder { .. } => {
             format!("# {} was built from a folder of another machine and is not in this file\n", wheel.full_name())
         }
     }
+}
+
+/// A commit of a repository as pip has it.
+fn git_url(url: &Url, commit: &str, subdirectory: Option<&str>) -> String {
+    let folder = subdirectory.map(|folder| format!("#subdirectory={folder}")).unwrap_or_default();
+    format!("git+{}@{commit}{folder}", redact::canonical(url))
 }
 
 /// A conda-lock.yml (CEP 37) with the packages of all platforms, in the category `main`.
@@ -121,7 +140,7 @@ fn conda_lock_wheel(wheel: &LockedWheel, subdir: &str) -> Result<Package> {
     let (url, sha256) = match &wheel.source {
         WheelSource::Wheel { url } => (redact::canonical(url).to_string(), Some(wheel.sha256)),
         WheelSource::Sdist { url, sha256 } => (redact::canonical(url).to_string(), Some(*sha256)),
-        WheelSource::Git { url, commit, .. } => (format!("git+{}@{commit}", redact::canonical(url)), None),
+        WheelSource::Git { url, commit, subdirectory } => (git_url(url, commit, subdirectory.as_deref()), None),
         WheelSource::Folder { .. } => {
             return Err(Error::user(format!(
                 "`{}` was built from a folder of this machine, which a conda-lock.yml cannot name",
@@ -142,9 +161,9 @@ fn conda_lock_wheel(wheel: &LockedWheel, subdir: &str) -> Result<Package> {
         manager: Manager::Pip,
         platform: subdir.to_owned(),
         dependencies: dependencies.collect(),
+        source: wheel.index.is_none().then(|| PackageSource { url: url.clone() }),
         url,
         hash: Hashes { md5: None, sha256: sha256.map(|digest| digest.hex()) },
-        source: None,
         build: None,
         category: "main".to_owned(),
         optional: false,

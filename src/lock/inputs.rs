@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::foreign::some;
-use super::{Lock, Pinned};
+use super::{Lock, Pinned, PinnedWheel};
 use crate::util::Digest;
 
 /// What a lock is made from beside dependencies, variables and platform, which it holds anyway. When it changes, the
@@ -102,8 +102,18 @@ pub fn changes(lock: &Lock, now: Wanted<'_>) -> Vec<String> {
 
 /// How what is pinned now differs from the packages of a lock.
 fn repinned(lock: &Lock, pinned: &Pinned) -> String {
-    let now: BTreeSet<String> = pinned.packages.iter().map(|package| package.record.identifier.to_string()).collect();
-    let then: BTreeSet<String> = lock.packages.iter().map(|package| package.record.identifier.to_string()).collect();
+    let wheel = |name: &str, version: Option<&str>| format!("{name} {} (pip)", version.unwrap_or_default());
+    let version_of = |wheel: &PinnedWheel| {
+        let locked = lock.wheels.iter().find(|locked| locked.name == wheel.name);
+        // Some forms leave it out.
+        wheel.version.clone().or(locked.map(|locked| locked.version.clone()))
+    };
+    let wheels = pinned.wheels.iter().map(|it| wheel(&it.name, version_of(it).as_deref()));
+    let conda = pinned.packages.iter().map(|package| package.record.identifier.to_string());
+    let now: BTreeSet<String> = conda.chain(wheels).collect();
+    let wheels = lock.wheels.iter().map(|it| wheel(&it.name, Some(&it.version)));
+    let conda = lock.packages.iter().map(|package| package.record.identifier.to_string());
+    let then: BTreeSet<String> = conda.chain(wheels).collect();
     let changed =
         |sign: &str, items: Vec<&String>| items.into_iter().map(|item| format!("{sign} {item}")).collect::<Vec<_>>();
     let mut changes = changed("+", now.difference(&then).collect());

@@ -35,6 +35,7 @@ pub use inputs::{Inputs, Wanted, changes};
 pub use locks::Locks;
 pub use member::Member;
 pub use normalise::{canonical_channel, canonical_url, normalised};
+pub use pypi::file_name;
 pub use warnings::warnings;
 pub use wheel::{LockedWheel, WheelFacts, WheelSource};
 

@@ -139,7 +139,9 @@ fn wheel(package: &PypiDistributionData, entry: Entry, folder: &Path) -> Result<
     };
     let (file_name, sha256) = match (entry.built, &source) {
         (Some(built), _) => (built.file, built.sha256),
-        (None, WheelSource::Wheel { url }) => (file_name(url).ok_or_else(|| wrong("its URL names no wheel"))?, hash()?),
+        (None, WheelSource::Wheel { url }) => {
+            (wheel_name(url).ok_or_else(|| wrong("its URL names no wheel"))?, hash()?)
+        }
         (None, _) => return Err(wrong("there is no wheel of it")),
     };
     Ok(LockedWheel {
@@ -165,7 +167,7 @@ fn location(location: &UrlOrPath, folder: &Path) -> Option<Url> {
 }
 
 /// The repository and the commit of a `git+` URL.
-fn git_source(location: &Url) -> Option<WheelSource> {
+pub(super) fn git_source(location: &Url) -> Option<WheelSource> {
     let commit = location.fragment()?.to_owned();
     let subdirectory = location.query_pairs().find(|(key, _)| key == "subdirectory").map(|(_, it)| it.into_owned());
     let mut url: Url = location.as_str().strip_prefix("git+")?.parse().ok()?;
@@ -174,9 +176,12 @@ fn git_source(location: &Url) -> Option<WheelSource> {
     Some(WheelSource::Git { url, commit, subdirectory })
 }
 
-/// The last part of a URL's path, if it is a wheel. `+` of local versions may be written `%2B`.
-fn file_name(url: &Url) -> Option<String> {
+/// The last part of a URL's path. `+` of local versions may be written `%2B`.
+pub fn file_name(url: &Url) -> Option<String> {
     let name = url.path_segments()?.next_back()?;
-    let name = percent_decode_str(name).decode_utf8().ok()?;
-    name.ends_with(".whl").then(|| name.into_owned())
+    Some(percent_decode_str(name).decode_utf8().ok()?.into_owned())
+}
+
+fn wheel_name(url: &Url) -> Option<String> {
+    file_name(url).filter(|name| name.ends_with(".whl"))
 }

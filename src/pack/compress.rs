@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use super::reuse;
 use crate::model::Compression;
 use crate::store::BlobWriter;
 use crate::util::{DiffId, Digest, Error, Hasher, Result};
@@ -92,6 +93,7 @@ impl Compressors {
             in_flight: VecDeque::new(),
             diff: Hasher::default(),
             blob,
+            spans: vec![Span::default()],
         }
     }
 }
@@ -170,9 +172,21 @@ impl Codec {
 pub struct LayerWriter<'a> {
     compressors: &'a Compressors,
     buffers: Buffers,
-    in_flight: VecDeque<Receiver<Answer>>,
+    /// Chunks with the number of their segment.
+    in_flight: VecDeque<(usize, Receiver<Answer>)>,
     diff: Hasher,
     blob: BlobWriter,
+    /// Of the segments so far, the one that is being written last.
+    spans: Vec<Span>,
+}
+
+/// How much room a segment takes in its layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Span {
+    /// Bytes in the blob.
+    pub compressed: u64,
+    /// Bytes of the tar.
+    pub plain: u64,
 }
 
 /// A finished layer: what its descriptor and the config need.
@@ -194,21 +208,59 @@ impl LayerWriter<'_> {
     /// # Errors
     /// Those of the codec and of the store.
     pub fn end_segment(&mut self) -> io::Result<()> {
-        if self.buffers.input.is_empty() { Ok(()) } else { self.send() }
+        if !self.buffers.input.is_empty() {
+            self.send()?;
+        }
+        self.spans.push(Span::default());
+        Ok(())
+    }
+
+    /// The digest of the tar so far and of a compressed segment of `plain` bytes behind it.
+    ///
+    /// # Errors
+    /// Those of the reader; a damaged segment.
+    pub fn hash(&self, segment: impl io::Read, plain: u64) -> io::Result<Hasher> {
+        reuse::hash(segment, plain, self.compressors.compression, self.diff.clone())
+    }
+
+    /// Appends a segment that is compressed already; `hasher` is what [`Self::hash`] made of it. It is ended then.
+    ///
+    /// # Errors
+    /// Those of the reader, of the codec and of the store.
+    pub fn append(&mut self, segment: impl io::Read, span: Span, hasher: Hasher) -> io::Result<()> {
+        while !self.in_flight.is_empty() {
+            self.receive()?;
+        }
+        reuse::copy(segment, span.compressed, &mut self.blob)?;
+        self.diff = hasher;
+        if let Some(current) = self.spans.last_mut() {
+            *current = span;
+        }
+        self.spans.push(Span::default());
+        Ok(())
     }
 
     /// Ends the layer and puts its blob into the store.
     ///
     /// # Errors
     /// Those of the codec and of the store.
-    pub fn finish(mut self) -> Result<LayerDigests> {
+    pub fn finish(self) -> Result<LayerDigests> {
+        self.finish_with_spans().map(|(digests, _)| digests)
+    }
+
+    /// As [`Self::finish`]; also tells how much room each segment takes, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn finish_with_spans(mut self) -> Result<(LayerDigests, Vec<Span>)> {
         self.end_segment()?;
         while !self.in_flight.is_empty() {
             self.receive()?;
         }
         let (diff_id, diff_size) = std::mem::take(&mut self.diff).finish();
         let (digest, size) = self.blob.complete(None)?;
-        Ok(LayerDigests { digest, size, diff_id: DiffId(diff_id), diff_size })
+        let spans = std::mem::take(&mut self.spans);
+        Ok((LayerDigests { digest, size, diff_id: DiffId(diff_id), diff_size }, spans))
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -225,16 +277,18 @@ impl LayerWriter<'_> {
         let buffers = std::mem::replace(&mut self.buffers, next);
         let (reply, answer) = sync_channel(1);
         let queue = self.compressors.queue.as_ref().ok_or_else(|| io::Error::other("the compressors have ended"))?;
-        self.in_flight.push_back(answer);
+        self.in_flight.push_back((self.spans.len() - 1, answer));
         queue.send(Job { buffers, reply }).map_err(|_| io::Error::other("the compressors have ended"))
     }
 
     fn receive(&mut self) -> io::Result<()> {
-        let Some(answer) = self.in_flight.pop_front() else { return Ok(()) };
+        let Some((segment, answer)) = self.in_flight.pop_front() else { return Ok(()) };
         let answer = answer.recv();
         self.compressors.permits.give();
         let (mut buffers, size) = answer.map_err(|_| io::Error::other("a compressor ended early"))?;
-        self.blob.write_all(&buffers.output[..size?])?;
+        let size = size?;
+        self.blob.write_all(&buffers.output[..size])?;
+        self.spans[segment].compressed += size as u64;
         buffers.input.clear();
         self.compressors.spare().push(buffers);
         Ok(())
@@ -258,6 +312,9 @@ impl Write for LayerWriter<'_> {
         }
         let count = bytes.len().min(limit - chunk.len());
         self.diff.update(&bytes[..count]);
+        if let Some(span) = self.spans.last_mut() {
+            span.plain += count as u64;
+        }
         chunk.extend_from_slice(&bytes[..count]);
         if chunk.len() == limit {
             self.send()?;

@@ -1,5 +1,7 @@
 //! Packing planned layers: directories first, then the segments in the plan's order, then the end of the archive.
 
+use std::borrow::Cow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -13,15 +15,16 @@ use super::compress::{Compressors, LayerDigests, LayerWriter};
 use super::facts::parallel;
 use super::layout::{PackageLayout, ancestors};
 use super::metadata::DIRECTORY_MTIME;
+use super::reuse::{self, Content, KnownSegment};
 use super::segment::{self, Target};
 use super::wheel::{self, WheelFile, WheelLayout, WheelZip};
 use crate::lock::{Lock, LockedPackage, LockedWheel, Member};
 use crate::model::FolderFacts;
-use crate::plan::{PlannedLayer, SegmentKind};
+use crate::plan::{PlannedLayer, Segment, SegmentKind};
 use crate::store::Store;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
-use crate::util::{Error, Result};
+use crate::util::{Digest, Error, Result};
 
 /// What a packer works with.
 pub struct PackerOptions<'a> {
@@ -33,6 +36,8 @@ pub struct PackerOptions<'a> {
     pub wheels: Vec<Option<WheelFile>>,
     /// Where and how files are placed.
     pub target: &'a Target,
+    /// Segments, by key, that lie in the store already: of them no archive is needed.
+    pub known: &'a BTreeMap<Digest, KnownSegment>,
     /// The store that gets the blobs.
     pub store: &'a Store,
     /// The CPython that makes byte code, if it is not the environment's own.
@@ -53,14 +58,6 @@ pub struct ForeignInterpreter {
 enum Part<'a> {
     Package { package: &'a LockedPackage, archive: &'a Archive, layout: PackageLayout },
     Wheel { wheel: &'a LockedWheel, file: &'a WheelFile, layout: WheelLayout, python: &'a PythonInfo },
-}
-
-/// What a layer holds, by path in the prefix.
-#[derive(Default)]
-struct Content {
-    paths: BTreeSet<String>,
-    /// Folders that are wanted even if they are empty.
-    directories: BTreeSet<String>,
 }
 
 /// Packs layers of one environment.
@@ -86,22 +83,30 @@ impl<'a> Packer<'a> {
         compressors: &Compressors,
         progress: &dyn Progress,
     ) -> Result<LayerDigests> {
+        let known = |segment: &Segment| self.options.known.get(&segment.key);
         let mut parts = BTreeMap::new();
-        let mut content = Content::default();
+        let mut contents = Vec::with_capacity(layer.segments.len());
         for segment in &layer.segments {
-            let part = self.part(segment.member)?;
-            self.collect(&part, segment.kind, &mut content);
-            parts.insert(segment.member, part);
+            contents.push(match known(segment) {
+                Some(known) => Cow::Borrowed(known.content()),
+                None => {
+                    let part = match parts.entry(segment.member) {
+                        Entry::Occupied(part) => part.into_mut(),
+                        Entry::Vacant(place) => place.insert(self.part(segment.member)?),
+                    };
+                    Cow::Owned(self.content(part, segment.kind))
+                }
+            });
         }
-        let Content { paths, mut directories } = content;
-        refuse_files_below_files(layer, &paths)?;
-        // A folder that one package wants empty may be a link of another.
-        let is_file = |path: &str| paths.contains(path);
-        directories.retain(|directory| !is_file(directory) && !ancestors(directory).any(is_file));
         let mut writer = compressors.layer(self.options.store.new_blob()?);
-        self.write_directories(&mut writer, &paths, directories)?;
+        self.begin(&mut writer, layer, contents.iter().map(AsRef::as_ref))?;
         for segment in &layer.segments {
             progress.item(self.options.lock.member_name(segment.member));
+            if let Some(known) = known(segment) {
+                known.copy(&mut writer, self.options.store)?;
+                progress.advance(self.size(segment));
+                continue;
+            }
             let part = parts.get(&segment.member).ok_or_else(|| Error::bug("a segment without its layout"))?;
             match segment.kind {
                 SegmentKind::Files => self.write_files(&mut writer, part, progress)?,
@@ -110,7 +115,37 @@ impl<'a> Packer<'a> {
             writer.end_segment()?;
         }
         tarball::end(&mut writer)?;
-        writer.finish()
+        let (digests, spans) = writer.finish_with_spans()?;
+        let segments = layer.segments.iter().map(|segment| segment.key).zip(contents.iter().map(AsRef::as_ref));
+        reuse::note(self.options.store, &digests, segments, &spans)?;
+        Ok(digests)
+    }
+
+    /// Begins a layer with the folders of all that comes into it.
+    fn begin<'c>(
+        &self,
+        writer: &mut LayerWriter<'_>,
+        layer: &PlannedLayer,
+        contents: impl Iterator<Item = &'c Content>,
+    ) -> Result<()> {
+        let (mut paths, mut directories) = (BTreeSet::new(), BTreeSet::new());
+        for content in contents {
+            paths.extend(content.paths.iter().map(String::as_str));
+            directories.extend(content.directories.iter().map(String::as_str));
+        }
+        refuse_files_below_files(layer, &paths)?;
+        // A folder that one package wants empty may be a link of another.
+        let is_file = |path: &str| paths.contains(path);
+        directories.retain(|directory| !is_file(directory) && !ancestors(directory).any(is_file));
+        self.write_directories(writer, &paths, &directories)
+    }
+
+    /// What is told of a segment that is not read: the size of its archive, in bytes. Byte code has none.
+    fn size(&self, segment: &Segment) -> u64 {
+        match segment.kind {
+            SegmentKind::Files => self.options.lock.member_size(segment.member),
+            SegmentKind::Bytecode => 0,
+        }
     }
 
     /// A member of the lock with its file and what that installs.
@@ -140,8 +175,8 @@ impl<'a> Packer<'a> {
     }
 
     /// What a segment puts into the layer.
-    fn collect(&self, part: &Part<'_>, kind: SegmentKind, content: &mut Content) {
-        let Content { paths, directories } = content;
+    fn content(&self, part: &Part<'_>, kind: SegmentKind) -> Content {
+        let (mut paths, mut directories) = (BTreeSet::new(), BTreeSet::new());
         match (kind, part) {
             (SegmentKind::Files, Part::Package { package, layout, .. }) => {
                 paths.extend(layout.targets().filter(|path| !package.facts.leaves_out(path)).map(str::to_owned));
@@ -163,6 +198,7 @@ impl<'a> Packer<'a> {
                 paths.extend(made.map(|source| source.pyc));
             }
         }
+        Content { paths, directories }
     }
 
     fn write_files(&self, writer: &mut LayerWriter<'_>, part: &Part<'_>, progress: &dyn Progress) -> Result<()> {
@@ -180,12 +216,12 @@ impl<'a> Packer<'a> {
     fn write_directories(
         &self,
         writer: &mut LayerWriter<'_>,
-        paths: &BTreeSet<String>,
-        empty: BTreeSet<String>,
+        paths: &BTreeSet<&str>,
+        empty: &BTreeSet<&str>,
     ) -> Result<()> {
         let target = self.options.target;
         let mut directories: BTreeSet<String> = empty.iter().map(|directory| target.path(directory)).collect();
-        for path in paths.iter().chain(&empty) {
+        for path in paths.iter().chain(empty) {
             let path = target.path(path);
             for ancestor in ancestors(&path) {
                 if !directories.insert(ancestor.to_owned()) {
@@ -248,8 +284,8 @@ impl<'a> Packer<'a> {
 
 /// Nothing may lie below a file: if that were a link, the rest would land where it leads. The lock has decided who
 /// wins among packages; records and byte code are no package's.
-fn refuse_files_below_files(layer: &PlannedLayer, paths: &BTreeSet<String>) -> Result<()> {
-    let below = |path: &&String| ancestors(path).any(|ancestor| paths.contains(ancestor));
+fn refuse_files_below_files(layer: &PlannedLayer, paths: &BTreeSet<&str>) -> Result<()> {
+    let below = |path: &&&str| ancestors(path).any(|ancestor| paths.contains(ancestor));
     match paths.iter().find(below) {
         Some(path) => Err(Error::user(format!("`{path}` in the layer `{}` would lie below a file", layer.name))
             .hint("a package brings a file or a link where another has a folder: leave one of them out")),
@@ -270,8 +306,7 @@ mod tests {
             key: crate::util::Digest::of(""),
             archive_size: 0,
         };
-        let refuse =
-            |paths: &[&str]| refuse_files_below_files(&layer, &paths.iter().map(|&it| it.to_owned()).collect());
+        let refuse = |paths: &[&str]| refuse_files_below_files(&layer, &paths.iter().copied().collect());
         refuse(&["lib/a", "lib/a-b/c", "lib/ab"]).expect("are apart");
         let error = refuse(&["lib/m.py", "lib/__pycache__", "lib/__pycache__/m.pyc"]).expect_err("is below");
         assert!(error.to_string().contains("`lib/__pycache__/m.pyc` in the layer `python`"), "{error}");

@@ -237,12 +237,10 @@ impl<'de> Visitor<'de> for Item<'_> {
         let context = self.context;
         context.spend(text)?;
         context.arrive(&format!("dependencies.{}", self.index))?;
-        let spec = package(text).map_err(|reason| {
+        let dependency = dependency(text).map_err(|reason| {
             let shown: String = redact::within(text).chars().take(100).collect();
-            let reason = redact::within(&reason);
             context.fail(format!("`{shown}` is no package specification: {reason}"), Some(EXAMPLES))
         })?;
-        let dependency = Dependency { text: redact::within(text), written: text.to_owned(), spec };
         Ok(Said::Package(Box::new(dependency)))
     }
 
@@ -267,6 +265,12 @@ impl<'de> Visitor<'de> for Item<'_> {
 }
 
 const EXAMPLES: &str = "write for example `numpy`, `numpy=1.21`, `numpy>=1.21,<2`, `conda-forge::numpy=1.21=py39*`";
+
+/// A line of `dependencies:`, or what is wrong with it.
+pub(super) fn dependency(text: &str) -> Result<Dependency, String> {
+    let spec = package(text).map_err(|reason| redact::within(&reason))?;
+    Ok(Dependency { text: redact::within(text), written: text.to_owned(), spec })
+}
 
 /// Reads a package as conda does in environment files.
 fn package(text: &str) -> Result<MatchSpec, String> {

@@ -3,6 +3,7 @@
 
 use super::environment::{CHANNELS, DEPENDENCIES, NAME, VARIABLES, variable_name};
 use super::forms::{Entry, Form, Pairs, Table, Text};
+use super::requirements_file::is_version;
 use crate::model::{self, BaseRef, Compression, Cutoff, MAX_LAYERS, MIN_LAYERS, Platform, User};
 use crate::util::{Error, Result};
 
@@ -34,8 +35,14 @@ pub(super) static PROJECT_FILE: Table = Table {
     keys: &[
         unflagged(
             "environment",
-            "The file that holds the environment, relative to this one: an environment.yml, or a lock. Instead of `dependencies:` here.",
+            "The file that holds the environment, relative to this one: an environment.yml, a requirements.txt, or a lock. Instead of `dependencies:` here.",
             text("the path of an environment file"),
+        ),
+        entry(
+            "python",
+            "--python",
+            "The version of Python for a requirements.txt as the environment, 3.11 or 3.11.4.",
+            checked("a version of Python", python_version),
         ),
         NAME,
         CHANNELS,
@@ -115,7 +122,7 @@ pub(super) static PROJECT_FILE: Table = Table {
         unflagged("image", "The image's config, and what it is called.", Form::Table(&IMAGE)),
     ],
     others_are_ignored: false,
-    groups: &[&["environment"], &["dependencies", "channels", "variables"]],
+    groups: &[&["environment", "python"], &["dependencies", "channels", "variables"]],
 };
 
 static PLATFORM: Form = checked("a platform", |text| text.parse::<Platform>().map(drop));
@@ -198,6 +205,13 @@ fn version(text: &str) -> Result<()> {
     match text.parse::<rattler_conda_types::Version>() {
         Ok(_) => Ok(()),
         Err(error) => Err(Error::user(format!("`{text}` is no version: {error}"))),
+    }
+}
+
+fn python_version(text: &str) -> Result<()> {
+    match is_version(text) {
+        true => Ok(()),
+        false => Err(Error::user(format!("`{text}` is no version of Python")).hint("write it as `3.11`")),
     }
 }
 

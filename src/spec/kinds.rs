@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::{Choices, Spec, own_lock};
+use super::{Choices, Spec, own_lock, requirements_file};
 use crate::lock::Pins;
 use crate::util::{Error, Result};
 
@@ -44,7 +44,7 @@ enum Kind {
     Unknown,
 }
 
-/// Reads a file that pins an environment; nothing of an environment.yml.
+/// Reads a file that pins an environment, or lists requirements; nothing of an environment.yml.
 ///
 /// # Errors
 /// What is wrong with it; kinds that cannot be used.
@@ -57,7 +57,11 @@ pub(super) fn read_pins(file: &Path, choices: &Choices) -> Result<Option<Spec>> 
         Err(error) => return Err(error),
     };
     let environment = choices.environment.as_deref();
-    let pins = match kind_of(&name, &text) {
+    let kind = kind_of(&name, &text);
+    if kind != Kind::Requirements {
+        no_python(file, choices)?;
+    }
+    let pins = match kind {
         Kind::Environment => return no_choice(file, environment).map(|()| None),
         Kind::Pixi => Pins::pixi(file, &text, environment)?,
         Kind::CondaLock => Pins::conda_lock(file, &text, environment)?,
@@ -74,15 +78,15 @@ pub(super) fn read_pins(file: &Path, choices: &Choices) -> Result<Option<Spec>> 
             return own_lock::read(file, &text).map(Some);
         }
         Kind::Requirements => {
-            return Err(Error::user(format!("`{}` names packages for pip only", file.display()))
-                .hint("write an environment.yml with a `pip:` section"));
+            no_choice(file, environment)?;
+            return requirements_file::read(file, &text, choices).map(Some);
         }
         Kind::Unknown => {
             return Err(Error::user(format!(
                 "`{}` is none of the files that an environment can be read from",
                 file.display()
             ))
-            .hint("an environment.yml, pixi.lock, conda-lock.yml, or a file with `@EXPLICIT`"));
+            .hint("an environment.yml, pixi.lock, conda-lock.yml, requirements.txt, or a file with `@EXPLICIT`"));
         }
     };
     Ok(Some(Spec {
@@ -100,6 +104,18 @@ pub(super) fn no_choice(file: &Path, environment: Option<&str>) -> Result<()> {
         None => Ok(()),
         Some(name) => Err(Error::usage(format!("`--environment {name}`: `{}` is one environment", file.display()))
             .hint("it chooses one of a pixi.lock, or a category of a conda-lock.yml")),
+    }
+}
+
+/// `--python` is for files that say nothing of it.
+pub(super) fn no_python(file: &Path, choices: &Choices) -> Result<()> {
+    match &choices.python {
+        None => Ok(()),
+        Some(version) => {
+            Err(Error::usage(format!("`--python {version}`: `{}` itself says which Python", file.display())).hint(
+                "it is for requirements files; in an environment.yml write `python=VERSION` among the dependencies",
+            ))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod own_lock;
 pub mod pip;
 pub mod project;
 mod project_file;
+mod requirements_file;
 mod schema;
 mod seeds;
 mod settings;
@@ -103,9 +104,12 @@ fn folder(file: &Path) -> &Path {
 pub struct Choices {
     /// Which environment of a pixi.lock, or which category of a conda-lock.yml beside `main` (`--environment`).
     pub environment: Option<String>,
+    /// `X.Y` or `X.Y.Z` of the Python for a requirements file, which names none (`--python`).
+    pub python: Option<String>,
 }
 
-/// Reads what `path` names: an environment.yml, a condaimg.yaml, a lock of another tool, or a folder that holds one.
+/// Reads what `path` names: an environment.yml, a condaimg.yaml, a requirements file, a lock of another tool, or a
+/// folder that holds one.
 ///
 /// # Errors
 /// When there is no such file, when it is of a kind that is not supported, and for everything that is wrong in
@@ -119,6 +123,10 @@ pub fn read(path: &Path) -> Result<Spec> {
 /// # Errors
 /// As [`read`]; a choice that the file does not offer.
 pub fn read_with(path: &Path, choices: &Choices) -> Result<Spec> {
+    if let Some(version) = choices.python.as_deref().filter(|version| !requirements_file::is_version(version)) {
+        return Err(Error::usage(format!("`--python {version}` is no version of Python"))
+            .hint("write it as in `--python 3.11`, or with all three numbers"));
+    }
     let file = find(path)?;
     match project_file::is_one(&file) {
         true => project_file::read(file, choices),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::forms::typed;
 use super::keys::PROJECT_FILE;
-use super::kinds::no_choice;
+use super::kinds::{no_choice, no_python};
 use super::{Choices, Pip, ProjectEntry, Settings, Spec, environment, folder, pip, read_environment, yaml};
 use crate::util::{Error, Result, ResultExt as _};
 
@@ -25,6 +25,8 @@ pub(super) fn read(file: PathBuf, choices: &Choices) -> Result<Spec> {
     let mut spec = document.spec(file.clone(), source.clone(), Vec::new())?;
     let settings: Settings = typed(Value::Object(document.values))?;
     let mut settings = settings.with_origin(file, source);
+    let python = choices.python.clone().or_else(|| settings.python.clone());
+    let choices = &Choices { python, ..choices.clone() };
     match &settings.environment.clone() {
         Some(named) => {
             let name = spec.name.take();
@@ -37,7 +39,10 @@ pub(super) fn read(file: PathBuf, choices: &Choices) -> Result<Spec> {
                 }
             }
         }
-        None if holds_packages => no_choice(&spec.file, choices.environment.as_deref())?,
+        None if holds_packages => {
+            no_choice(&spec.file, choices.environment.as_deref())?;
+            no_python(&spec.file, choices)?;
+        }
         None => {
             return Err(Error::user(format!("{}: there are no packages", spec.file.display()))
                 .hint("add `environment: environment.yml`, or `dependencies:` with a list of packages"));

@@ -16,6 +16,8 @@ use crate::util::{Error, Result};
 pub struct Settings {
     /// The file that holds the environment; none: it stands in the condaimg.yaml.
     pub environment: Option<String>,
+    /// The version of Python for a requirements file.
+    pub python: Option<String>,
     /// What the image stands on, as `--base` takes it.
     pub base: Option<String>,
     /// An organisation's base image that is to be extended.

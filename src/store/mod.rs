@@ -44,6 +44,8 @@ pub struct Store {
 pub enum RecordKind {
     /// Layer key → blob.
     Layer,
+    /// Segment key → place in a blob.
+    Segment,
     /// Archive sha256 → package facts.
     Facts,
     /// Layer of a base → what matters of it.
@@ -58,6 +60,7 @@ impl RecordKind {
     fn folder(self) -> &'static str {
         match self {
             Self::Layer => "layers",
+            Self::Segment => "segments",
             Self::Facts => "facts",
             Self::Base => "bases",
             Self::Places => "places",
@@ -175,6 +178,11 @@ impl Store {
         let mut file = self.temporary()?;
         file.write_all(&crate::util::json::canonical(value)?).map_err(|error| named(&path, error))?;
         persist(file, &path)
+    }
+
+    /// Removes a blob that is damaged. Best effort: what cannot be removed stays.
+    pub fn remove_blob(&self, digest: &Digest) {
+        let _ = fs::remove_file(self.blob(digest));
     }
 
     fn record_path(&self, kind: RecordKind, key: &Digest) -> PathBuf {

@@ -137,20 +137,25 @@ impl Store {
         Ok(())
     }
 
-    /// Records of layers whose blob is not there any more say nothing that helps.
+    /// Records of layers and segments whose blob is not there any more say nothing that helps.
     fn forget_lost_layers(&self) -> Result<()> {
+        use super::RecordKind::{Layer, Segment};
+        [Layer, Segment].into_iter().try_for_each(|kind| self.forget_lost(kind.folder()))
+    }
+
+    fn forget_lost(&self, kind: &str) -> Result<()> {
         /// What matters of a record here.
         #[derive(serde::Deserialize)]
-        struct Layer {
+        struct Blob {
             digest: crate::util::Digest,
             size: u64,
         }
-        let folder = self.root.join("records").join(super::RecordKind::Layer.folder());
+        let folder = self.root.join("records").join(kind);
         let Some(entries) = present(fs::read_dir(&folder))? else { return Ok(()) };
         for entry in entries {
             let path = entry?.path();
             let Some(text) = present(fs::read(&path))? else { continue };
-            let layer = serde_json::from_slice::<Layer>(&text).ok();
+            let layer = serde_json::from_slice::<Blob>(&text).ok();
             if layer.is_none_or(|layer| !self.is_blob(&layer.digest, layer.size)) {
                 present(fs::remove_file(&path))?;
             }

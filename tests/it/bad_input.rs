@@ -143,7 +143,7 @@ fn files_that_are_not_there_are_named() {
     for (path, says) in [
         ("none.yml", "`none.yml` does not exist"),
         ("folder", "the folder `folder` holds no environment.yml"),
-        ("requirements.txt", "`requirements.txt` names packages for pip only"),
+        ("requirements.txt", "`requirements.txt` does not say which Python its packages are for"),
     ] {
         bench.refuses(bench.build_here().arg(path), 1, &[says]);
     }

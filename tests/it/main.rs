@@ -22,6 +22,7 @@ mod lock;
 mod lock_files;
 mod logins;
 mod oracle;
+mod partial;
 mod pins;
 mod pip;
 mod plan;

@@ -1,6 +1,7 @@
 //! What others pinned is built as it is: pixi.lock, conda-lock.yml, `@EXPLICIT`, `conda env export`.
 
 mod real;
+mod wheels;
 
 use std::path::Path;
 use std::process::Command;
@@ -369,13 +370,22 @@ fn pinned_environments_run() {
             format!("name: x\nchannels:\n  - conda-forge\ndependencies:\n{}prefix: /home/me/envs/x\n", lines(builds));
         workspace.file(file, text);
     }
+    workspace.file("p/pixi.lock", export("pixi"));
+    workspace.file("p/pixi.toml", "[workspace]\nname = \"p\"\n");
+    workspace.file("inline.condaimg.yaml", "dependencies: [python=3.11, click]\n");
+    // As `conda list --explicit --md5` has it.
+    let md5 = records.iter().flatten().map(|record| {
+        format!("{}#{}\n", record.url, hex::encode(record.package_record.md5.expect("the channel has it")))
+    });
+    workspace.file("by-md5.txt", format!("@EXPLICIT\n{}", md5.collect::<String>()));
     let base = format!("oci:{}:debian", example_base().display());
-    for file in ["explicit.txt", "pixi.lock", "conda-lock.yml", "exported.yml", "no-builds.yml"] {
+    let forms = ["explicit.txt", "by-md5.txt", "pixi.lock", "p/pixi.toml", "conda-lock.yml", "condaimg.lock"];
+    for file in forms.into_iter().chain(["exported.yml", "no-builds.yml", "inline.condaimg.yaml"]) {
         // podman makes image names of folders, and those have no capitals.
-        let out = swept().join(format!("pinned-{}", file.replace('.', "-")));
+        let out = swept().join(format!("pinned-{}", file.replace(['.', '/'], "-")));
         let mut build = workspace.condaimg();
         build.args(["build", file, "--base", &base, "--output", &format!("oci:{}", out.display())]);
-        if file.starts_with("exported") || file.starts_with("no-builds") {
+        if !forms.contains(&file) {
             build.args(["--override-channels", "--channel"]).arg(example_channel());
         }
         succeed(&mut build);

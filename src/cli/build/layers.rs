@@ -1,7 +1,7 @@
 //! From lock to layer blobs in the store: what is known already stays as it is, the rest is packed, and each layer
 //! is handed on the moment it is whole.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -20,10 +20,10 @@ use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Par
 use crate::pack::compress::LayerWriter;
 use crate::pack::project::{InPrefix, ProjectLayer};
 use crate::pack::{
-    Archive, Compressors, ForeignInterpreter, LayerDigests, ModePolicy, Packer, PackerOptions, Target, WheelFile,
-    codec_id, environment,
+    Archive, Compressors, ForeignInterpreter, KnownSegment, LayerDigests, ModePolicy, Packer, PackerOptions, Target,
+    WheelFile, codec_id, environment,
 };
-use crate::plan::{KeyInputs, LayerPlan, MIN_LAYERS, PlannedLayer, SegmentKind, plan, python_of};
+use crate::plan::{KeyInputs, LayerPlan, MIN_LAYERS, PlannedLayer, Segment, SegmentKind, plan, python_of};
 use crate::spec::Spec;
 use crate::store::{RecordKind, Store};
 use crate::util::report::Step;
@@ -149,6 +149,8 @@ struct Materials {
     wheels: Vec<Option<WheelFile>>,
     /// What makes byte code, if it is not the environment's own Python.
     interpreter: Option<ForeignInterpreter>,
+    /// Segments, by key, that lie in other layers already.
+    segments: BTreeMap<Digest, KnownSegment>,
 }
 
 async fn materials(
@@ -161,7 +163,13 @@ async fn materials(
 ) -> Result<Materials> {
     let to_pack: Vec<&PlannedLayer> =
         plan.layers.iter().zip(known).filter(|(_, known)| known.is_none()).map(|(layer, _)| layer).collect();
-    let segments = || to_pack.iter().flat_map(|layer| &layer.segments);
+    let find = |segment: &Segment| KnownSegment::find(&world.store, &segment.key).map(|known| (segment.key, known));
+    let all = to_pack.iter().flat_map(|layer| &layer.segments);
+    let known: BTreeMap<Digest, KnownSegment> = match options.args.no_cache {
+        true => BTreeMap::new(),
+        false => all.clone().filter_map(find).collect(),
+    };
+    let segments = || all.clone().filter(|segment| !known.contains_key(&segment.key));
     let mut needed = BTreeSet::new();
     let mut wheels = BTreeSet::new();
     for segment in segments() {
@@ -175,6 +183,7 @@ async fn materials(
         archives: vec![None; lock.packages.len()],
         wheels: wheel_files(lock, &wheels, &world.store)?,
         interpreter: None,
+        segments: BTreeMap::new(),
     };
     if segments().any(|segment| segment.kind == SegmentKind::Bytecode) {
         materials.interpreter = interpreter::obtain(&options.environment, spec, lock, world).await?;
@@ -183,6 +192,7 @@ async fn materials(
             needed.extend((0..lock.packages.len()).filter(|&index| python.contains(lock.packages[index].name())));
         }
     }
+    materials.segments = known;
     if needed.is_empty() {
         return Ok(materials);
     }
@@ -358,6 +368,7 @@ impl Work {
             archives: materials.archives,
             wheels: materials.wheels,
             interpreter: materials.interpreter,
+            known: &materials.segments,
             target: &self.target,
             store: &self.store,
             jobs: self.jobs,

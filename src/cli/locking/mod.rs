@@ -121,7 +121,7 @@ async fn one(
     inputs.pins = pinned.as_ref().map(Pinned::digest).transpose()?;
     let pip = match (options.mode == LockMode::Frozen, old) {
         (true, Some(lock)) => lock.pip.clone(),
-        _ => pip::lines(spec)?,
+        _ => pip::lines(spec, pinned.as_ref())?,
     };
     let wanted = Wanted {
         specs: &texts,
@@ -154,7 +154,7 @@ async fn one(
             if let Some(lock) = old.filter(|lock| !lock.edited.is_empty()) {
                 world.reporter.notice(&format!("{}; it is made anew", edited(&path, lock)));
             }
-            let new = make(options, platform, spec, &base, inputs, old, locks, world).await?;
+            let new = make(options, platform, spec, &base, inputs, pinned.as_ref(), old, locks, world).await?;
             lock::check_wheels(&new)?;
             Ok((base, Some(new)))
         }
@@ -307,6 +307,7 @@ async fn make(
     spec: &Spec,
     base: &Base,
     inputs: Inputs,
+    pinned: Option<&Pinned>,
     old: Option<&Lock>,
     file: &Locks,
     world: &World,
@@ -350,7 +351,8 @@ async fn make(
     let archives = facts::Archives { credentials: &resolution.credentials, options, world, locked };
     let python = python_info(records.iter().chain(brought.iter().filter_map(Brought::python)), platform.subdir)?;
     // What conda brings to pip is among the facts.
-    let facts_later = options.facts_later && spec.pip.is_empty();
+    let has_wheels = !spec.pip.is_empty() || pinned.is_some_and(|pinned| !pinned.wheels.is_empty());
+    let facts_later = options.facts_later && !has_wheels;
     if options.facts_later && !facts_later {
         world.reporter.notice(&format!(
             "`--no-facts` changes nothing: `{}` has pip packages, and what conda brings to them is read from the archives",
@@ -368,7 +370,7 @@ async fn make(
         channels: resolution.channels.iter().map(|url| url.as_str().trim_end_matches('/').to_owned()).collect(),
         virtual_packages: resolution.virtual_packages,
         specs: texts(spec),
-        pip: pip::lines(spec)?,
+        pip: pip::lines(spec, pinned)?,
         variables: spec.variables.clone(),
         base: LockedBase {
             reference: reference(&options.base, &std::path::absolute(folder(&path(options, spec)))?)?,
@@ -383,6 +385,10 @@ async fn make(
         edited: Vec::new(),
         interpreters: BTreeMap::new(),
     };
+    if let (true, Some(_), Some(pins)) = (has_wheels, &brought, &spec.pins) {
+        return Err(Error::user(format!("`{}` pins packages of PyPI, on top of `{}`", pins.file().display(), options.base))
+            .hint("what a base has and what a lock of another tool pins is not reconciled: build without `from`, or write an environment.yml"));
+    }
     let wheels = match &brought {
         Some(brought) if !spec.pip.is_empty() => {
             let mut whole = lock.clone();

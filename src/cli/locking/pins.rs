@@ -7,7 +7,7 @@ use rattler_digest::Md5;
 use super::options::{EnvironmentOptions, LockMode};
 use super::{PARALLEL_DOWNLOADS, readable};
 use crate::cli::world::World;
-use crate::lock::{self, Pinned, PinnedWheel, Pins};
+use crate::lock::{self, Pinned, Pins};
 use crate::pack::{Archive, facts, layout};
 use crate::resolve::{self, Credentials, Resolution, ResolveOptions};
 use crate::spec::Spec;
@@ -44,8 +44,7 @@ pub async fn resolve(
     options: &EnvironmentOptions,
     world: &World,
 ) -> Result<Resolution> {
-    let Pinned { packages, wheels } = pins.of(resolving.platform)?;
-    refuse_wheels(pins, &wheels)?;
+    let Pinned { packages, .. } = pins.of(resolving.platform)?;
     let channels = resolving.channels_of(spec)?;
     let virtual_packages = resolve::virtual_packages(resolving.platform, &resolving.virtual_packages)?;
     let all: Vec<RepoDataRecord> = packages.iter().map(|package| package.record.clone()).collect();
@@ -69,17 +68,6 @@ pub async fn resolve(
     check(pins, &records, &virtual_packages, world)?;
     let credentials = channels.credentials.clone();
     Ok(Resolution { channels: channels.urls(), virtual_packages, records, stability: listed.stability, credentials })
-}
-
-fn refuse_wheels(pins: &Pins, wheels: &[PinnedWheel]) -> Result<()> {
-    let Some(wheel) = wheels.first() else { return Ok(()) };
-    let more = if wheels.len() > 1 { format!(" and {} more", wheels.len() - 1) } else { String::new() };
-    Err(Error::user(format!(
-        "`{}` pins packages of PyPI, which are not supported yet: `{}`{more}",
-        pins.file().display(),
-        wheel.name
-    ))
-    .hint("take the packages from a conda channel, if one has them"))
 }
 
 /// Archives in the store, with their records, which have their sha256 and size now.

@@ -1,5 +1,7 @@
 //! The pip packages of an environment: resolved beside its conda packages, downloaded or built, and locked.
 
+mod pinned;
+
 use rattler_conda_types::Subdir;
 use url::Url;
 
@@ -8,7 +10,7 @@ use super::installed::{Extras, Installed};
 use super::options::{EnvironmentOptions, LockMode, Upgrade};
 use super::{fetch_locked, interpreter, resolving};
 use crate::cli::world::World;
-use crate::lock::{Lock, LockedPackage, LockedWheel, Locks, WheelFacts, WheelSource, target_python};
+use crate::lock::{Lock, LockedPackage, LockedWheel, Locks, Pinned, Pins, WheelFacts, WheelSource, target_python};
 use crate::model::{Flavour, Platform};
 use crate::pack::bytecode::{Interpreter, InterpreterParts};
 use crate::pack::{Archive, WheelFile, wheel};
@@ -23,13 +25,17 @@ use crate::util::{Error, Result, redact};
 /// Files that are fetched at once.
 const PARALLEL_DOWNLOADS: usize = 8;
 
-/// What a lock says of the requirements that it was made from.
+/// What a lock says of the requirements that it was made from, or of what is pinned in their place.
 ///
 /// # Errors
 /// When a folder or file that they name cannot be read.
-pub fn lines(spec: &Spec) -> Result<Vec<String>> {
+pub fn lines(spec: &Spec, pinned: Option<&Pinned>) -> Result<Vec<String>> {
     // What is in the network is pinned by the lock; what is on this machine may have changed.
-    spec.pip.lines(|path| folder_digest(path).map(Some))
+    let mut lines = spec.pip.lines(|path| folder_digest(path).map(Some))?;
+    if let Some(pinned) = pinned {
+        lines.extend(pinned::lines(pinned)?);
+    }
+    Ok(lines)
 }
 
 /// What resolves, builds and downloads for one environment.
@@ -56,6 +62,12 @@ pub async fn wheels(
     others: &Locks,
     world: &World,
 ) -> Result<Vec<LockedWheel>> {
+    if let Some(pins) = &spec.pins {
+        let wheels = pins.of(&lock.platform)?.wheels;
+        if !wheels.is_empty() {
+            return pinned::wheels(wheels, options, (spec, pins), (lock, old, others), world).await;
+        }
+    }
     if spec.pip.is_empty() {
         return Ok(Vec::new());
     }
@@ -144,6 +156,7 @@ impl<'a> Work<'a> {
             let named = text.split_once('=').filter(|(name, _)| !name.contains(['/', ':']));
             named.map_or(text.as_str(), |(_, url)| url).parse().ok()
         });
+        let pinned = spec.pins.iter().flat_map(Pins::pip_urls);
         let channels = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?;
         Ok(Self {
             options,
@@ -155,7 +168,7 @@ impl<'a> Work<'a> {
                 python: target,
                 python_version: record.version.to_string(),
             },
-            credentials: channels.credentials.clone().with_pip(spec.pip.urls().chain(indexes)),
+            credentials: channels.credentials.clone().with_pip(spec.pip.urls().chain(indexes).chain(pinned)),
             channels,
         })
     }
@@ -180,7 +193,7 @@ impl<'a> Work<'a> {
             true => tokio::task::block_in_place(|| uv.default_index(pip))?,
             false => None,
         };
-        let mut wheels = self.obtain(&found, &preferred, uv, default_index.as_ref()).await?;
+        let mut wheels = self.obtain(&found, &preferred, Some(uv), default_index.as_ref()).await?;
         wheels.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(wheels)
     }
@@ -266,19 +279,23 @@ impl<'a> Work<'a> {
         resolve::bring_all(wanted, &world.store, &client, PARALLEL_DOWNLOADS, offline, &world.reporter).await
     }
 
-    /// The wheels of what was found, in the store.
+    /// The wheels of what was found, in the store, in the same order. uv is needed where a wheel is to be built.
     async fn obtain(
         &self,
         found: &[Found],
         preferred: &[LockedWheel],
-        uv: &Uv,
+        uv: Option<&Uv>,
         default_index: Option<&Url>,
     ) -> Result<Vec<LockedWheel>> {
+        // Another tool's lock says what they are.
+        let is_pinned = self.spec.pins.is_some();
         let wanted = |found: &Found| match &found.file {
-            FoundFile::Wheel { name, url, sha256, size, .. } => Some(Wanted::of_pypi(name, url, *sha256, *size, false)),
+            FoundFile::Wheel { name, url, sha256, size, .. } => {
+                Some(Wanted::of_pypi(name, url, *sha256, *size, is_pinned))
+            }
             FoundFile::Source { source: WheelSource::Sdist { url, sha256 }, name, .. } => {
                 let name = name.clone().unwrap_or_else(|| last_part(url));
-                Some(Wanted::of_pypi(&name, url, Some(*sha256), None, false))
+                Some(Wanted::of_pypi(&name, url, Some(*sha256), None, is_pinned))
             }
             _ => None,
         };
@@ -301,6 +318,7 @@ impl<'a> Work<'a> {
                 },
                 (FoundFile::Built(built), _) => Built::clone(built),
                 (FoundFile::Source { source, name, listed, index }, _) => {
+                    let uv = uv.ok_or_else(|| Error::bug("a wheel is to be built without uv"))?;
                     let locked = preferred.iter().find(|locked| locked.source == *source);
                     let build = || sources.wheel(uv, source, name.as_deref(), locked);
                     let built = tokio::task::block_in_place(build).map_err(|error| match locked {

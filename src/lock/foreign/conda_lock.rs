@@ -130,6 +130,9 @@ impl CondaLock {
         let variables = environment_of(&names);
         for package in &mut packages {
             package.url = expanded(&package.url, &variables);
+            if let Some(source) = &mut package.source {
+                source.url = expanded(&source.url, &variables);
+            }
             if let (Manager::Conda, Ok(url)) = (package.manager, Url::parse(&package.url))
                 && redact::canonical(&url) != url
             {
@@ -148,6 +151,12 @@ impl CondaLock {
                 self.others.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
             )],
         }
+    }
+
+    pub(super) fn pip_urls(&self) -> Vec<Url> {
+        let packages = self.packages.iter().filter(|package| package.manager == Manager::Pip);
+        let texts = packages.map(|package| package.source.as_ref().map_or(&package.url, |source| &source.url));
+        texts.filter_map(|url| Url::parse(url).ok()).collect()
     }
 
     pub(super) fn pinned(&self, file: &Path, platform: &Platform) -> Result<Pinned> {
@@ -223,5 +232,6 @@ fn wheel(package: &Package) -> Result<PinnedWheel, String> {
     let url = Url::parse(url).map_err(|error| format!("its URL is none ({error})"))?;
     let sha256 = package.hash.sha256.as_deref().map(Digest::from_hex).transpose();
     let sha256 = sha256.map_err(|_| "its sha256 is none".to_owned())?;
-    Ok(PinnedWheel::at(&package.name, Some(package.version.clone()), &url, sha256))
+    let direct = package.source.is_some();
+    Ok(PinnedWheel::at(&package.name, Some(package.version.clone()), &url, sha256, direct))
 }

@@ -148,7 +148,7 @@ fn wheel_of(text: &str) -> Result<PinnedWheel, String> {
     let url = words.next().and_then(|url| Url::parse(url).ok()).ok_or_else(wrong)?;
     let hash = words.find_map(|word| word.strip_prefix("--hash=sha256:"));
     let sha256 = hash.map(|hash| Digest::from_hex(hash).map_err(|_| wrong())).transpose()?;
-    Ok(PinnedWheel::at(name.trim(), None, &url, sha256))
+    Ok(PinnedWheel::at(name.trim(), None, &url, sha256, false))
 }
 
 #[cfg(test)]

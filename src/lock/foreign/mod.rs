@@ -8,6 +8,7 @@ mod check;
 mod conda_lock;
 mod explicit;
 mod pixi;
+mod wheel;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use crate::model::Platform;
 use crate::util::{Digest, Error, Result, json, redact};
 
 pub use check::{missing_dependencies, refuse_unfit_target};
+pub use wheel::PinnedWheel;
 
 /// Packages that a file pins, for the platforms that it is for.
 #[derive(Debug, Clone)]
@@ -54,26 +56,6 @@ pub struct PinnedPackage {
     pub record: RepoDataRecord,
     /// Whether that is all that a channel's index says: dependencies, build number, times, which kind of noarch.
     pub complete: bool,
-}
-
-/// A package of PyPI as a file pins it: a wheel, or what a wheel can be built of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PinnedWheel {
-    /// The normalised name (PEP 503).
-    pub name: String,
-    /// The version (PEP 440); a folder has none.
-    pub version: Option<String>,
-    /// Where the wheel or source distribution is, without credentials; `git+https:...#COMMIT` for a repository, `file:`
-    /// for what lies on this machine.
-    pub url: Url,
-    /// Its sha256.
-    pub sha256: Option<Digest>,
-    /// The index that lists it.
-    pub index: Option<Url>,
-    /// What it needs (PEP 508).
-    pub requires_dist: Vec<String>,
-    /// The versions of Python that it is for.
-    pub requires_python: Option<String>,
 }
 
 impl Pins {
@@ -123,6 +105,15 @@ impl Pins {
         match &self.content {
             Content::Explicit(explicit) => &explicit.specs,
             Content::CondaLock(_) | Content::Pixi(_) => &[],
+        }
+    }
+
+    /// Where packages of PyPI come from, as written, credentials and all.
+    pub fn pip_urls(&self) -> Vec<Url> {
+        match &self.content {
+            Content::Explicit(_) => Vec::new(),
+            Content::CondaLock(lock) => lock.pip_urls(),
+            Content::Pixi(lock) => lock.pip_urls(),
         }
     }
 
@@ -177,37 +168,6 @@ impl PinnedPackage {
     /// The normalised name.
     pub fn name(&self) -> &str {
         self.record.package_record.name.as_normalized()
-    }
-}
-
-impl PinnedWheel {
-    /// A distribution at a URL, which may have its hash behind `#sha256=`.
-    fn at(name: &str, version: Option<String>, url: &Url, sha256: Option<Digest>) -> Self {
-        let fragment = url.fragment().unwrap_or_default().to_owned();
-        let said = fragment.split('&').find_map(|part| part.strip_prefix("sha256="));
-        let sha256 = sha256.or(said.and_then(|hash| Digest::from_hex(hash).ok()));
-        let mut location = redact::canonical(url);
-        if url.scheme().starts_with("git+") {
-            // The commit is in the fragment, the folder of the project in the query.
-            let folder = url.query_pairs().find(|(key, _)| key == "subdirectory");
-            location.set_query(folder.map(|(key, value)| format!("{key}={value}")).as_deref());
-            // pip and conda-lock write it behind the path.
-            if let Some((path, commit)) = location.path().to_owned().rsplit_once('@') {
-                location.set_path(path);
-                location.set_fragment(Some(commit));
-            }
-        } else {
-            location.set_fragment(None);
-        }
-        Self {
-            name: normalised(name),
-            version,
-            url: location,
-            sha256,
-            index: None,
-            requires_dist: Vec::new(),
-            requires_python: None,
-        }
     }
 }
 
@@ -327,11 +287,4 @@ fn platform_of(subdir: Subdir) -> Option<Platform> {
 /// Environment variables that conda-lock leaves in URLs, so that no password is in the file: `$NAME`, `${NAME}`.
 fn environment_of(names: &[String]) -> BTreeMap<String, String> {
     names.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))).collect()
-}
-
-/// A name as PEP 503 has it.
-fn normalised(name: &str) -> String {
-    let mut parts: Vec<&str> = name.split(['-', '_', '.']).collect();
-    parts.retain(|part| !part.is_empty());
-    parts.join("-").to_lowercase()
 }

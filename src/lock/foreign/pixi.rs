@@ -1,12 +1,13 @@
 //! pixi.lock, all versions that `rattler_lock` reads.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use rattler_conda_types::{RepoDataRecord, Subdir};
 use rattler_lock::{
     CondaBinaryData, CondaPackageData, DEFAULT_ENVIRONMENT_NAME, Environment, LockFile, LockedPackage, PypiPackageData,
     UrlOrPath,
 };
+use url::Url;
 
 use super::{ChannelList, Pinned, PinnedPackage, PinnedWheel, not_for, some};
 use crate::model::Platform;
@@ -26,8 +27,7 @@ impl Pixi {
             Error::user(format!("`{}` is no pixi.lock that can be read", file.display()))
                 .hint("make it again with `pixi lock`")
         };
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = std::path::absolute(folder)?;
+        let folder = folder_of(file)?;
         let lock = LockFile::from_str_with_base_directory(text, Some(&folder))
             .map_err(|error| broken().caused_by(std::io::Error::other(redact::within(&error.to_string()))))?;
         let name = environment.unwrap_or(DEFAULT_ENVIRONMENT_NAME);
@@ -58,6 +58,14 @@ impl Pixi {
         }
     }
 
+    pub(super) fn pip_urls(&self) -> Vec<Url> {
+        let urls = self.lock.packages().iter().filter_map(|package| match package {
+            LockedPackage::Pypi(data) => data.location().inner().as_url().cloned(),
+            LockedPackage::Conda(_) => None,
+        });
+        urls.collect()
+    }
+
     pub(super) fn pinned(&self, file: &Path, platform: &Platform) -> Result<Pinned> {
         let environment = self.environment().ok_or_else(|| Error::bug("an environment is gone"))?;
         let mut has: Vec<String> = environment.platforms().map(|platform| platform.name().to_string()).collect();
@@ -69,6 +77,7 @@ impl Pixi {
             (None, [one]) => *one,
             _ => return Err(not_for(file, platform, &has)),
         };
+        let folder = folder_of(file)?;
         let mut pinned = Pinned { packages: Vec::new(), wheels: Vec::new() };
         let mut refused = Vec::new();
         for package in environment.packages(chosen).into_iter().flatten() {
@@ -82,7 +91,7 @@ impl Pixi {
                 LockedPackage::Conda(CondaPackageData::Source(data)) => {
                     refused.push(format!("`{}` ({})", data.name().as_normalized(), shown(&data.location)));
                 }
-                LockedPackage::Pypi(data) => pinned.wheels.push(wheel(data).map_err(|reason| {
+                LockedPackage::Pypi(data) => pinned.wheels.push(wheel(data, &folder).map_err(|reason| {
                     Error::user(format!("`{}` pins `{}`, which {reason}", file.display(), data.name()))
                 })?),
             }
@@ -119,22 +128,42 @@ impl Pixi {
     }
 }
 
-fn wheel(data: &PypiPackageData) -> Result<PinnedWheel, String> {
+/// What relative paths in a file are relative to.
+fn folder_of(file: &Path) -> Result<PathBuf> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(std::path::absolute(folder)?)
+}
+
+/// `folder` is what relative paths are relative to.
+fn wheel(data: &PypiPackageData, folder: &Path) -> Result<PinnedWheel, String> {
     let url = match data.location().inner() {
         UrlOrPath::Url(url) => url.clone(),
-        path @ UrlOrPath::Path(_) => {
-            path.clone().try_into_url().map_err(|_| "has a path that cannot be used".to_owned())?
-        }
+        UrlOrPath::Path(path) => Url::from_file_path(lexical(&folder.join(path.as_str())))
+            .map_err(|()| "has a path that cannot be used".to_owned())?,
     };
-    let mut wheel = PinnedWheel::at(data.name().as_ref(), data.version().map(ToString::to_string), &url, None);
+    let mut wheel = PinnedWheel::at(data.name().as_ref(), data.version().map(ToString::to_string), &url, None, false);
     wheel.requires_dist = data.requires_dist().iter().map(ToString::to_string).collect();
     wheel.requires_python = data.requires_python().map(ToString::to_string);
     if let PypiPackageData::Distribution(data) = data {
         let sha256 = data.hash.as_ref().and_then(rattler_lock::PackageHashes::sha256);
         wheel.sha256 = wheel.sha256.or(sha256.map(|hash| Digest::from_bytes((*hash).into())));
-        wheel.index = data.index_url.as_ref().map(redact::canonical);
+        // From version 7 on, a default fills in what has none, also of what no index lists.
+        let named = data.index_url.as_ref().map(redact::canonical);
+        wheel.index = wheel.index.map(|default| named.unwrap_or(default));
     }
     Ok(wheel)
+}
+
+/// A path without `.` and `..`.
+fn lexical(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut clean, part| {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(clean.pop()),
+            part => clean.push(part),
+        }
+        clean
+    })
 }
 
 fn shown(location: &UrlOrPath) -> String {
