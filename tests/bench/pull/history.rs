@@ -1,5 +1,6 @@
 //! Release history: channel indexes from disk, and environments solved anew week by week.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -153,8 +154,8 @@ async fn solve_all(
     let written = work.path().join("environment.yml");
     fs_err::write(&written, yaml.to_string())?;
     for date in dates(corpus) {
-        if !solved.contains_key(&date.to_string()) {
-            solved.insert(date.to_string(), solve(&written, date, folders, platform, work.path()).await?);
+        if let Entry::Vacant(place) = solved.entry(date.to_string()) {
+            place.insert(solve(&written, date, folders, platform, work.path()).await?);
         }
     }
     if solved.len() > known {
