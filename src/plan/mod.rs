@@ -3,6 +3,8 @@
 //!
 //! # The algorithm
 //!
+//! Of the strategy `tiers`; that of `cost` is described where it is made (`cost.rs`) and in docs/layers.md.
+//!
 //! 1. Each package belongs to one **tier** of the policy: the first whose rule takes it (Python and what it needs;
 //!    scientific packages by name or size; all others). Tiers stack in the policy's order.
 //! 2. A package whose archive is as large as the policy's `own-layer` gets a layer of its own; the others of a tier
