@@ -11,13 +11,8 @@ mod project;
 mod stability;
 mod tags;
 
-<<<<<<< ours
 pub use base::{BaseFacts, BaseRef, FolderFacts};
-pub use blob::{Blob, BlobSource, LayerBlob};
-=======
-pub use base::{BaseFacts, BaseRef};
 pub use blob::{Blob, BlobSource, LAYER_KEY, LayerBlob};
->>>>>>> theirs
 pub use compression::Compression;
 pub use cutoff::Cutoff;
 pub use parameters::{ImageOptions, Parameters, User};
