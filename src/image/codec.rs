@@ -106,6 +106,14 @@ pub(super) fn measure<T>(reader: impl Read, work: impl FnOnce(&mut dyn Read) -> 
     Ok((Measured { codec, digest, size, diff_id }, result))
 }
 
+/// The diff ID of a layer in a file: the digest of what it unpacks to.
+///
+/// # Errors
+/// When the file cannot be read, or is no compressed tar.
+pub fn diff_id(file: &Path) -> Result<DiffId> {
+    measure(fs::File::open(file)?, |_| Ok(())).map(|(measured, ())| measured.diff_id)
+}
+
 /// A reader whose errors say what it reads, so that they are told apart from those of where the bytes go.
 struct Reading<'a> {
     inner: &'a mut dyn Read,
