@@ -123,9 +123,14 @@ impl Catalog<'_> {
     async fn in_image(&self, tag: &Reference, keys: &BTreeSet<Digest>) -> Result<BTreeMap<Digest, RemoteLayer>> {
         let claims = image::claims(self, tag).await?;
         let claims = claims.into_iter().filter(|(key, _)| keys.contains(key));
-        let checks: Vec<_> =
-            claims.map(|(key, layer)| async move { Ok::<_, Error>(self.is_there(&layer).await?.then_some((key, layer))) }).collect();
-        stream::iter(checks).buffer_unordered(PARALLEL).try_filter_map(|found| async move { Ok(found) }).try_collect().await
+        let checks: Vec<_> = claims
+            .map(|(key, layer)| async move { Ok::<_, Error>(self.is_there(&layer).await?.then_some((key, layer))) })
+            .collect();
+        stream::iter(checks)
+            .buffer_unordered(PARALLEL)
+            .try_filter_map(|found| async move { Ok(found) })
+            .try_collect()
+            .await
     }
 
     /// Layers that have an artifact of their own. The first question is asked alone: what answers it with a refusal is
@@ -203,7 +208,8 @@ impl Catalog<'_> {
         self.registry.push_blob(&reference, blob, &places.beside(&reference), &Silent).await?;
         self.registry.push_blob(&reference, &artifact.config, &[], &Silent).await?;
         let manifest = &artifact.manifest;
-        let sent = self.registry.push_manifest(&reference, &manifest.media_type, super::copy::bytes_of(manifest)?).await?;
+        let sent =
+            self.registry.push_manifest(&reference, &manifest.media_type, super::copy::bytes_of(manifest)?).await?;
         Ok(matches!(sent, crate::registry::Sent::Uploaded(_)))
     }
 }
