@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::known::{self, KnownLayer};
 use super::options::Options;
 use crate::cli::locking::base_files::{self, BaseFiles};
 use crate::cli::locking::facts::wheel_file;
@@ -16,7 +17,7 @@ use crate::cli::locking::{self, from, interpreter};
 use crate::cli::world::World;
 use crate::image::Base;
 use crate::lock::{self, Lock, LockedPackage, LockedWheel, Member};
-use crate::model::{Blob, BlobSource, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
+use crate::model::{Blob, BlobSource, Compression, LAYER_KEY, LAYOUT_VERSION, LayerBlob, Parameters, Platform, User};
 use crate::pack::compress::LayerWriter;
 use crate::pack::project::{InPrefix, ProjectLayer};
 use crate::pack::{
@@ -46,6 +47,8 @@ pub struct MadeLayer {
 pub struct Parts<'a> {
     /// The environment.
     pub lock: &'a Arc<Lock>,
+    /// What it is for.
+    pub platform: &'a Platform,
     /// What the layers are added to.
     pub base: &'a Base,
     /// Where its files go.
@@ -104,9 +107,13 @@ pub async fn make(
 ) -> Result<Vec<MadeLayer>> {
     let plan = planned(&parts, options)?;
     check_collisions(&parts, options, spec, world).await?;
-    let Parts { lock, target, user, project, .. } = parts;
-    let known: Vec<Option<LayerDigests>> =
-        plan.layers.iter().map(|layer| known(&world.store, &layer.key, options.args.no_cache)).collect();
+    let Parts { lock, platform, target, user, project, .. } = parts;
+    let compression = options.parameters.compression;
+    let project = project.map(|files| Ok::<_, Error>((project_key(&files, compression)?, files))).transpose()?;
+    let environment = environment_tar(lock, &target, user, compression)?;
+    let keys = plan.layers.iter().map(|layer| layer.key).chain(project.as_ref().map(|it| it.0)).chain([environment.0]);
+    let found = known::anywhere(keys.collect(), platform, options, world).await;
+    let known: Vec<Option<KnownLayer>> = plan.layers.iter().map(|layer| found.get(&layer.key).cloned()).collect();
     for (layer, known) in plan.layers.iter().zip(&known) {
         let packages: Vec<&str> = layer.members().map(|member| lock.member_name(member)).collect();
         tracing::debug!(layer = layer.name, tier = layer.tier, key = %layer.key, known = known.is_some(), ?packages, "planned");
@@ -116,13 +123,13 @@ pub async fn make(
         lock: Arc::clone(lock),
         plan,
         known,
+        beside: found,
         materials,
         target,
-        user,
         project,
-        no_cache: options.args.no_cache,
+        environment,
         store: world.store.clone(),
-        compression: options.parameters.compression,
+        compression,
         jobs: options.environment.jobs,
         ready,
     };
@@ -130,14 +137,6 @@ pub async fn make(
     tokio::task::spawn_blocking(move || work.run(reporter.as_ref()))
         .await
         .map_err(|error| Error::bug("packing ended early").caused_by(error))?
-}
-
-/// What the store has of a layer with this key.
-pub fn known(store: &Store, key: &Digest, no_cache: bool) -> Option<LayerDigests> {
-    if no_cache {
-        return None;
-    }
-    store.record::<LayerDigests>(RecordKind::Layer, key).filter(|layer| store.has_blob(&layer.digest, layer.size))
 }
 
 /// What the layers to be packed are made of.
@@ -156,7 +155,7 @@ struct Materials {
 async fn materials(
     lock: &Lock,
     plan: &LayerPlan,
-    known: &[Option<LayerDigests>],
+    known: &[Option<KnownLayer>],
     options: &Options,
     spec: &Spec,
     world: &World,
@@ -302,12 +301,15 @@ pub fn environment_tar(
 struct Work {
     lock: Arc<Lock>,
     plan: LayerPlan,
-    known: Vec<Option<LayerDigests>>,
+    known: Vec<Option<KnownLayer>>,
+    /// The same by their keys, with those of no package.
+    beside: BTreeMap<Digest, KnownLayer>,
     materials: Materials,
     target: Target,
-    user: User,
-    project: Option<ProjectLayer>,
-    no_cache: bool,
+    /// The layer of project files, with its key.
+    project: Option<(Digest, ProjectLayer)>,
+    /// The tar of the environment layer, with its key.
+    environment: (Digest, Vec<u8>),
     store: Store,
     compression: Compression,
     jobs: usize,
@@ -317,25 +319,26 @@ struct Work {
 impl Work {
     fn run(mut self, reporter: &dyn crate::util::report::Reporter) -> Result<Vec<MadeLayer>> {
         let compressors = Compressors::start(self.compression, self.jobs)?;
-        for (planned, digests) in self.plan.layers.iter().zip(&self.known) {
-            if let Some(digests) = digests {
-                self.hand_on(&self.layer_blob(planned, digests));
+        for (planned, known) in self.plan.layers.iter().zip(&self.known) {
+            if let Some(known) = known {
+                self.hand_on(&self.layer_blob(planned, known));
             }
         }
         let materials = std::mem::take(&mut self.materials);
         let packed = self.pack_unknown(materials, &compressors, reporter)?;
         let mut made = Vec::with_capacity(self.plan.layers.len() + 2);
         for ((planned, known), packed) in self.plan.layers.iter().zip(&self.known).zip(packed) {
-            let digests = known.or(packed).ok_or_else(|| Error::bug("a planned layer was not made"))?;
+            let layer = known.clone().or(packed.map(KnownLayer::from));
+            let layer = layer.ok_or_else(|| Error::bug("a planned layer was not made"))?;
             made.push(MadeLayer {
-                layer: self.layer_blob(planned, &digests),
+                layer: self.layer_blob(planned, &layer),
                 packages: planned.members().map(|member| self.lock.member_full_name(member)).collect(),
                 files: None,
                 new: known.is_none(),
             });
         }
-        if let Some(project) = &self.project {
-            made.push(self.project(project, &compressors, reporter)?);
+        if let Some((key, project)) = &self.project {
+            made.push(self.project(key, project, &compressors, reporter)?);
         }
         made.push(self.environment(&compressors)?);
         Ok(made)
@@ -413,7 +416,7 @@ impl Work {
         let planned = &self.plan.layers[index];
         let digests = packer.pack(planned, compressors, progress)?;
         self.store.remember(RecordKind::Layer, &planned.key, &digests)?;
-        self.hand_on(&self.layer_blob(planned, &digests));
+        self.hand_on(&self.layer_blob(planned, &digests.into()));
         Ok(digests)
     }
 
@@ -422,25 +425,28 @@ impl Work {
         let _ = self.ready.send(layer.blob.clone());
     }
 
-    fn layer_blob(&self, planned: &PlannedLayer, digests: &LayerDigests) -> LayerBlob {
+    fn layer_blob(&self, planned: &PlannedLayer, layer: &KnownLayer) -> LayerBlob {
         let packages: Vec<String> = planned.members().map(|member| self.lock.member_full_name(member)).collect();
-        self.blob(&planned.name, &planned.key, &packages.join(" "), digests)
+        self.blob(&planned.name, &planned.key, &packages.join(" "), layer)
     }
 
-    fn blob(&self, name: &str, key: &Digest, packages: &str, digests: &LayerDigests) -> LayerBlob {
+    fn blob(&self, name: &str, key: &Digest, packages: &str, known: &KnownLayer) -> LayerBlob {
         let annotations = [
             ("dev.condaimg.layer.name", name.to_owned()),
-            ("dev.condaimg.layer.key", key.to_string()),
+            (LAYER_KEY, key.to_string()),
             ("dev.condaimg.layer.packages", packages.to_owned()),
         ];
         LayerBlob {
             blob: Blob {
                 media_type: self.compression.media_type().to_owned(),
-                digest: digests.digest,
-                size: digests.size,
-                source: BlobSource::File(self.store.blob(&digests.digest)),
+                digest: known.digest,
+                size: known.size,
+                source: match &known.at {
+                    Some(reference) => BlobSource::Registry(reference.clone()),
+                    None => BlobSource::File(self.store.blob(&known.digest)),
+                },
             },
-            diff_id: digests.diff_id,
+            diff_id: known.diff_id,
             name: name.to_owned(),
             annotations: annotations
                 .into_iter()
@@ -453,20 +459,19 @@ impl Work {
 
     /// The environment layer: small enough to be made in memory each time; its key is its content.
     fn environment(&self, compressors: &Compressors) -> Result<MadeLayer> {
-        let (key, tar) = environment_tar(&self.lock, &self.target, self.user, self.compression)?;
-        let write = |writer: &mut LayerWriter<'_>| Ok(writer.write_all(&tar)?);
-        self.beside_packages("environment", &key, known(&self.store, &key, false), compressors, write)
+        let (key, tar) = &self.environment;
+        let write = |writer: &mut LayerWriter<'_>| Ok(writer.write_all(tar)?);
+        self.beside_packages("environment", key, compressors, write)
     }
 
     /// The layer of project files.
     fn project(
         &self,
+        key: &Digest,
         project: &ProjectLayer,
         compressors: &Compressors,
         reporter: &dyn crate::util::report::Reporter,
     ) -> Result<MadeLayer> {
-        let key = project_key(project, self.compression)?;
-        let known = known(&self.store, &key, self.no_cache);
         let write = |writer: &mut LayerWriter<'_>| {
             let progress = reporter.begin(Step::Pack, project.size());
             progress.item("project files");
@@ -474,7 +479,7 @@ impl Work {
             progress.finish(&format!("project files, {} uncompressed", crate::cli::progress::human(project.size())));
             Ok(())
         };
-        let made = self.beside_packages("project-files", &key, known, compressors, write)?;
+        let made = self.beside_packages("project-files", key, compressors, write)?;
         Ok(MadeLayer { files: Some(project.files()), ..made })
     }
 
@@ -483,21 +488,21 @@ impl Work {
         &self,
         name: &str,
         key: &Digest,
-        known: Option<LayerDigests>,
         compressors: &Compressors,
         write: impl FnOnce(&mut LayerWriter<'_>) -> Result<()>,
     ) -> Result<MadeLayer> {
-        let digests = match known {
-            Some(digests) => digests,
+        let known = self.beside.get(key);
+        let layer = match known {
+            Some(known) => known.clone(),
             None => {
                 let mut writer = compressors.layer(self.store.new_blob()?);
                 write(&mut writer)?;
                 let digests = writer.finish()?;
                 self.store.remember(RecordKind::Layer, key, &digests)?;
-                digests
+                digests.into()
             }
         };
-        let layer = self.blob(name, key, "", &digests);
+        let layer = self.blob(name, key, "", &layer);
         self.hand_on(&layer);
         Ok(MadeLayer { layer, packages: Vec::new(), files: None, new: known.is_none() })
     }

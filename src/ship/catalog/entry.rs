@@ -57,10 +57,7 @@ impl Entry {
     }
 
     pub(super) fn annotations(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([
-            (LAYER_KEY.to_owned(), self.key.to_string()),
-            (DIFF_ID.to_owned(), self.diff_id.to_string()),
-        ])
+        BTreeMap::from([(LAYER_KEY.to_owned(), self.key.to_string()), (DIFF_ID.to_owned(), self.diff_id.to_string())])
     }
 }
 

@@ -66,6 +66,17 @@ pub struct Found {
     pub notices: Vec<String>,
 }
 
+/// A layer to be noted.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    /// What is noted.
+    pub entry: Entry,
+    /// Its bytes, wherever they are.
+    pub blob: Blob,
+    /// Whether it was made just now: it is put there whatever is noted of it, since that may be wrong.
+    pub made: bool,
+}
+
 /// The sources of one build.
 #[derive(Debug, Clone)]
 pub struct Catalog<'a> {
@@ -94,6 +105,10 @@ impl Catalog<'_> {
             let seconds = PATIENCE.as_secs();
             found.notices.push(format!("looking for layers in registries was given up after {seconds} s"));
         }
+        // Each layer names its packages: two that are the same cannot both be right.
+        let mut times: BTreeMap<Digest, usize> = BTreeMap::new();
+        found.layers.values().for_each(|layer| *times.entry(layer.digest).or_default() += 1);
+        found.layers.retain(|_, layer| times.get(&layer.digest) == Some(&1));
         found
     }
 
@@ -123,9 +138,14 @@ impl Catalog<'_> {
     async fn in_image(&self, tag: &Reference, keys: &BTreeSet<Digest>) -> Result<BTreeMap<Digest, RemoteLayer>> {
         let claims = image::claims(self, tag).await?;
         let claims = claims.into_iter().filter(|(key, _)| keys.contains(key));
-        let checks: Vec<_> =
-            claims.map(|(key, layer)| async move { Ok::<_, Error>(self.is_there(&layer).await?.then_some((key, layer))) }).collect();
-        stream::iter(checks).buffer_unordered(PARALLEL).try_filter_map(|found| async move { Ok(found) }).try_collect().await
+        let checks: Vec<_> = claims
+            .map(|(key, layer)| async move { Ok::<_, Error>(self.is_there(&layer).await?.then_some((key, layer))) })
+            .collect();
+        stream::iter(checks)
+            .buffer_unordered(PARALLEL)
+            .try_filter_map(|found| async move { Ok(found) })
+            .try_collect()
+            .await
     }
 
     /// Layers that have an artifact of their own. The first question is asked alone: what answers it with a refusal is
@@ -174,12 +194,12 @@ impl Catalog<'_> {
         Ok(there)
     }
 
-    /// Notes layers in the cache registry, and puts them there; those that are noted already cost a question. `made`
-    /// layers are put there whatever is noted of them. Returns how many entries were written.
+    /// Notes layers in the cache registry, and puts them there; those that are noted already cost a question. Returns how
+    /// many entries were written.
     ///
     /// # Errors
     /// When the registry refuses or does not answer.
-    pub async fn note(&self, cache: &Reference, layers: &[(Entry, Blob, bool)]) -> Result<usize> {
+    pub async fn note(&self, cache: &Reference, layers: &[NewEntry]) -> Result<usize> {
         let Some((first, rest)) = layers.split_first() else { return Ok(0) };
         let mut written = usize::from(self.note_one(cache, first).await?);
         let notes: Vec<_> = rest.iter().map(|layer| self.note_one(cache, layer)).collect();
@@ -190,7 +210,8 @@ impl Catalog<'_> {
         Ok(written)
     }
 
-    async fn note_one(&self, cache: &Reference, (entry, blob, made): &(Entry, Blob, bool)) -> Result<bool> {
+    async fn note_one(&self, cache: &Reference, layer: &NewEntry) -> Result<bool> {
+        let NewEntry { entry, blob, made } = layer;
         let artifact = images::lone_artifact(entry::TYPE, blob, &entry.annotations())?;
         let reference = entry::reference(cache, &entry.key);
         if !made && self.registry.tag_digest(&reference).await? == Some(artifact.manifest.digest) {
@@ -203,7 +224,8 @@ impl Catalog<'_> {
         self.registry.push_blob(&reference, blob, &places.beside(&reference), &Silent).await?;
         self.registry.push_blob(&reference, &artifact.config, &[], &Silent).await?;
         let manifest = &artifact.manifest;
-        let sent = self.registry.push_manifest(&reference, &manifest.media_type, super::copy::bytes_of(manifest)?).await?;
+        let sent =
+            self.registry.push_manifest(&reference, &manifest.media_type, super::copy::bytes_of(manifest)?).await?;
         Ok(matches!(sent, crate::registry::Sent::Uploaded(_)))
     }
 }
