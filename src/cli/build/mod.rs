@@ -6,6 +6,7 @@ pub mod known;
 pub mod layers;
 mod once;
 pub mod options;
+mod packing;
 pub mod project;
 mod settings;
 
