@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::known::{self, KnownLayer};
 use super::options::Options;
 use super::packing::Work;
 use crate::cli::locking::base_files::{self, BaseFiles};
@@ -14,14 +15,12 @@ use crate::cli::locking::{self, from, interpreter};
 use crate::cli::world::World;
 use crate::image::Base;
 use crate::lock::{self, Lock, LockedPackage, LockedWheel, Member};
-use crate::model::{Blob, Compression, LAYOUT_VERSION, LayerBlob, Parameters, User};
+use crate::model::{Blob, Compression, LAYOUT_VERSION, LayerBlob, Parameters, Platform, User};
 use crate::pack::project::{InPrefix, ProjectLayer};
-use crate::pack::{
-    Archive, ForeignInterpreter, KnownSegment, LayerDigests, ModePolicy, Target, WheelFile, codec_id, environment,
-};
+use crate::pack::{Archive, ForeignInterpreter, KnownSegment, ModePolicy, Target, WheelFile, codec_id, environment};
 use crate::plan::{KeyInputs, LayerPlan, MIN_LAYERS, PlannedLayer, Segment, SegmentKind, plan, python_of};
 use crate::spec::Spec;
-use crate::store::{RecordKind, Store};
+use crate::store::Store;
 use crate::util::{Digest, Error, Result};
 
 /// A layer of the image and where it came from.
@@ -41,6 +40,8 @@ pub struct MadeLayer {
 pub struct Parts<'a> {
     /// The environment.
     pub lock: &'a Arc<Lock>,
+    /// What it is for.
+    pub platform: &'a Platform,
     /// What the layers are added to.
     pub base: &'a Base,
     /// Where its files go.
@@ -99,9 +100,13 @@ pub async fn make(
 ) -> Result<Vec<MadeLayer>> {
     let plan = planned(&parts, options)?;
     check_collisions(&parts, options, spec, world).await?;
-    let Parts { lock, target, user, project, .. } = parts;
-    let known: Vec<Option<LayerDigests>> =
-        plan.layers.iter().map(|layer| known(&world.store, &layer.key, options.args.no_cache)).collect();
+    let Parts { lock, platform, target, user, project, .. } = parts;
+    let compression = options.parameters.compression;
+    let project = project.map(|files| Ok::<_, Error>((project_key(&files, compression)?, files))).transpose()?;
+    let environment = environment_tar(lock, &target, user, compression)?;
+    let keys = plan.layers.iter().map(|layer| layer.key).chain(project.as_ref().map(|it| it.0)).chain([environment.0]);
+    let found = known::anywhere(keys.collect(), platform, options, world).await;
+    let known: Vec<Option<KnownLayer>> = plan.layers.iter().map(|layer| found.get(&layer.key).cloned()).collect();
     for (layer, known) in plan.layers.iter().zip(&known) {
         let packages: Vec<&str> = layer.members().map(|member| lock.member_name(member)).collect();
         tracing::debug!(layer = layer.name, tier = layer.tier, key = %layer.key, known = known.is_some(), ?packages, "planned");
@@ -111,13 +116,13 @@ pub async fn make(
         lock: Arc::clone(lock),
         plan,
         known,
+        beside: found,
         materials,
         target,
-        user,
         project,
-        no_cache: options.args.no_cache,
+        environment,
         store: world.store.clone(),
-        compression: options.parameters.compression,
+        compression,
         jobs: options.environment.jobs,
         ready,
     };
@@ -125,14 +130,6 @@ pub async fn make(
     tokio::task::spawn_blocking(move || work.run(reporter.as_ref()))
         .await
         .map_err(|error| Error::bug("packing ended early").caused_by(error))?
-}
-
-/// What the store has of a layer with this key.
-pub fn known(store: &Store, key: &Digest, no_cache: bool) -> Option<LayerDigests> {
-    if no_cache {
-        return None;
-    }
-    store.record::<LayerDigests>(RecordKind::Layer, key).filter(|layer| store.has_blob(&layer.digest, layer.size))
 }
 
 /// What the layers to be packed are made of.
@@ -151,7 +148,7 @@ pub(super) struct Materials {
 async fn materials(
     lock: &Lock,
     plan: &LayerPlan,
-    known: &[Option<LayerDigests>],
+    known: &[Option<KnownLayer>],
     options: &Options,
     spec: &Spec,
     world: &World,

@@ -1,13 +1,15 @@
 //! The packing threads: from what layers are made of to blobs in the store, each handed on the moment it is whole.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::layers::{MadeLayer, Materials, environment_tar, known, project_key};
+use super::known::KnownLayer;
+use super::layers::{MadeLayer, Materials};
 use crate::lock::Lock;
-use crate::model::{Blob, BlobSource, Compression, LayerBlob, User};
+use crate::model::{Blob, BlobSource, Compression, LAYER_KEY, LayerBlob};
 use crate::pack::compress::LayerWriter;
 use crate::pack::project::ProjectLayer;
 use crate::pack::{Compressors, LayerDigests, Packer, PackerOptions, Target};
@@ -20,12 +22,15 @@ use crate::util::{Digest, Error, Result};
 pub(super) struct Work {
     pub(super) lock: Arc<Lock>,
     pub(super) plan: LayerPlan,
-    pub(super) known: Vec<Option<LayerDigests>>,
+    pub(super) known: Vec<Option<KnownLayer>>,
+    /// The same by their keys, with those of no package.
+    pub(super) beside: BTreeMap<Digest, KnownLayer>,
     pub(super) materials: Materials,
     pub(super) target: Target,
-    pub(super) user: User,
-    pub(super) project: Option<ProjectLayer>,
-    pub(super) no_cache: bool,
+    /// The layer of project files, with its key.
+    pub(super) project: Option<(Digest, ProjectLayer)>,
+    /// The tar of the environment layer, with its key.
+    pub(super) environment: (Digest, Vec<u8>),
     pub(super) store: Store,
     pub(super) compression: Compression,
     pub(super) jobs: usize,
@@ -35,25 +40,26 @@ pub(super) struct Work {
 impl Work {
     pub(super) fn run(mut self, reporter: &dyn crate::util::report::Reporter) -> Result<Vec<MadeLayer>> {
         let compressors = Compressors::start(self.compression, self.jobs)?;
-        for (planned, digests) in self.plan.layers.iter().zip(&self.known) {
-            if let Some(digests) = digests {
-                self.hand_on(&self.layer_blob(planned, digests));
+        for (planned, known) in self.plan.layers.iter().zip(&self.known) {
+            if let Some(known) = known {
+                self.hand_on(&self.layer_blob(planned, known));
             }
         }
         let materials = std::mem::take(&mut self.materials);
         let packed = self.pack_unknown(materials, &compressors, reporter)?;
         let mut made = Vec::with_capacity(self.plan.layers.len() + 2);
         for ((planned, known), packed) in self.plan.layers.iter().zip(&self.known).zip(packed) {
-            let digests = known.or(packed).ok_or_else(|| Error::bug("a planned layer was not made"))?;
+            let layer = known.clone().or(packed.map(KnownLayer::from));
+            let layer = layer.ok_or_else(|| Error::bug("a planned layer was not made"))?;
             made.push(MadeLayer {
-                layer: self.layer_blob(planned, &digests),
+                layer: self.layer_blob(planned, &layer),
                 packages: planned.members().map(|member| self.lock.member_full_name(member)).collect(),
                 files: None,
                 new: known.is_none(),
             });
         }
-        if let Some(project) = &self.project {
-            made.push(self.project(project, &compressors, reporter)?);
+        if let Some((key, project)) = &self.project {
+            made.push(self.project(key, project, &compressors, reporter)?);
         }
         made.push(self.environment(&compressors)?);
         Ok(made)
@@ -131,7 +137,7 @@ impl Work {
         let planned = &self.plan.layers[index];
         let digests = packer.pack(planned, compressors, progress)?;
         self.store.remember(RecordKind::Layer, &planned.key, &digests)?;
-        self.hand_on(&self.layer_blob(planned, &digests));
+        self.hand_on(&self.layer_blob(planned, &digests.into()));
         Ok(digests)
     }
 
@@ -140,25 +146,28 @@ impl Work {
         let _ = self.ready.send(layer.blob.clone());
     }
 
-    fn layer_blob(&self, planned: &PlannedLayer, digests: &LayerDigests) -> LayerBlob {
+    fn layer_blob(&self, planned: &PlannedLayer, layer: &KnownLayer) -> LayerBlob {
         let packages: Vec<String> = planned.members().map(|member| self.lock.member_full_name(member)).collect();
-        self.blob(&planned.name, &planned.key, &packages.join(" "), digests)
+        self.blob(&planned.name, &planned.key, &packages.join(" "), layer)
     }
 
-    fn blob(&self, name: &str, key: &Digest, packages: &str, digests: &LayerDigests) -> LayerBlob {
+    fn blob(&self, name: &str, key: &Digest, packages: &str, known: &KnownLayer) -> LayerBlob {
         let annotations = [
             ("dev.condaimg.layer.name", name.to_owned()),
-            ("dev.condaimg.layer.key", key.to_string()),
+            (LAYER_KEY, key.to_string()),
             ("dev.condaimg.layer.packages", packages.to_owned()),
         ];
         LayerBlob {
             blob: Blob {
                 media_type: self.compression.media_type().to_owned(),
-                digest: digests.digest,
-                size: digests.size,
-                source: BlobSource::File(self.store.blob(&digests.digest)),
+                digest: known.digest,
+                size: known.size,
+                source: match &known.at {
+                    Some(reference) => BlobSource::Registry(reference.clone()),
+                    None => BlobSource::File(self.store.blob(&known.digest)),
+                },
             },
-            diff_id: digests.diff_id,
+            diff_id: known.diff_id,
             name: name.to_owned(),
             annotations: annotations
                 .into_iter()
@@ -171,20 +180,19 @@ impl Work {
 
     /// The environment layer: small enough to be made in memory each time; its key is its content.
     fn environment(&self, compressors: &Compressors) -> Result<MadeLayer> {
-        let (key, tar) = environment_tar(&self.lock, &self.target, self.user, self.compression)?;
-        let write = |writer: &mut LayerWriter<'_>| Ok(writer.write_all(&tar)?);
-        self.beside_packages("environment", &key, known(&self.store, &key, false), compressors, write)
+        let (key, tar) = &self.environment;
+        let write = |writer: &mut LayerWriter<'_>| Ok(writer.write_all(tar)?);
+        self.beside_packages("environment", key, compressors, write)
     }
 
     /// The layer of project files.
     fn project(
         &self,
+        key: &Digest,
         project: &ProjectLayer,
         compressors: &Compressors,
         reporter: &dyn crate::util::report::Reporter,
     ) -> Result<MadeLayer> {
-        let key = project_key(project, self.compression)?;
-        let known = known(&self.store, &key, self.no_cache);
         let write = |writer: &mut LayerWriter<'_>| {
             let progress = reporter.begin(Step::Pack, project.size());
             progress.item("project files");
@@ -192,7 +200,7 @@ impl Work {
             progress.finish(&format!("project files, {} uncompressed", crate::cli::progress::human(project.size())));
             Ok(())
         };
-        let made = self.beside_packages("project-files", &key, known, compressors, write)?;
+        let made = self.beside_packages("project-files", key, compressors, write)?;
         Ok(MadeLayer { files: Some(project.files()), ..made })
     }
 
@@ -201,21 +209,21 @@ impl Work {
         &self,
         name: &str,
         key: &Digest,
-        known: Option<LayerDigests>,
         compressors: &Compressors,
         write: impl FnOnce(&mut LayerWriter<'_>) -> Result<()>,
     ) -> Result<MadeLayer> {
-        let digests = match known {
-            Some(digests) => digests,
+        let known = self.beside.get(key);
+        let layer = match known {
+            Some(known) => known.clone(),
             None => {
                 let mut writer = compressors.layer(self.store.new_blob()?);
                 write(&mut writer)?;
                 let digests = writer.finish()?;
                 self.store.remember(RecordKind::Layer, key, &digests)?;
-                digests
+                digests.into()
             }
         };
-        let layer = self.blob(name, key, "", &digests);
+        let layer = self.blob(name, key, "", &layer);
         self.hand_on(&layer);
         Ok(MadeLayer { layer, packages: Vec::new(), files: None, new: known.is_none() })
     }

@@ -66,6 +66,17 @@ pub struct Found {
     pub notices: Vec<String>,
 }
 
+/// A layer to be noted.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    /// What is noted.
+    pub entry: Entry,
+    /// Its bytes, wherever they are.
+    pub blob: Blob,
+    /// Whether it was made just now: it is put there whatever is noted of it, since that may be wrong.
+    pub made: bool,
+}
+
 /// The sources of one build.
 #[derive(Debug, Clone)]
 pub struct Catalog<'a> {
@@ -94,6 +105,10 @@ impl Catalog<'_> {
             let seconds = PATIENCE.as_secs();
             found.notices.push(format!("looking for layers in registries was given up after {seconds} s"));
         }
+        // Each layer names its packages: two that are the same cannot both be right.
+        let mut times: BTreeMap<Digest, usize> = BTreeMap::new();
+        found.layers.values().for_each(|layer| *times.entry(layer.digest).or_default() += 1);
+        found.layers.retain(|_, layer| times.get(&layer.digest) == Some(&1));
         found
     }
 
@@ -179,12 +194,12 @@ impl Catalog<'_> {
         Ok(there)
     }
 
-    /// Notes layers in the cache registry, and puts them there; those that are noted already cost a question. `made`
-    /// layers are put there whatever is noted of them. Returns how many entries were written.
+    /// Notes layers in the cache registry, and puts them there; those that are noted already cost a question. Returns how
+    /// many entries were written.
     ///
     /// # Errors
     /// When the registry refuses or does not answer.
-    pub async fn note(&self, cache: &Reference, layers: &[(Entry, Blob, bool)]) -> Result<usize> {
+    pub async fn note(&self, cache: &Reference, layers: &[NewEntry]) -> Result<usize> {
         let Some((first, rest)) = layers.split_first() else { return Ok(0) };
         let mut written = usize::from(self.note_one(cache, first).await?);
         let notes: Vec<_> = rest.iter().map(|layer| self.note_one(cache, layer)).collect();
@@ -195,7 +210,8 @@ impl Catalog<'_> {
         Ok(written)
     }
 
-    async fn note_one(&self, cache: &Reference, (entry, blob, made): &(Entry, Blob, bool)) -> Result<bool> {
+    async fn note_one(&self, cache: &Reference, layer: &NewEntry) -> Result<bool> {
+        let NewEntry { entry, blob, made } = layer;
         let artifact = images::lone_artifact(entry::TYPE, blob, &entry.annotations())?;
         let reference = entry::reference(cache, &entry.key);
         if !made && self.registry.tag_digest(&reference).await? == Some(artifact.manifest.digest) {
