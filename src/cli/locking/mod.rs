@@ -33,6 +33,7 @@ use crate::cli::world::World;
 use crate::image::{self, Base};
 use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted, local};
 use crate::model::{BaseRef, Platform};
+use crate::pack::wheel::normalise_name;
 use crate::resolve::{self, ResolveOptions, VirtualPackageOptions};
 use crate::spec::Spec;
 use crate::util::error::ResultExt as _;
@@ -381,8 +382,15 @@ fn check_upgrade(options: &EnvironmentOptions, old: &Locks) -> Result<()> {
     }
     let has = |lock: &Lock, name: &str| lock.package(name).is_some() || lock.wheels.iter().any(|it| it.name == name);
     match names.iter().find(|name| !old.is_empty() && old.iter().all(|lock| !has(lock, name))) {
-        Some(name) => Err(Error::user(format!("the lock has no package `{name}` to upgrade"))
-            .hint("add it to the environment's dependencies to get it, or check its name")),
+        Some(name) => {
+            let error = Error::user(format!("the lock has no package `{name}` to upgrade"));
+            // Requirements may spell it in another way than locks do (PEP 503).
+            let spelled = normalise_name(name).filter(|it| old.iter().any(|lock| has(lock, it)));
+            Err(match spelled {
+                Some(spelled) => error.hint(format!("it is called `{spelled}` there")),
+                None => error.hint("add it to the environment's dependencies to get it, or check its name"),
+            })
+        }
         None => Ok(()),
     }
 }

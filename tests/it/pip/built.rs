@@ -109,6 +109,10 @@ fn a_project_that_installs_itself_runs() {
     let code = "import importlib.metadata as m; print(m.version('helper'), m.version('my-app'))";
     let versions = succeed(Engine::shared().run(&["--entrypoint", "python", &image]).args(["-c", code]));
     assert_eq!(versions.trim(), "1.5 1.0");
+    let message = fail(&mut in_project(&bench, &["lock", "--upgrade", "My_App"]), 1);
+    assert!(message.contains("it is called `my-app` there"), "{message}");
+    let message = fail(&mut in_project(&bench, &["build", "condaimg.lock", "--refresh-stability"]), 2);
+    assert!(message.contains("would change the lock `condaimg.lock`"), "{message}");
     // The same on another machine.
     bench.forget();
     assert_eq!(succeed(&mut in_project(&bench, &["build", "--locked"])), digest);
