@@ -190,7 +190,7 @@ def buildah(options: argparse.Namespace) -> None:
     target = f"docker://{options.registry}/buildah/env:1"
 
     def work() -> tuple[float, float]:
-        built = run([*program, "bud", "--quiet", "--layers", "--network", "none", "--isolation", "chroot", "-t", "image", "-f", "Dockerfile",
+        built = run([*program, "bud", "--quiet", "--layers", "-t", "image", "-f", "Dockerfile",
                      "--ignorefile", "/dev/null", "."], cwd=folder)
         pushed = run([*program, "push", "--quiet", "--tls-verify=false", "image", target], cwd=folder)
         return built[0] + pushed[0], built[1] + pushed[1]
