@@ -5,12 +5,15 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
 use crate::common::file_server::FileServer;
 use crate::common::images::{json, skopeo};
 use crate::common::packages::{Channel, Format, Package};
+use crate::common::proxy::{Deed, Gate, answer};
 use crate::common::registry::{LocalRegistry, Mode, PASSWORD, USER};
 use crate::common::{Workspace, run_output, succeed};
 
@@ -121,6 +124,10 @@ fn put(registry: &LocalRegistry, repository: &str, tag: &str, document: &Value) 
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
 }
 
+fn strs(flags: &[String]) -> Vec<&str> {
+    flags.iter().map(String::as_str).collect()
+}
+
 /// Layers: one a package, the project's files, and that of the environment itself.
 const LAYERS: usize = PACKAGES.len() + 2;
 
@@ -147,9 +154,6 @@ fn the_cache_registry_serves_other_repositories_registries_and_files() {
     let tag = |name: &str| format!("{}/{name}:1", registry.host());
     let shared = ["--locked", "--cache-registry", &cache];
     let with = |flags: &[&str]| -> Vec<String> { shared.iter().chain(flags).map(|&flag| flag.to_owned()).collect() };
-    let strs = |flags: &'_ [String]| -> Vec<&'static str> {
-        flags.iter().map(|flag| &*Box::leak(flag.clone().into_boxed_str())).collect()
-    };
 
     succeed(&mut bench.build("first", &strs(&with(&["--push", "--tag", &tag("team/env")]))));
     let (digest, _) = bench.outcome("first");
@@ -182,10 +186,8 @@ fn the_cache_registry_serves_other_repositories_registries_and_files() {
 fn what_is_wrong_in_the_cache_is_made_again_and_mended() {
     let (bench, registry) = (Bench::new(), LocalRegistry::start(Mode::Plain));
     let cache = format!("{}/cache", registry.host());
-    let flags = |output: &'static str| {
-        ["--locked", "--cache-registry", &*Box::leak(cache.clone().into_boxed_str()), "--output", output]
-    };
-    succeed(&mut bench.build("first", &flags("oci:first/image")));
+    let flags = ["--locked", "--cache-registry", &cache, "--output", "oci:image"];
+    succeed(&mut bench.build("first", &flags));
     let (digest, _) = bench.outcome("first");
     let tags = tags(&registry, "cache");
     let entries: Vec<Value> = tags.iter().map(|tag| manifest(&format!("{cache}:{tag}"))).collect();
@@ -207,9 +209,9 @@ fn what_is_wrong_in_the_cache_is_made_again_and_mended() {
     other.as_object_mut().expect("an object").remove("artifactType");
     put(&registry, "cache", &tags[5], &other);
 
-    let told = bench.expect_made("bare", &digest, 6, &flags("oci:bare/image"));
+    let told = bench.expect_made("bare", &digest, 6, &flags);
     assert!(!told.contains("cannot be used"), "{told}");
-    bench.expect_bare("next", &digest, &flags("oci:next/image"));
+    bench.expect_bare("next", &digest, &flags);
     let mended: Vec<Value> = tags.iter().map(|tag| manifest(&format!("{cache}:{tag}"))).collect();
     assert_eq!(mended, entries);
 }
@@ -302,19 +304,13 @@ fn two_builders_at_once_note_the_same() {
     let mut builders: Vec<_> = ["a", "b"]
         .iter()
         .zip(&tags_of)
-        .map(|(machine, tag)| {
-            let flags = flags(tag);
-            let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-            bench.build(machine, &flags).spawn().expect("starts")
-        })
+        .map(|(machine, tag)| bench.build(machine, &strs(&flags(tag))).spawn().expect("starts"))
         .collect();
     assert!(builders.iter_mut().all(|builder| builder.wait().expect("ends").success()));
     assert_eq!(bench.outcome("a").0, bench.outcome("b").0);
     assert_eq!(tags(&registry, "cache").len(), LAYERS);
     let tag = format!("{}/c:1", registry.host());
-    let flags = flags(&tag);
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    bench.expect_bare("c", &bench.outcome("a").0, &flags);
+    bench.expect_bare("c", &bench.outcome("a").0, &strs(&flags(&tag)));
 }
 
 #[test]
@@ -331,5 +327,53 @@ fn the_cache_registry_stands_in_the_project_file() {
     assert_eq!((build("second"), made), ((digest, 0), LAYERS));
     bench.workspace.file("condaimg.yaml", format!("environment: environment.yml\ncache-registry: \"{cache}@x\"\n"));
     let error = crate::common::fail(&mut bench.build("first", &["--output", "oci:image"]), 1);
-    assert!(error.contains("cache-registry") && error.contains("condaimg.yaml"), "{error}");
+    assert!(error.contains("condaimg.yaml:2:17"), "{error}");
+}
+
+#[test]
+fn where_nothing_is_mounted_layers_are_carried_over() {
+    let (bench, registry) = (Bench::new(), LocalRegistry::start(Mode::Plain));
+    let gate = Gate::start(&registry.host(), |_, head| match head.is("POST", "mount=") {
+        true => answer(head, 405, Vec::new()),
+        false => Deed::Pass,
+    });
+    let cache = format!("{}/team/cache", gate.host);
+    let tag = |name: &str| format!("{}/{name}:1", gate.host);
+    let push = |tag: &str| {
+        ["--locked", "--no-referrers", "--cache-registry", &cache, "--push", "--tag", tag].map(str::to_owned)
+    };
+    succeed(&mut bench.build("first", &strs(&push(&tag("team/env")))));
+    let (digest, _) = bench.outcome("first");
+    let sent = registry.uploads().len();
+    bench.expect_bare("bare", &digest, &strs(&push(&tag("other/env"))));
+    assert!(gate.count("POST", "mount=") > 0);
+    assert_eq!(registry.uploads().len(), sent + LAYERS + 1);
+    assert_eq!(manifest(&tag("other/env")), manifest(&tag("team/env")));
+}
+
+#[test]
+fn a_cache_that_answers_with_anything_is_done_without() {
+    let (bench, registry) = (Bench::new(), LocalRegistry::start(Mode::Plain));
+    let broken = Arc::new(AtomicBool::new(false));
+    let is_broken = Arc::clone(&broken);
+    let gate = Gate::start(&registry.host(), move |_, head| {
+        match is_broken.load(Ordering::Relaxed) && head.is("GET", "/manifests/condaimg-") {
+            true => Deed::Answer {
+                after: 0,
+                status: 200,
+                headers: vec![("content-type", MANIFEST.to_owned())],
+                body: br#"{"schemaVersion": 2, "layers": "#.to_vec(),
+            },
+            false => Deed::Pass,
+        }
+    });
+    let cache = format!("{}/cache", gate.host);
+    let flags = ["--locked", "--cache-registry", &cache, "--registry-retries", "0", "--output", "oci:image"];
+    succeed(&mut bench.build("first", &flags));
+    let (digest, _) = bench.outcome("first");
+    broken.store(true, Ordering::Relaxed);
+    let told = bench.expect_made("bare", &digest, LAYERS, &flags);
+    assert!(told.contains(&format!("the cache registry `{cache}` cannot be read")), "{told}");
+    broken.store(false, Ordering::Relaxed);
+    bench.expect_bare("next", &digest, &flags);
 }
