@@ -27,6 +27,8 @@ pub enum Command {
     /// Show which package would go into which layer, why, and what an update is expected to cost; builds nothing
     #[command(alias = "explain")]
     Plan(Box<PlanArgs>),
+    /// Bring into the local store what builds and images need, so that later builds fetch and make nothing
+    Warm(Box<WarmArgs>),
     /// Send an image from a layout or an archive to a registry
     Push(PushArgs),
     /// Copy an image, with what refers to it, between registries, layouts and archives
@@ -532,6 +534,35 @@ pub struct PlanArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+/// Flags of `warm`: all of `build`, because what is kept depends on them. Those that are about where an image goes do
+/// nothing, and are not shown.
+#[derive(Debug, Clone, Args)]
+#[command(
+    mut_arg("path", |arg| arg.index(1).value_name("WHAT").help(WARM_WHAT)),
+    mut_arg("tags", |arg| arg.hide(true)),
+    mut_arg("push", |arg| arg.hide(true)),
+    mut_arg("outputs", |arg| arg.hide(true)),
+    mut_arg("metadata_file", |arg| arg.hide(true)),
+    mut_arg("digest_file", |arg| arg.hide(true)),
+    mut_arg("no_referrers", |arg| arg.hide(true))
+)]
+pub struct WarmArgs {
+    #[command(flatten)]
+    pub build: BuildArgs,
+    /// More of them
+    #[arg(value_name = "WHAT", index = 2, conflicts_with = "file")]
+    pub more: Vec<String>,
+    /// Remove afterwards what was not used for the longest time, until the store holds no more than this, as 20G
+    #[arg(long, value_name = "SIZE", env = "CONDAIMG_MAX_SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// For machines (docs/warm.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+const WARM_WHAT: &str = "A file or folder as `build` takes it, a lock, an image reference, oci:DIR[:TAG], \
+    oci-archive:FILE or docker-archive:FILE [default: the current folder]";
 
 #[cfg(test)]
 mod tests {

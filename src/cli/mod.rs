@@ -12,6 +12,7 @@ mod progress;
 mod summary;
 mod transfer;
 mod values;
+mod warm;
 mod world;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -100,6 +101,7 @@ async fn dispatch(command: Command, global: Global, reporter: &SharedReporter) -
         Command::Build(args) => build::run(*args, global, Arc::clone(reporter)).await,
         Command::Lock(args) => lock::run(*args, global, Arc::clone(reporter)).await,
         Command::Plan(args) => plan::run(*args, global, Arc::clone(reporter)).await,
+        Command::Warm(args) => warm::run(*args, global, reporter).await,
         Command::Push(args) => transfer::push(args, global, Arc::clone(reporter)).await,
         Command::Copy(args) => transfer::copy(args, global, Arc::clone(reporter)).await,
         Command::Cache(args) => cache::run(args, &global, reporter),

@@ -39,4 +39,5 @@ mod resolve;
 mod runs;
 mod secrets;
 mod stability;
+mod warm;
 mod wheels;

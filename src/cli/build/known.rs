@@ -12,7 +12,7 @@ use crate::model::{LAYER_KEY, Platform};
 use crate::pack::LayerDigests;
 use crate::ship::{Catalog, Entry, NewEntry, RemoteLayer};
 use crate::store::{RecordKind, Store};
-use crate::util::{DiffId, Digest, Error, Result};
+use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
 
 /// Layers that are fetched at once.
 const PARALLEL_DOWNLOADS: usize = 4;
@@ -104,15 +104,26 @@ async fn usable(key: Digest, layer: RemoteLayer, options: &Options, world: &Worl
 /// Brings a layer into the store, which then knows it.
 async fn fetch(key: Digest, layer: &RemoteLayer, world: &World) -> Result<KnownLayer> {
     let RemoteLayer { digest, size, diff_id, at } = layer;
-    let file = world.registry.fetch_blob(at, digest, *size, &world.store).await?;
+    world.registry.fetch_blob(at, digest, *size, &world.store).await?;
+    let digests = learn(&key, (*digest, *size), *diff_id, &world.store).await;
+    Ok(digests.context(|| format!("a layer of `{at}`"))?.into())
+}
+
+/// Has the store know a layer whose blob (digest, size in bytes) it holds.
+///
+/// # Errors
+/// When the blob unpacks to something else than the diff ID says.
+pub async fn learn(key: &Digest, blob: (Digest, u64), diff_id: DiffId, store: &Store) -> Result<LayerDigests> {
+    let (digest, size) = blob;
+    let file = store.blob(&digest);
     let measuring = tokio::task::spawn_blocking(move || image::diff_id(&file));
     let (found, diff_size) = measuring.await.map_err(|error| Error::bug("a layer was not read").caused_by(error))??;
-    if found != *diff_id {
-        return Err(Error::user(format!("the layer {digest} of `{at}` unpacks to {found} instead of {diff_id}")));
+    if found != diff_id {
+        return Err(Error::user(format!("the layer {digest} unpacks to {found} instead of {diff_id}")));
     }
-    let digests = LayerDigests { digest: *digest, size: *size, diff_id: *diff_id, diff_size };
-    world.store.remember(RecordKind::Layer, &key, &digests)?;
-    Ok(digests.into())
+    let digests = LayerDigests { digest, size, diff_id, diff_size };
+    store.remember(RecordKind::Layer, key, &digests)?;
+    Ok(digests)
 }
 
 /// Notes layers in the cache registry, if there is one, by platforms. Whoever may not write there has a notice of it: the

@@ -123,6 +123,20 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     conclude(&options, digest, summaries, &delivered, &world)
 }
 
+/// Makes the images and writes them nowhere: afterwards the store has all of their layers, the base's, too.
+///
+/// # Errors
+/// Those of a build.
+pub async fn into_store(args: BuildArgs, global: &Global, reporter: SharedReporter) -> Result<Vec<PlatformMetadata>> {
+    let Prepared { options, spec, world, platforms, chosen } = prepare(args, global, reporter).await?;
+    let (ready, _) = tokio::sync::mpsc::unbounded_channel();
+    let made = make_all(&options, &spec, platforms, chosen.as_ref(), &world, ready).await?;
+    let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
+        made.into_iter().map(|made| (made.image, made.summary)).unzip();
+    image::localise(&mut images, &world).await?;
+    Ok(summaries)
+}
+
 /// The project files as they are now that the lock, which may lie among them, is written.
 async fn choose(project: Option<Project>, options: &Options, world: &World) -> Result<Option<Chosen>> {
     let Some(project) = project else { return Ok(None) };

@@ -42,7 +42,15 @@ pub struct Base {
 /// # Errors
 /// When it is not there, damaged, for another platform, ambiguous, or holds layers that cannot be used.
 pub async fn open(base: &BaseRef, platform: &Platform, store: &Store, fetch: &dyn Fetch) -> Result<Base> {
-    let opened = match base {
+    open_image(base, platform, store, fetch).await.context(|| format!("the base `{base}` cannot be used"))
+}
+
+/// As [`open`], of an image that is not to be a base.
+///
+/// # Errors
+/// As [`open`]; they do not name it.
+pub async fn open_image(base: &BaseRef, platform: &Platform, store: &Store, fetch: &dyn Fetch) -> Result<Base> {
+    match base {
         BaseRef::Registry(reference) => registry::open(reference, platform, fetch).await,
         local => {
             let (local, platform, store) = (local.clone(), platform.clone(), store.clone());
@@ -51,8 +59,7 @@ pub async fn open(base: &BaseRef, platform: &Platform, store: &Store, fetch: &dy
                 .await
                 .map_err(|error| Error::bug("the base could not be opened").caused_by(error))?
         }
-    };
-    opened.context(|| format!("the base `{base}` cannot be used"))
+    }
 }
 
 fn open_local(base: &BaseRef, platform: &Platform, store: &Store) -> Result<Base> {

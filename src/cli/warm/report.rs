@@ -1,0 +1,143 @@
+//! What `warm` tells: for people a line an item, for machines JSON (docs/warm.md).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::cli::progress::human;
+use crate::cli::summary::PlatformMetadata;
+use crate::model::{LAYER_KEY, LayerBlob};
+use crate::store::{Item as Stored, Store};
+use crate::util::{Digest, Error, Result};
+
+/// The whole.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Report {
+    pub items: Vec<Item>,
+    /// With `--max-size`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<Pruned>,
+}
+
+/// What was removed, and what is left, in bytes.
+#[derive(Debug, Serialize)]
+pub struct Pruned {
+    pub removed: u64,
+    pub left: u64,
+}
+
+/// One of what was asked for.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Item {
+    /// As it was asked for.
+    pub what: String,
+    /// `environment` or `image`; nothing when it failed.
+    pub kind: Option<&'static str>,
+    pub platforms: Vec<Platform>,
+    /// What came into the store, by kind as `cache ls` has them.
+    pub added: BTreeMap<&'static str, Added>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// Things of one kind.
+#[derive(Debug, Default, Serialize)]
+pub struct Added {
+    pub count: usize,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// An image for one platform.
+#[derive(Debug, Serialize)]
+pub struct Platform {
+    pub platform: String,
+    /// Of the manifest.
+    pub digest: Digest,
+    pub layers: Vec<Layer>,
+}
+
+/// A layer of it.
+#[derive(Debug, Serialize)]
+pub struct Layer {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+    /// `made`, `fetched`, `present`, or `elsewhere`: in the layout that the base is.
+    pub state: &'static str,
+}
+
+fn state(digest: &Digest, size: u64, made: bool, store: &Store, before: &BTreeSet<PathBuf>) -> &'static str {
+    match (made, before.contains(&store.blob(digest)), store.has_blob(digest, size)) {
+        (true, ..) => "made",
+        (_, true, true) => "present",
+        (_, false, true) => "fetched",
+        (_, _, false) => "elsewhere",
+    }
+}
+
+impl Layer {
+    pub fn fetched(layer: &LayerBlob, store: &Store, before: &BTreeSet<PathBuf>) -> Self {
+        let (digest, size) = (layer.blob.digest, layer.blob.size);
+        let state = state(&digest, size, false, store, before);
+        Self { name: None, key: layer.annotations.get(LAYER_KEY).cloned(), digest, size, state }
+    }
+}
+
+impl Platform {
+    pub fn built(made: PlatformMetadata, store: &Store, before: &BTreeSet<PathBuf>) -> Self {
+        let layers = made.layers.into_iter().map(|layer| Layer {
+            state: state(&layer.digest, layer.size, layer.new, store, before),
+            name: Some(layer.name),
+            key: None,
+            digest: layer.digest,
+            size: layer.size,
+        });
+        Self { platform: made.platform, digest: made.digest, layers: layers.collect() }
+    }
+}
+
+impl Item {
+    /// Counts what is in the store now and was not before.
+    pub fn count(&mut self, now: &[Stored], before: &BTreeSet<PathBuf>) {
+        for item in now.iter().filter(|item| item.kind != "unfinished" && !before.contains(&item.path)) {
+            let added = self.added.entry(item.kind).or_default();
+            added.count += 1;
+            added.size += item.size;
+        }
+    }
+
+    fn text(&self) -> String {
+        let what = &self.what;
+        if self.error.is_some() {
+            return format!("{what}: failed\n");
+        }
+        if self.added.is_empty() {
+            return format!("{what}: all there\n");
+        }
+        let added = self.added.iter().map(|(kind, added)| format!("{} {kind}, {}", added.count, human(added.size)));
+        format!("{what}: {}\n", added.collect::<Vec<_>>().join("; "))
+    }
+}
+
+impl Report {
+    pub fn text(&self) -> String {
+        let items: String = self.items.iter().map(Item::text).collect();
+        let pruned = self.pruned.as_ref().map(|it| format!("{} removed; {} left\n", human(it.removed), human(it.left)));
+        items + &pruned.unwrap_or_default()
+    }
+
+    /// # Errors
+    /// Never.
+    pub fn json(&self) -> Result<String> {
+        let text = serde_json::to_string_pretty(self);
+        text.map(|text| text + "\n").map_err(|error| Error::bug("the report has no JSON form").caused_by(error))
+    }
+}
