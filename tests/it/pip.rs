@@ -1,5 +1,7 @@
 //! `pip:` sections: resolved by uv beside what conda brings, pinned, built, and in images that run.
 
+mod sources;
+
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,6 +10,7 @@ use condaimg::util::Digest;
 use crate::common::engine::{Engine, swept};
 use crate::common::packages::{Channel, Format, Package};
 use crate::common::pypi::{PackageIndex, Repository, project};
+use crate::common::tree::Image;
 use crate::common::wheels::Wheel;
 use crate::common::{Workspace, example_base, example_channel, fail, program, run_output, succeed};
 
@@ -193,10 +196,16 @@ fn files_must_be_what_was_hashed_and_locked() {
     bench.environment(&[], &[&hash(wheel.sha256())]);
     succeed(&mut bench.run(&["lock"]));
     // Somebody replaces the file on the server.
-    bench.index.write(&wheel.file_name(), &module("lib", "1.0").file("x.py", "").bytes());
-    bench.forget();
-    let message = fail(bench.run(&["build"]).arg("--locked"), 1);
-    assert!(message.contains("is not the file that was locked") && message.contains("lib-1.0-py3"), "{message}");
+    let other = module("lib", "1.0").file("lib.py", "VERSION = '1.1'\n");
+    let longer = module("lib", "1.0").file("x.py", "");
+    for (other, flag) in [(&other, "--locked"), (&other, "--frozen"), (&longer, "--locked")] {
+        bench.index.write(&other.file_name(), &other.bytes());
+        bench.forget();
+        let message = fail(bench.run(&["build"]).arg(flag), 1);
+        assert!(message.contains("is not the file that was locked") && message.contains("lib-1.0-py3"), "{message}");
+        let (was, is) = (wheel.sha256().hex(), other.sha256().hex());
+        assert!(message.contains(&was) && message.contains(&is), "{was} {is}: {message}");
+    }
 }
 
 #[test]
@@ -242,10 +251,12 @@ fn repositories_are_pinned_to_a_commit() {
     assert_eq!(bench.wheels(), ["lib 1.0", "tool 1.5"]);
     assert!(bench.lock().contains(&first), "{}", bench.lock());
     assert_eq!(bench.python("import tool; print(tool.VALUE)"), "first");
-    // The tag moves; the lock stands, also where nothing is known, and needs no flag.
+    // Where nothing is known, what a lock has needs no flag.
+    bench.forget();
+    assert_eq!(bench.build(&["--locked"]), digest);
+    // The tag moves; the lock stands.
     project(&repository.work, "tool", "1.5", &["lib"], "second");
     let second = repository.commit(Some("v1"));
-    bench.forget();
     assert_eq!(bench.build(&["--locked"]), digest);
     bench.environment(&[], &[&line, "lib"]);
     succeed(&mut bench.run(&["lock"]));
