@@ -196,15 +196,20 @@ fn files_must_be_what_was_hashed_and_locked() {
     bench.environment(&[], &[&hash(wheel.sha256())]);
     succeed(&mut bench.run(&["lock"]));
     // Somebody replaces the file on the server.
-    let other = module("lib", "1.0").file("lib.py", "VERSION = '1.1'\n");
-    let longer = module("lib", "1.0").file("x.py", "");
-    for (other, flag) in [(&other, "--locked"), (&other, "--frozen"), (&longer, "--locked")] {
-        bench.index.write(&other.file_name(), &other.bytes());
+    let mut other = wheel.bytes();
+    let last = other.len() - 1;
+    other[last] ^= 1;
+    let longer = module("lib", "1.0").file("x.py", "").bytes();
+    let digests = [wheel.sha256(), Digest::of(&other)].map(|digest| digest.hex());
+    let sizes = [wheel.bytes().len(), longer.len()].map(|size| format!("{size} bytes"));
+    for (bytes, flag, both) in
+        [(&other, "--locked", &digests), (&other, "--frozen", &digests), (&longer, "--locked", &sizes)]
+    {
+        bench.index.write(&wheel.file_name(), bytes);
         bench.forget();
         let message = fail(bench.run(&["build"]).arg(flag), 1);
         assert!(message.contains("is not the file that was locked") && message.contains("lib-1.0-py3"), "{message}");
-        let (was, is) = (wheel.sha256().hex(), other.sha256().hex());
-        assert!(message.contains(&was) && message.contains(&is), "{was} {is}: {message}");
+        assert!(both.iter().all(|said| message.contains(said)), "{both:?}: {message}");
     }
 }
 

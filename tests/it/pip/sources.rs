@@ -47,9 +47,9 @@ fn wheels_are_those_of_the_platform_that_is_asked_for() {
     let tree = Image::read(&bench.workspace.path("arm")).tree();
     let value = |module: &str| {
         let found = tree.iter().find(|(path, _)| path.ends_with(&format!("site-packages/{module}.py")));
-        found.map(|(_, entry)| entry.text())
+        found.map(|(_, entry)| entry.content().sha256)
     };
-    assert_eq!(value("lib").as_deref(), Some("VALUE = 'arm64'\n"));
+    assert_eq!(value("lib"), Some(Digest::of("VALUE = 'arm64'\n")));
     assert!(value("only_arm").is_some() && value("only_amd").is_none());
     // What has no wheel for it is told by name.
     bench.environment(&[], &["only-amd"]);
@@ -176,31 +176,34 @@ fn what_a_repository_needs_stays_at_its_commit() {
 
 #[test]
 fn a_wheel_is_read_once() {
-    let bench = Bench::new(&[module("lib", "1.0").file("marked.py", "x = 1\n").stored(), module("more", "1.0")]);
+    let bench = Bench::new(&[module("lib", "1.0")]);
     bench.environment(&[], &["lib"]);
     let digest = bench.build(&[]);
     let first = bench.lock();
-    // Anybody who reads the whole wheel notices that it is damaged; its metadata are as they were.
+    // Whoever reads which files the wheel has notices that it is damaged; its metadata are as they were.
     let locks = condaimg::lock::read(&bench.workspace.path("condaimg.lock")).expect("reads").expect("a lock");
     let sha256 = locks.iter().next().expect("a lock").wheels[0].sha256.hex();
-    let stored = file_below(&bench.workspace.path("cache"), &format!("{sha256}.whl"));
+    let stored = below(&bench.workspace.path("cache"), &format!("{sha256}.whl"));
     let mut bytes = fs_err::read(&stored).expect("reads");
-    let at = bytes.windows(5).position(|window| window == b"x = 1").expect("the file is stored as it is");
-    bytes[at] = b'y';
+    let name = b"lib-1.0.dist-info/RECORD";
+    let at = bytes.windows(name.len()).position(|window| window == name).expect("a RECORD") + name.len();
+    bytes[at..at + 4].fill(0xff);
     fs_err::remove_file(&stored).expect("removes");
     fs_err::write(&stored, &bytes).expect("writes");
     fs_err::remove_file(bench.workspace.path("condaimg.lock")).expect("removes");
     succeed(&mut bench.run(&["lock"]));
     assert_eq!(bench.lock(), first);
     assert_eq!(bench.build(&["--offline"]), digest, "the index is in uv's cache, and the layers are known");
-    // Nobody knows the wheel for another Python.
-    let text = fs_err::read_to_string(bench.workspace.path("environment.yml")).expect("reads");
-    bench.workspace.file("environment.yml", text.replace("python=3.11", "python=3.12"));
+    // Whoever has to read it notices.
+    let facts = below(&bench.workspace.path("cache"), "facts");
+    fs_err::remove_dir_all(&facts).expect("removes");
+    fs_err::create_dir(&facts).expect("a folder");
+    fs_err::remove_file(bench.workspace.path("condaimg.lock")).expect("removes");
     let message = fail(&mut bench.run(&["lock"]), 1);
     assert!(message.contains("lib-1.0-py3-none-any.whl") && message.contains("damaged"), "{message}");
 }
 
-fn file_below(folder: &std::path::Path, name: &str) -> std::path::PathBuf {
+fn below(folder: &std::path::Path, name: &str) -> std::path::PathBuf {
     let found = succeed(program("find", "findutils").arg(folder).args(["-name", name]));
     found.lines().next().unwrap_or_else(|| panic!("no {name} below {}", folder.display())).into()
 }
