@@ -501,7 +501,10 @@ pub struct BuildArgs {
     /// gzip[:1-9] or zstd[:1-19] [default: gzip]
     #[arg(long, value_name = "CODEC", env = "CONDAIMG_COMPRESSION", help_heading = "Layers")]
     pub compression: Option<String>,
-    /// Pack every layer again, even if its bytes are known
+    /// A repository that layers are looked up in, and noted in, by what their bytes depend on
+    #[arg(long, value_name = "REF", env = "CONDAIMG_CACHE_REGISTRY", help_heading = "Layers")]
+    pub cache_registry: Option<String>,
+    /// Pack every layer again, even if its bytes are known here or in a registry
     #[arg(long, env = "CONDAIMG_NO_CACHE", help_heading = "Layers")]
     pub no_cache: bool,
     /// What an earlier build had; `SOURCE_DATE_EPOCH` comes before it.
@@ -519,6 +522,7 @@ pub struct BuildArgs {
     mut_arg("metadata_file", |arg| arg.hide(true)),
     mut_arg("digest_file", |arg| arg.hide(true)),
     mut_arg("no_referrers", |arg| arg.hide(true)),
+    mut_arg("cache_registry", |arg| arg.hide(true)),
     mut_arg("no_cache", |arg| arg.hide(true))
 )]
 pub struct PlanArgs {

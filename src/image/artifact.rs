@@ -79,6 +79,26 @@ pub fn artifact(
     Ok(Artifact { manifest: Blob::from_bytes(media::MANIFEST, canonical(&manifest)?), config, layers })
 }
 
+/// Makes an artifact that refers to nothing and has one blob, which it keeps a registry from collecting. Pure, as
+/// [`artifact`].
+///
+/// # Errors
+/// Defects of ours only.
+pub fn lone_artifact(artifact_type: &str, blob: &Blob, annotations: &BTreeMap<String, String>) -> Result<Artifact> {
+    let config = Blob::from_bytes(media::EMPTY, EMPTY.to_vec());
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(SCHEMA_VERSION)
+        .media_type(MediaType::ImageManifest)
+        .artifact_type(MediaType::from(artifact_type))
+        .config(empty(&config)?)
+        .layers([descriptor(blob)?])
+        .annotations(annotations.clone().into_iter().collect::<HashMap<_, _>>())
+        .build()
+        .map_err(|error| Error::bug("a manifest cannot be made").caused_by(error))?;
+    let manifest = Blob::from_bytes(media::MANIFEST, canonical(&manifest)?);
+    Ok(Artifact { manifest, config, layers: vec![blob.clone()] })
+}
+
 fn file(file: &ArtifactFile) -> Result<Descriptor> {
     let mut descriptor = descriptor(&file.blob)?;
     descriptor.set_annotations(Some(HashMap::from([(TITLE.to_owned(), file.title.clone())])));

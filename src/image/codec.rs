@@ -90,20 +90,30 @@ pub(super) struct Measured {
     pub size: u64,
     /// Digest of the uncompressed bytes.
     pub diff_id: DiffId,
+    /// Their number.
+    pub diff_size: u64,
 }
 
 /// Hands the uncompressed bytes to `work`, then reads on to the end and returns all digests.
 pub(super) fn measure<T>(reader: impl Read, work: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<(Measured, T)> {
     let mut raw = Hashing::new(reader);
-    let (codec, diff_id, result) = {
+    let (codec, (diff_id, diff_size), result) = {
         let (codec, decoder) = decode(&mut raw)?;
         let mut plain = Hashing::new(decoder);
         let result = work(&mut plain)?;
-        let (digest, _) = plain.finish()?;
-        (codec, DiffId(digest), result)
+        let (digest, size) = plain.finish()?;
+        (codec, (DiffId(digest), size), result)
     };
     let (digest, size) = raw.finish()?;
-    Ok((Measured { codec, digest, size, diff_id }, result))
+    Ok((Measured { codec, digest, size, diff_id, diff_size }, result))
+}
+
+/// The diff ID of a layer in a file: the digest of what it unpacks to; and the size of that in bytes.
+///
+/// # Errors
+/// When the file cannot be read, or is no compressed tar.
+pub fn diff_id(file: &Path) -> Result<(DiffId, u64)> {
+    measure(fs::File::open(file)?, |_| Ok(())).map(|(measured, ())| (measured.diff_id, measured.diff_size))
 }
 
 /// A reader whose errors say what it reads, so that they are told apart from those of where the bytes go.

@@ -3,7 +3,7 @@
 use crate::util::{Error, Result};
 
 /// An image manifest (image-spec, manifest.md).
-pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// An image index (image-spec, image-index.md).
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// An image config (image-spec, config.md).

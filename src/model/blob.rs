@@ -7,6 +7,9 @@ use bytes::Bytes;
 
 use crate::util::{DiffId, Digest};
 
+/// The annotation of a layer's descriptor with what its bytes depend on: equal keys promise equal bytes.
+pub const LAYER_KEY: &str = "dev.condaimg.layer.key";
+
 /// Where the bytes of a blob are.
 #[derive(Debug, Clone)]
 pub enum BlobSource {

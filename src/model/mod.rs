@@ -12,7 +12,7 @@ mod stability;
 mod tags;
 
 pub use base::{BaseFacts, BaseRef, FolderFacts};
-pub use blob::{Blob, BlobSource, LayerBlob};
+pub use blob::{Blob, BlobSource, LAYER_KEY, LayerBlob};
 pub use compression::Compression;
 pub use cutoff::Cutoff;
 pub use parameters::{ImageOptions, Parameters, User};

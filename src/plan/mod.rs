@@ -3,6 +3,8 @@
 //!
 //! # The algorithm
 //!
+//! Of the strategy `tiers`; that of `cost` is described where it is made (`cost.rs`) and in docs/layers.md.
+//!
 //! 1. Each package belongs to one **tier** of the policy: the first whose rule takes it (Python and what it needs;
 //!    scientific packages by name or size; all others). Tiers stack in the policy's order.
 //! 2. A package whose archive is as large as the policy's `own-layer` gets a layer of its own; the others of a tier
@@ -15,6 +17,7 @@
 //!    layer, then tiers join, until the limit holds.
 //! 5. The environment layer (history, user, home, entrypoint) comes last and counts as one.
 
+mod cost;
 pub mod expected;
 mod key;
 mod policy;
@@ -23,8 +26,9 @@ mod shipped;
 
 use rattler_conda_types::Subdir;
 
+pub use cost::BYTECODE_PER_BYTE;
 pub use key::{KeyInputs, Segment, SegmentKind, python_of};
-pub use policy::{Policy, Tier};
+pub use policy::{Cutting, Policy, Tier};
 pub use reason::{LayerRule, Reason, TierRule, reasons};
 
 use crate::lock::{Lock, Member};
@@ -68,8 +72,14 @@ pub fn plan(lock: &Lock, policy: &Policy, max_layers: usize, inputs: &KeyInputs)
     if !(MIN_LAYERS..=MAX_LAYERS).contains(&max_layers) {
         return Err(Error::usage(format!("`--max-layers {max_layers}` is outside of {MIN_LAYERS} to {MAX_LAYERS}")));
     }
-    let mut groups = group(lock, policy, inputs.bytecode);
-    limit(&mut groups, max_layers - 1);
+    let groups = match policy.strategy {
+        Cutting::Cost => cost::groups(lock, policy, inputs.bytecode, max_layers - 1),
+        Cutting::Tiers => {
+            let mut groups = group(lock, policy, inputs.bytecode);
+            limit(&mut groups, max_layers - 1);
+            groups
+        }
+    };
     let mut layers = Vec::new();
     for group in groups {
         group.into_layers(lock, inputs, &mut layers)?;
@@ -204,25 +214,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::lock::{LockedBase, LockedPackage, PackageFacts};
-    use crate::model::BaseFacts;
+    use crate::lock::{LockedPackage, PackageFacts, sample};
 
     /// A package of a lock that is made for a test.
     #[derive(Debug, Clone)]
-    struct Made {
-        name: String,
-        size: u64,
-        noarch: bool,
-        bytecode: bool,
-        depends: Vec<String>,
+    pub(super) struct Made {
+        pub(super) name: String,
+        pub(super) size: u64,
+        pub(super) noarch: bool,
+        pub(super) bytecode: bool,
+        pub(super) depends: Vec<String>,
     }
 
     impl Made {
-        fn new(name: &str, size: u64) -> Self {
+        pub(super) fn new(name: &str, size: u64) -> Self {
             Self { name: name.to_owned(), size, noarch: false, bytecode: false, depends: Vec::new() }
         }
 
-        fn noarch(self) -> Self {
+        pub(super) fn noarch(self) -> Self {
             Self { noarch: true, bytecode: true, ..self }
         }
 
@@ -243,34 +252,17 @@ mod tests {
         }
     }
 
-    fn lock(packages: &[Made]) -> Lock {
+    pub(super) fn lock(packages: &[Made]) -> Lock {
         let mut packages: Vec<LockedPackage> = packages.iter().map(Made::locked).collect();
         packages.sort_by(|a, b| a.name().cmp(b.name()));
-        let digest = Digest::of("nothing");
-        Lock {
-            inputs: None,
-            platform: crate::model::Platform::default(),
-            channels: Vec::new(),
-            virtual_packages: Vec::new(),
-            specs: Vec::new(),
-            pip: Vec::new(),
-            wheels: Vec::new(),
-            variables: BTreeMap::new(),
-            base: LockedBase {
-                reference: "scratch".to_owned(),
-                digest,
-                facts: BaseFacts::default(),
-                environment: None,
-                documents: None,
-            },
-            packages,
-            has_facts: true,
-            edited: Vec::new(),
-            interpreters: BTreeMap::new(),
-        }
+        sample::lock(packages)
     }
 
     fn planned(lock: &Lock, max_layers: usize, bytecode: bool) -> LayerPlan {
+        planned_by("default", lock, max_layers, bytecode)
+    }
+
+    pub(super) fn planned_by(policy: &str, lock: &Lock, max_layers: usize, bytecode: bool) -> LayerPlan {
         let python = python_of(lock).expect("a Python");
         let inputs = KeyInputs {
             prefix: "/opt/env".to_owned(),
@@ -281,7 +273,7 @@ mod tests {
             python_archive: python.as_ref().map(|(_, archive)| *archive),
             python: python.map(|(info, _)| info),
         };
-        plan(lock, &Policy::named("default").expect("a policy"), max_layers, &inputs).expect("a plan")
+        plan(lock, &Policy::named(policy).expect("a policy"), max_layers, &inputs).expect("a plan")
     }
 
     /// Package → name and key of the layer with its files.
@@ -306,7 +298,7 @@ mod tests {
     }
 
     /// Environments of up to 24 packages: Python, what it needs, scientific ones by name and by size, others.
-    fn environments() -> impl Strategy<Value = Vec<Made>> {
+    pub(super) fn environments() -> impl Strategy<Value = Vec<Made>> {
         let name = prop::sample::subsequence(
             vec![
                 "python",

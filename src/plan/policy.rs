@@ -20,9 +20,29 @@ pub struct Policy {
     /// Packages with an archive of at least so many bytes get a layer of their own. No package, when nothing is said.
     #[serde(default = "never")]
     pub own_layer: u64,
+    /// What decides on layers within a tier.
+    #[serde(default, skip_serializing_if = "Cutting::is_default")]
+    pub strategy: Cutting,
     /// The most layers to add to the base, where no flag says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_layers: Option<usize>,
+}
+
+/// What decides which packages of a tier share a layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cutting {
+    /// The size of each package alone: `own-layer`.
+    #[default]
+    Tiers,
+    /// What an update is expected to cost: sizes, classes of stability and the limit. `own-layer` does not count.
+    Cost,
+}
+
+impl Cutting {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 fn never() -> u64 {

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{PlannedLayer, Policy};
+use super::{Cutting, PlannedLayer, Policy};
 use crate::lock::{Lock, Member};
 
 /// The rule of a policy that takes a package into its tier.
@@ -31,6 +31,8 @@ pub enum LayerRule {
     Shared,
     /// It would have another layer if there could be more of them.
     Limit,
+    /// With the strategy `cost`: the cheapest cut within the limit puts it there.
+    Cost,
 }
 
 /// Why a package is where it is.
@@ -58,6 +60,7 @@ pub fn reasons(lock: &Lock, policy: &Policy, layers: &[PlannedLayer]) -> Vec<Vec
             let decided = match (tier.together, large) {
                 _ if tier.name != layer.tier => LayerRule::Limit,
                 (true, _) => LayerRule::Together,
+                _ if policy.strategy == Cutting::Cost => LayerRule::Cost,
                 (_, true) if alone => LayerRule::Own,
                 (_, true) => LayerRule::Limit,
                 (_, false) => LayerRule::Shared,

@@ -16,7 +16,7 @@ use super::upload::{Meter, Upload};
 use super::{Registry, Sent};
 use crate::model::Blob;
 use crate::store::Store;
-use crate::util::report::Progress;
+use crate::util::report::{Progress, Silent};
 use crate::util::{Digest, Error, Result, ResultExt as _};
 
 /// Repositories that are tried as the source of a mount: what two of them refuse, others refuse, too, and each costs
@@ -44,6 +44,22 @@ impl Registry {
                 .context(|| format!("cannot fetch the blob {digest} of `{reference}`"))?;
         }
         Ok(store.blob(digest))
+    }
+
+    /// Whether the reference's repository has a blob, whole: of the size that it should have. Nothing is fetched.
+    ///
+    /// # Errors
+    /// When the registry does not answer or refuses.
+    pub async fn has_blob(&self, reference: &Reference, blob: &Blob) -> Result<bool> {
+        let looking =
+            Push { registry: self, target: reference, blob, mount_from: &[], meter: Meter::new(&Silent, blob.size) };
+        let attempt = || async {
+            let place = self.transport().place(reference, false).await?;
+            Ok(matches!(looking.look(&place).await?, Found::Whole))
+        };
+        self.policy().run(attempt).await.context(|| {
+            format!("cannot ask for the blob {} in `{}/{}`", blob.digest, reference.registry(), reference.repository())
+        })
     }
 
     /// Sees to it that the target's repository has a blob: asks whether it is there, else has it mounted from the

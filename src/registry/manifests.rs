@@ -47,6 +47,20 @@ impl Registry {
             .context(|| format!("cannot fetch the manifest of `{reference}`"))
     }
 
+    /// As [`Self::manifest`], for what may not be there: none when there is none.
+    ///
+    /// # Errors
+    /// When the registry does not answer or refuses, or the bytes have another digest.
+    pub async fn find_manifest(&self, reference: &Reference) -> Result<Option<FetchedManifest>> {
+        let attempt = || async {
+            match self.get_manifest(reference).await {
+                Err(failure) if failure.status() == Some(StatusCode::NOT_FOUND) => Ok(None),
+                found => found.map(Some),
+            }
+        };
+        self.policy().run(attempt).await.context(|| format!("cannot look for the manifest of `{reference}`"))
+    }
+
     /// The digest of the manifest that a tag (or digest) stands for; none when there is none.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 mod attach;
 mod attached;
+mod catalog;
 mod content;
 mod copy;
 mod merge;
@@ -12,5 +13,6 @@ mod source;
 
 pub use attach::attach;
 pub use attached::attached;
+pub use catalog::{Catalog, Entry, Found, NewEntry, RemoteLayer};
 pub use copy::{Carrier, Copied, CopyOptions, Destination};
 pub use push::{Delivered, Pusher};

@@ -1,5 +1,6 @@
 //! Where images are copied from: layouts, archives of them, registries.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use oci_spec::image::Descriptor;
@@ -26,6 +27,7 @@ pub(super) struct Document {
 pub(super) struct References {
     media_type: Option<String>,
     pub(super) artifact_type: Option<String>,
+    pub(super) annotations: Option<BTreeMap<String, String>>,
     pub(super) manifests: Option<Vec<Descriptor>>,
     pub(super) config: Option<Descriptor>,
     pub(super) layers: Option<Vec<Descriptor>>,
@@ -88,7 +90,7 @@ impl Source {
     }
 
     /// The image for a platform, in an index or instead of one.
-    async fn narrow(&self, mut document: Document, platform: &Platform) -> Result<Document> {
+    pub(super) async fn narrow(&self, mut document: Document, platform: &Platform) -> Result<Document> {
         // No index names itself: each is the preimage of a digest in the one before.
         while let Some(manifests) = &document.references.manifests {
             let chosen = choose(&manifests.iter().collect::<Vec<_>>(), platform)?.clone();

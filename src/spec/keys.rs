@@ -104,6 +104,12 @@ pub(super) static PROJECT_FILE: Table = Table {
             "gzip[:1-9] or zstd[:1-19].",
             checked("a compression", |text| text.parse::<Compression>().map(drop)),
         ),
+        entry(
+            "cache-registry",
+            "--cache-registry",
+            "A repository that layers are looked up in, and noted in, by what their bytes depend on.",
+            text("a repository in a registry"),
+        ),
         entry("bytecode", "--bytecode", "Whether byte code is made for what ships none.", Form::Switch),
         entry("prefix", "--prefix", "Where the environment lies in the image.", checked("an absolute folder", prefix)),
         entry(

@@ -40,6 +40,8 @@ pub struct Settings {
     pub max_layers: Option<usize>,
     /// As `--compression` takes it.
     pub compression: Option<String>,
+    /// The repository that layers are looked up in.
+    pub cache_registry: Option<String>,
     /// Whether byte code is made.
     pub bytecode: Option<bool>,
     /// Where the environment lies in the image.

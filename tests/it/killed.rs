@@ -191,6 +191,52 @@ fn kill_in(step: &str, wait: Duration, command: &mut Command) -> bool {
 }
 
 #[test]
+fn fifty_killed_builds_leave_the_store_that_they_share_as_it_should_be() {
+    let bench = Bench::new();
+    let begun = Instant::now();
+    let digest = bench.digest(&shared("undisturbed"));
+    let mut whole = begun.elapsed();
+    let cache = bench.workspace.path("store");
+    let build = |round: &Shared, flags: &[&str]| {
+        let mut command = bench.build(round);
+        command.args(flags).env("CONDAIMG_CACHE_DIR", &cache).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let mut random = Random(5);
+    let (mut killed, mut rounds) = (0, 0);
+    while killed < 50 {
+        rounds += 1;
+        assert!(rounds < 120, "only {killed} were killed in time");
+        // Two at once, of which one makes all layers anew, so that there is work whatever is known by now.
+        let pair: [&[&str]; 2] = [&[], &["--no-cache"]];
+        let mut pair = pair.map(|flags| build(&shared(&format!("killed-{rounds}")), flags).spawn().expect("runs"));
+        std::thread::sleep(whole.mul_f64(random.next()));
+        for child in &mut pair {
+            child.kill().expect("kills");
+        }
+        let in_time = pair.iter_mut().filter_map(|child| child.wait().expect("ends").signal()).count();
+        if in_time == 0 {
+            // Quicker than the first one, which had the machine for itself and the downloads to do.
+            whole = whole.mul_f64(0.7);
+        }
+        killed += in_time;
+    }
+
+    let last = shared("last");
+    succeed(&mut build(&last, &[]));
+    bench.is_whole(&last, &digest);
+    for blob in fs_err::read_dir(cache.join("v1/blobs/sha256")).expect("blobs").flatten() {
+        let name = blob.file_name().to_string_lossy().into_owned();
+        assert_eq!(Digest::of(fs_err::read(blob.path()).expect("reads")).hex(), name);
+    }
+    bench.unfinished().iter().for_each(|path| age(path));
+    succeed(&mut build(&last, &[]));
+    let mut listed = bench.workspace.condaimg();
+    let listed = succeed(listed.args(["cache", "ls", "--json"]).env("CONDAIMG_CACHE_DIR", &cache));
+    assert!(listed.contains("layers") && !listed.contains("unfinished"), "{listed}");
+}
+
+#[test]
 fn builds_at_the_same_time_share_a_cache_a_layout_and_a_lock() {
     let bench = Bench::new();
     let together = shared("together");

@@ -7,6 +7,7 @@ mod bad_input;
 mod bases;
 mod build;
 mod cache;
+mod catalog;
 mod common;
 mod condarc;
 mod copy;

@@ -1,5 +1,7 @@
 //! `pip:` sections: resolved by uv beside what conda brings, pinned, built, and in images that run.
 
+mod built;
+mod bytecode;
 mod sources;
 
 use std::process::Command;

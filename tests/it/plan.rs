@@ -87,7 +87,7 @@ fn cost(platform: &Value, which: &str, model: &str) -> f64 {
 #[test]
 fn shipped_policies_do_what_they_say() {
     let bench = Bench::new();
-    for policy in ["default", "single", "per-package", "gpu", "org-base"] {
+    for policy in ["default", "cost", "single", "per-package", "gpu", "org-base"] {
         let flags = ["--layers", policy];
         let plan = bench.plan(&flags);
         assert_eq!(layers(&plan), bench.built(&flags), "{policy}");
@@ -105,6 +105,14 @@ fn shipped_policies_do_what_they_say() {
                 (&*places["openssl"], &*places["numpy"], &*places["flask"]),
                 ("python", "numpy", "project-packages")
             ),
+            "cost" => {
+                let default = bench.plan(&["--layers", "default"]);
+                for model in ["blob", "chain"] {
+                    assert!(cost(&plan, "plan", model) <= cost(&default, "plan", model), "{model}: {plan:#}");
+                }
+                let text = plan.to_string();
+                assert!(text.contains("expected to cost least"), "{text}");
+            }
             "single" => {
                 let names: Vec<String> = layers(&plan).into_iter().map(|(_, name)| name).collect();
                 assert_eq!(names, ["packages", "environment"]);

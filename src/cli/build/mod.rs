@@ -2,9 +2,11 @@
 
 mod config;
 mod deliver;
+pub mod known;
 pub mod layers;
 mod once;
 pub mod options;
+mod packing;
 pub mod project;
 mod settings;
 
@@ -19,7 +21,7 @@ use super::world::World;
 use crate::image::{self, Artifact, Base, Image};
 use crate::lock::{self, Lock};
 use crate::model::{Blob, LayerBlob};
-use crate::ship::{Delivered, Pusher};
+use crate::ship::{Delivered, NewEntry, Pusher};
 use crate::spec::{self, Spec};
 use crate::util::report::{SharedReporter, Step};
 use crate::util::{Digest, Error, Result, files};
@@ -48,11 +50,16 @@ pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter)
     let mut args = settings::fill(args, &spec.settings)?;
     // A lock that is named is used as it is: there is nothing that it could be stale against.
     args.frozen |= spec.is_lock;
+    if spec.is_lock && args.refresh_stability {
+        return Err(Error::usage(format!("`--refresh-stability` would change the lock `{}`", spec.file.display()))
+            .hint("name the file that it was made from"));
+    }
     let mut options = Options::new(args, global)?;
     for notice in &spec.notices {
         reporter.notice(notice);
     }
-    let registries = options.args.environment.registry.options(&options.tags);
+    let written = options.tags.iter().chain(&options.cache_registry);
+    let registries = options.args.environment.registry.options(written);
     let offline = options.args.environment.offline;
     let world = World::open(&options.environment.cache_dir, registries, Arc::new(Once::new(reporter)), offline)?;
     let project = Project::new(&options, &spec)?;
@@ -68,11 +75,11 @@ pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter)
 
 /// What the layers of one platform are made of.
 pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>, world: &World) -> Result<Parts<'a>> {
-    let Locked { lock, base, .. } = locked;
+    let Locked { platform, lock, base } = locked;
     let target = layers::target(lock, &options.parameters)?;
     let user = config::user(options, lock, base, world);
     let project = chosen.map(|chosen| chosen.layer(lock, &target, user)).transpose()?;
-    Ok(Parts { lock, base, target, user, project })
+    Ok(Parts { lock, platform, base, target, user, project })
 }
 
 /// Runs the command.
@@ -94,6 +101,7 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     };
 
     let locks: Vec<Artifact> = made.iter().map(|made| made.attachment.clone()).collect();
+    let notes: Vec<_> = made.iter().map(|made| (made.image.platform.clone(), made.entries.clone())).collect();
     let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
         made.into_iter().map(|made| (made.image, made.summary)).unzip();
     let documents = image::documents(&images)?;
@@ -102,11 +110,16 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     if let Some((pusher, progress)) = pusher {
         delivered = pusher.finish(&documents).await?;
         progress.finish(&delivery(&delivered));
+        // Where the image is, the cache can have its layers from: a registry sends itself nothing.
+        known::note(&notes, &options, &world).await;
         if !options.args.no_referrers {
             deliver::attach(&options, &locks, &world).await;
         }
     }
     deliver::write(&options, &mut images, &world).await?;
+    if !options.args.push {
+        known::note(&notes, &options, &world).await;
+    }
     conclude(&options, digest, summaries, &delivered, &world)
 }
 
@@ -122,6 +135,8 @@ async fn choose(project: Option<Project>, options: &Options, world: &World) -> R
 struct Made {
     image: Image,
     summary: PlatformMetadata,
+    /// What there is to note of its layers.
+    entries: Vec<NewEntry>,
     /// Its lock, to be attached to it.
     attachment: Artifact,
 }
@@ -174,6 +189,7 @@ async fn make(
     let layers = made.iter().map(|layer| layer.layer.clone());
     let image = config::image(options, platform, lock, lock_digest, base, layers, user)?;
     let _ = ready.send(image.config.clone());
+    let entries = made.iter().filter_map(known::entry).collect();
     let rows = rows(base, made);
     let summary = PlatformMetadata {
         platform: platform.to_string(),
@@ -184,7 +200,7 @@ async fn make(
         layers: rows,
     };
     let attachment = deliver::lock_of(&image, lock_text)?;
-    Ok(Made { image, summary, attachment })
+    Ok(Made { image, summary, entries, attachment })
 }
 
 /// Packs and pushes at once. An error of either ends both; when packing fails, the pusher ends because nothing

@@ -30,6 +30,8 @@ pub struct Options {
     pub outputs: Vec<Output>,
     /// References, parsed.
     pub tags: Vec<Reference>,
+    /// `--cache-registry`.
+    pub cache_registry: Option<Reference>,
     /// `--copy`.
     pub copies: Vec<ProjectCopy>,
     /// `--exclude`.
@@ -93,6 +95,7 @@ impl Options {
         if args.push && tags.is_empty() {
             return Err(Error::usage("`--push` needs to know where to").hint("add `--tag REGISTRY/REPOSITORY:TAG`"));
         }
+        let cache_registry = args.cache_registry.as_deref().map(cache_registry).transpose()?;
         let mut outputs = args.outputs.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>>>()?;
         if outputs.is_empty() && !args.push {
             outputs.push(Output::Layout("image".into(), None));
@@ -118,6 +121,7 @@ impl Options {
             policy,
             outputs,
             tags,
+            cache_registry,
             args,
         })
     }
@@ -141,6 +145,16 @@ impl Options {
         self.parameters.prefix.clone_from(&first.prefix);
         self.parameters.group_write |= first.group_write;
         Ok(())
+    }
+}
+
+/// A repository: what could be a tag of it means nothing here.
+pub fn cache_registry(text: &str) -> Result<Reference> {
+    let reference = Registry::parse(text)?;
+    match reference.digest() {
+        Some(_) => Err(Error::usage(format!("`--cache-registry {text}` has a digest, and names a repository"))
+            .hint("leave the digest out")),
+        None => Ok(reference),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a condaimg.yaml says of an image goes where no flag, and no variable, says anything.
 
-use super::options::{copy, is_policy_file, lines, policy};
+use super::options::{cache_registry, copy, is_policy_file, lines, policy};
 use crate::cli::args::BuildArgs;
 use crate::cli::locking::settings::{self, merged};
 use crate::registry::Registry;
@@ -24,6 +24,10 @@ pub fn fill(mut args: BuildArgs, file: &Settings) -> Result<BuildArgs> {
     }
     args.max_layers = args.max_layers.or(file.max_layers);
     args.compression = args.compression.or_else(|| file.compression.clone());
+    if let (None, Some(repository)) = (&args.cache_registry, &file.cache_registry) {
+        file.at("cache-registry", cache_registry(repository))?;
+        args.cache_registry = Some(repository.clone());
+    }
     args.group_write = args.group_write.or(file.group_write);
     args.source_date_epoch = file.source_date_epoch;
 

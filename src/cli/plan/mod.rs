@@ -5,7 +5,8 @@ mod report;
 mod table;
 
 use super::args::{Global, PlanArgs};
-use super::build::layers::{Parts, environment_tar, known, planned, project_key};
+use super::build::known::in_store;
+use super::build::layers::{Parts, environment_tar, planned, project_key};
 use super::build::options::Options;
 use super::build::{Prepared, parts, prepare};
 use super::locking::Locked;
@@ -57,7 +58,7 @@ fn of_platform(prepared: &Prepared, locked: &Locked) -> Result<PlatformPlan> {
 fn layers(parts: &Parts<'_>, plan: &LayerPlan, options: &Options, world: &World) -> Result<Vec<Layer>> {
     let lock = parts.lock.as_ref();
     let compression = options.parameters.compression;
-    let blob = |key: &Digest| known(&world.store, key, false).map(|it| Blob { digest: it.digest, size: it.size });
+    let blob = |key: &Digest| in_store(&world.store, key).map(|it| Blob { digest: it.digest, size: it.size });
     let reasons = reasons(lock, &options.policy, &plan.layers);
     let planned = plan.layers.iter().zip(&reasons);
     let mut layers: Vec<Layer> =

@@ -100,6 +100,7 @@ pub fn sentence(name: &str, reason: &Reason) -> String {
         LayerRule::Together => format!("{tier}; the tier is one layer"),
         LayerRule::Own => format!("{tier}; large enough for its own layer"),
         LayerRule::Shared => format!("{tier}; shares the tier's layer"),
+        LayerRule::Cost => format!("{tier}; where updates are expected to cost least"),
         LayerRule::Limit => format!("{tier}; joined with others because of the limit"),
     }
 }

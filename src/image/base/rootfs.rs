@@ -72,7 +72,7 @@ fn pack(folder: &Path, store: &Store) -> Result<(Measured, PathBuf)> {
     tarball::end(&mut packer.tar)?;
     let writer = packer.tar.into_inner().map_err(std::io::IntoInnerError::into_error)?;
     let (digest, size) = writer.finish(None)?;
-    Ok((Measured { codec: Codec::Plain, digest, size, diff_id: DiffId(digest) }, store.blob(&digest)))
+    Ok((Measured { codec: Codec::Plain, digest, size, diff_id: DiffId(digest), diff_size: size }, store.blob(&digest)))
 }
 
 struct Packer {

@@ -1,0 +1,142 @@
+//! Layers that need not be made: those that the store has, and those that lie in a registry.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt as _, stream};
+
+use super::layers::MadeLayer;
+use super::options::Options;
+use crate::cli::world::World;
+use crate::image;
+use crate::model::{LAYER_KEY, Platform};
+use crate::pack::LayerDigests;
+use crate::ship::{Catalog, Entry, NewEntry, RemoteLayer};
+use crate::store::{RecordKind, Store};
+use crate::util::{DiffId, Digest, Error, Result};
+
+/// Layers that are fetched at once.
+const PARALLEL_DOWNLOADS: usize = 4;
+
+/// A layer that need not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownLayer {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Size of the blob in bytes.
+    pub size: u64,
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// The reference of the blob in a registry; none: it is in the store.
+    pub at: Option<String>,
+}
+
+impl From<LayerDigests> for KnownLayer {
+    fn from(LayerDigests { digest, size, diff_id, .. }: LayerDigests) -> Self {
+        Self { digest, size, diff_id, at: None }
+    }
+}
+
+/// What the store has of a layer with this key.
+pub fn in_store(store: &Store, key: &Digest) -> Option<KnownLayer> {
+    let layer = store.record::<LayerDigests>(RecordKind::Layer, key)?;
+    store.has_blob(&layer.digest, layer.size).then(|| layer.into())
+}
+
+/// Which of the layers with these keys are known: to the store, else to the registries that the build pushes to, else to
+/// the cache registry. What is only in a registry stays there if that is enough for what the build is to do. Nothing is
+/// known to a build with `--no-cache`.
+pub async fn anywhere(
+    mut keys: BTreeSet<Digest>,
+    platform: &Platform,
+    options: &Options,
+    world: &World,
+) -> BTreeMap<Digest, KnownLayer> {
+    if options.args.no_cache {
+        return BTreeMap::new();
+    }
+    let in_store = keys.iter().filter_map(|key| Some((*key, in_store(&world.store, key)?)));
+    let mut known: BTreeMap<Digest, KnownLayer> = in_store.collect();
+    keys.retain(|key| !known.contains_key(key));
+    if world.offline {
+        return known;
+    }
+    let found = catalog(platform, options, world).find(&keys).await;
+    found.notices.iter().for_each(|notice| world.reporter.notice(notice));
+    let usable: Vec<_> = found.layers.into_iter().map(|(key, layer)| usable(key, layer, options, world)).collect();
+    known.extend(
+        stream::iter(usable)
+            .buffer_unordered(PARALLEL_DOWNLOADS)
+            .filter_map(std::future::ready)
+            .collect::<Vec<_>>()
+            .await,
+    );
+    known
+}
+
+fn catalog<'a>(platform: &'a Platform, options: &'a Options, world: &'a World) -> Catalog<'a> {
+    Catalog {
+        registry: &world.registry,
+        store: &world.store,
+        tags: if options.args.push { &options.tags } else { &[] },
+        cache: options.cache_registry.as_ref(),
+        platform,
+        media_type: options.parameters.compression.media_type(),
+    }
+}
+
+/// A layer in a registry as the build can use it; nothing when it cannot, and must make the layer.
+async fn usable(key: Digest, layer: RemoteLayer, options: &Options, world: &World) -> Option<(Digest, KnownLayer)> {
+    let at_hand = options.args.push && options.tags.iter().all(|tag| tag.registry() == layer.at.registry());
+    if at_hand && options.outputs.is_empty() {
+        let RemoteLayer { digest, size, diff_id, at } = layer;
+        return Some((key, KnownLayer { digest, size, diff_id, at: Some(at.whole()) }));
+    }
+    match fetch(key, &layer, world).await {
+        Ok(layer) => Some((key, layer)),
+        Err(error) => {
+            let why = error.chain().join(": ");
+            world.reporter.notice(&format!("a layer of the cache cannot be used, so it is made: {why}"));
+            None
+        }
+    }
+}
+
+/// Brings a layer into the store, which then knows it.
+async fn fetch(key: Digest, layer: &RemoteLayer, world: &World) -> Result<KnownLayer> {
+    let RemoteLayer { digest, size, diff_id, at } = layer;
+    let file = world.registry.fetch_blob(at, digest, *size, &world.store).await?;
+    let measuring = tokio::task::spawn_blocking(move || image::diff_id(&file));
+    let (found, diff_size) = measuring.await.map_err(|error| Error::bug("a layer was not read").caused_by(error))??;
+    if found != *diff_id {
+        return Err(Error::user(format!("the layer {digest} of `{at}` unpacks to {found} instead of {diff_id}")));
+    }
+    let digests = LayerDigests { digest: *digest, size: *size, diff_id: *diff_id, diff_size };
+    world.store.remember(RecordKind::Layer, &key, &digests)?;
+    Ok(digests.into())
+}
+
+/// Notes layers in the cache registry, if there is one, by platforms. Whoever may not write there has a notice of it: the
+/// image is whole without.
+pub async fn note(layers: &[(Platform, Vec<NewEntry>)], options: &Options, world: &World) {
+    let Some(cache) = options.cache_registry.as_ref().filter(|_| !world.offline) else { return };
+    for (platform, entries) in layers {
+        match catalog(platform, options, world).note(cache, entries).await {
+            Ok(written) => tracing::debug!(written, of = entries.len(), "layers are noted in the cache registry"),
+            Err(error) => {
+                let why = error.chain().join(": ");
+                let (registry, repository) = (cache.registry(), cache.repository());
+                return world.reporter.notice(&format!(
+                    "the layers are not noted in the cache registry `{registry}/{repository}`: {why}"
+                ));
+            }
+        }
+    }
+}
+
+/// What there is to note of a layer.
+pub fn entry(made: &MadeLayer) -> Option<NewEntry> {
+    let MadeLayer { layer, new, .. } = made;
+    let key = layer.annotations.get(LAYER_KEY)?.parse().ok()?;
+    let entry = Entry { key, digest: layer.blob.digest, size: layer.blob.size, diff_id: layer.diff_id };
+    Some(NewEntry { entry, blob: layer.blob.clone(), made: *new })
+}

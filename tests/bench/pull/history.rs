@@ -1,0 +1,233 @@
+//! Release history: channel indexes from disk, and environments solved anew week by week.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use condaimg::lock::{Lock, LockedBase, LockedPackage, PackageFacts};
+use condaimg::model::{BaseFacts, Cutoff, Platform, Stability};
+use condaimg::resolve::{ResolveOptions, resolve, stability_of};
+use condaimg::spec;
+use condaimg::util::report::{SharedReporter, Silent};
+use condaimg::util::{Digest, Error, Result};
+use jiff::civil::Date;
+use rattler_conda_types::{Channel, ChannelConfig, PackageRecord, RepoData, RepoDataRecord};
+use serde::Deserialize;
+
+/// What is replayed: `environments.yaml`.
+#[derive(Deserialize)]
+pub struct Plan {
+    pub budgets: Vec<usize>,
+    pub corpora: Vec<Corpus>,
+}
+
+/// An index, and what is solved from it.
+#[derive(Deserialize)]
+pub struct Corpus {
+    pub name: String,
+    pub platform: String,
+    /// Folders in the data folder, most important first.
+    pub channels: Vec<String>,
+    pub first: Date,
+    pub last: Date,
+    pub environments: BTreeMap<String, Vec<String>>,
+    pub organisation: Vec<String>,
+}
+
+/// One environment, week by week.
+pub struct Series {
+    pub name: String,
+    pub locks: Vec<Lock>,
+}
+
+/// Which archives an environment had, by date: what is kept between runs.
+type Solved = BTreeMap<String, Vec<String>>;
+
+/// Where things lie.
+pub struct Places {
+    /// The folder of the channels' indexes, `repodata.json` or `repodata.json.zst`.
+    pub data: PathBuf,
+    /// What may be kept between runs.
+    pub cache: PathBuf,
+}
+
+/// An index in memory.
+struct Index {
+    /// By `subdir/file`.
+    records: HashMap<String, Arc<RepoDataRecord>>,
+    /// By name, of the platform and noarch.
+    named: HashMap<String, Vec<Arc<RepoDataRecord>>>,
+}
+
+impl Index {
+    fn read(folders: &[PathBuf], platform: &Platform) -> Result<Self> {
+        let mut index = Self { records: HashMap::new(), named: HashMap::new() };
+        let config = ChannelConfig::default_with_root_dir(PathBuf::from("/"));
+        for folder in folders {
+            let channel = Channel::from_str(folder.display().to_string(), &config)
+                .map_err(|error| Error::user(format!("`{}` is no channel", folder.display())).caused_by(error))?;
+            for subdir in [platform.subdir.as_str(), "noarch"] {
+                let data = RepoData::from_path(folder.join(subdir).join("repodata.json"))?;
+                for record in data.into_repo_data_records(&channel).into_iter().map(Arc::new) {
+                    let name = record.package_record.name.as_normalized().to_owned();
+                    index.named.entry(name).or_default().push(Arc::clone(&record));
+                    index.records.entry(file_of(&record)).or_insert(record);
+                }
+            }
+        }
+        Ok(index)
+    }
+
+    fn of_name(&self, name: &str) -> impl Iterator<Item = &PackageRecord> {
+        self.named.get(name).into_iter().flatten().map(|record| &record.package_record)
+    }
+}
+
+fn file_of(record: &RepoDataRecord) -> String {
+    format!("{}/{}", record.package_record.subdir, record.identifier)
+}
+
+/// The dates that are replayed.
+fn dates(corpus: &Corpus) -> Vec<Date> {
+    corpus.first.series(jiff::Span::new().days(7)).take_while(|date| *date <= corpus.last).collect()
+}
+
+/// Puts a channel's index as `repodata.json` below the cache, where the solver reads it.
+fn unpack(places: &Places, channel: &str, platform: &Platform) -> Result<PathBuf> {
+    let target = places.cache.join("channels").join(channel);
+    for subdir in [platform.subdir.as_str(), "noarch"] {
+        let (from, into) = (places.data.join(channel).join(subdir), target.join(subdir));
+        fs_err::create_dir_all(&into)?;
+        let packed = from.join("repodata.json.zst");
+        let bytes = match packed.exists() {
+            true => zstd::decode_all(fs_err::File::open(packed)?)?,
+            false => fs_err::read(from.join("repodata.json"))?,
+        };
+        let file = into.join("repodata.json");
+        if fs_err::read(&file).ok().as_ref() != Some(&bytes) {
+            fs_err::write(file, bytes)?;
+        }
+    }
+    Ok(target)
+}
+
+/// All environments of a corpus, solved at all dates.
+///
+/// # Errors
+/// Indexes that cannot be read; environments that cannot be solved at some date.
+pub async fn replay(corpus: &Corpus, places: &Places) -> Result<Vec<Series>> {
+    let platform: Platform = corpus.platform.parse()?;
+    let folders: Vec<PathBuf> =
+        corpus.channels.iter().map(|channel| unpack(places, channel, &platform)).collect::<Result<_>>()?;
+    let index = Index::read(&folders, &platform)?;
+    let mut all = Vec::new();
+    for (name, dependencies) in &corpus.environments {
+        let solved = solve_all(corpus, dependencies, &folders, &platform, places).await?;
+        all.push(Series { name: name.clone(), locks: locks(&solved, &index, &platform)? });
+    }
+    Ok(all)
+}
+
+/// Solves at every date, or takes what an earlier run found.
+async fn solve_all(
+    corpus: &Corpus,
+    dependencies: &[String],
+    folders: &[PathBuf],
+    platform: &Platform,
+    places: &Places,
+) -> Result<Solved> {
+    let mut identity = format!("1 {} {} {dependencies:?}", platform.lock_name(), corpus.first);
+    for folder in folders {
+        for subdir in [platform.subdir.as_str(), "noarch"] {
+            identity += &Digest::of(fs_err::read(folder.join(subdir).join("repodata.json"))?).to_string();
+        }
+    }
+    let file = places.cache.join("solved").join(format!("{}.json", &Digest::of(identity).hex()[..32]));
+    let mut solved: Solved = match fs_err::read(&file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+        Err(_) => Solved::new(),
+    };
+    let known = solved.len();
+    let work = tempfile::tempdir()?;
+    let yaml = serde_json::json!({"dependencies": dependencies});
+    let written = work.path().join("environment.yml");
+    fs_err::write(&written, yaml.to_string())?;
+    for date in dates(corpus) {
+        if let Entry::Vacant(place) = solved.entry(date.to_string()) {
+            place.insert(solve(&written, date, folders, platform, work.path()).await?);
+        }
+    }
+    if solved.len() > known {
+        fs_err::create_dir_all(places.cache.join("solved"))?;
+        fs_err::write(file, serde_json::to_vec(&solved).map_err(|error| Error::bug("JSON").caused_by(error))?)?;
+    }
+    Ok(solved)
+}
+
+async fn solve(
+    written: &Path,
+    date: Date,
+    folders: &[PathBuf],
+    platform: &Platform,
+    work: &Path,
+) -> Result<Vec<String>> {
+    let spec = spec::read(written)?;
+    let silent: SharedReporter = Arc::new(Silent);
+    let mut options = ResolveOptions::new(&spec, platform, work.join("index"), &silent)?;
+    options.channels = folders.iter().map(|folder| folder.display().to_string()).collect();
+    options.offline = true;
+    options.virtual_packages.glibc = Some("2.36".to_owned());
+    options.exclude_newer = Some(date.to_string().parse::<Cutoff>()?);
+    let resolution = resolve(&spec, &options).await?;
+    Ok(resolution.records.iter().map(file_of).collect())
+}
+
+/// Locks as condaimg would have made them: each package keeps the class that it had in the lock of the week before.
+fn locks(solved: &Solved, index: &Index, platform: &Platform) -> Result<Vec<Lock>> {
+    let mut locks: Vec<Lock> = Vec::new();
+    let mut before: HashMap<String, Option<Stability>> = HashMap::new();
+    for (date, files) in solved {
+        let as_of = date.parse::<Cutoff>()?.last();
+        let mut now = HashMap::new();
+        let mut packages = Vec::new();
+        for file in files {
+            let record = index.records.get(file).ok_or_else(|| Error::user(format!("`{file}` is in no index")))?;
+            let known = before.get(file).copied();
+            let class = || stability_of(index.of_name(record.package_record.name.as_normalized()), as_of);
+            let stability = known.unwrap_or_else(class);
+            now.insert(file.clone(), stability);
+            let bytecode = record.package_record.noarch.is_python();
+            let facts = PackageFacts { stability, bytecode, ..PackageFacts::default() };
+            packages.push(LockedPackage { record: (**record).clone(), facts });
+        }
+        packages.sort_by(|a, b| a.name().cmp(b.name()));
+        locks.push(lock(packages, platform));
+        before = now;
+    }
+    Ok(locks)
+}
+
+fn lock(packages: Vec<LockedPackage>, platform: &Platform) -> Lock {
+    Lock {
+        inputs: None,
+        platform: platform.clone(),
+        channels: Vec::new(),
+        virtual_packages: Vec::new(),
+        specs: Vec::new(),
+        pip: Vec::new(),
+        wheels: Vec::new(),
+        variables: BTreeMap::new(),
+        base: LockedBase {
+            reference: "scratch".to_owned(),
+            digest: Digest::of("scratch"),
+            facts: BaseFacts::default(),
+            environment: None,
+            documents: None,
+        },
+        packages,
+        has_facts: true,
+        edited: Vec::new(),
+        interpreters: BTreeMap::new(),
+    }
+}
