@@ -14,6 +14,8 @@ mod locks;
 mod member;
 mod normalise;
 mod pypi;
+#[cfg(test)]
+pub mod sample;
 mod seal;
 mod warnings;
 mod wheel;

@@ -146,34 +146,11 @@ mod tests {
 
     use super::super::metadata::ModePolicy;
     use super::*;
-    use crate::lock::LockedBase;
-    use crate::model::BaseFacts;
-    use crate::util::Digest;
+    use crate::lock::sample;
 
     #[test]
     fn the_group_may_write_to_the_environment_and_not_to_the_users_of_the_system() {
-        let digest = Digest::of("");
-        let lock = Lock {
-            inputs: None,
-            platform: crate::model::Platform::default(),
-            channels: Vec::new(),
-            virtual_packages: Vec::new(),
-            specs: Vec::new(),
-            pip: Vec::new(),
-            wheels: Vec::new(),
-            variables: BTreeMap::new(),
-            base: LockedBase {
-                reference: "scratch".to_owned(),
-                digest,
-                facts: BaseFacts::default(),
-                environment: None,
-                documents: None,
-            },
-            packages: Vec::new(),
-            has_facts: true,
-            edited: Vec::new(),
-            interpreters: BTreeMap::new(),
-        };
+        let lock = sample::lock(Vec::new());
         let target = Target {
             prefix: "/opt/env".to_owned(),
             root: "opt/env".to_owned(),

@@ -214,8 +214,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::lock::{LockedBase, LockedPackage, PackageFacts};
-    use crate::model::BaseFacts;
+    use crate::lock::{LockedPackage, PackageFacts, sample};
 
     /// A package of a lock that is made for a test.
     #[derive(Debug, Clone)]
@@ -256,28 +255,7 @@ mod tests {
     pub(super) fn lock(packages: &[Made]) -> Lock {
         let mut packages: Vec<LockedPackage> = packages.iter().map(Made::locked).collect();
         packages.sort_by(|a, b| a.name().cmp(b.name()));
-        let digest = Digest::of("nothing");
-        Lock {
-            inputs: None,
-            platform: crate::model::Platform::default(),
-            channels: Vec::new(),
-            virtual_packages: Vec::new(),
-            specs: Vec::new(),
-            pip: Vec::new(),
-            wheels: Vec::new(),
-            variables: BTreeMap::new(),
-            base: LockedBase {
-                reference: "scratch".to_owned(),
-                digest,
-                facts: BaseFacts::default(),
-                environment: None,
-                documents: None,
-            },
-            packages,
-            has_facts: true,
-            edited: Vec::new(),
-            interpreters: BTreeMap::new(),
-        }
+        sample::lock(packages)
     }
 
     fn planned(lock: &Lock, max_layers: usize, bytecode: bool) -> LayerPlan {

@@ -195,7 +195,7 @@ fn fifty_killed_builds_leave_the_store_that_they_share_as_it_should_be() {
     let bench = Bench::new();
     let begun = Instant::now();
     let digest = bench.digest(&shared("undisturbed"));
-    let whole = begun.elapsed();
+    let mut whole = begun.elapsed();
     let cache = bench.workspace.path("store");
     let build = |round: &Shared, flags: &[&str]| {
         let mut command = bench.build(round);
@@ -203,18 +203,24 @@ fn fifty_killed_builds_leave_the_store_that_they_share_as_it_should_be() {
         command
     };
     let mut random = Random(5);
-    let mut killed = 0;
-    for number in 0..25 {
+    let (mut killed, mut rounds) = (0, 0);
+    while killed < 50 {
+        rounds += 1;
+        assert!(rounds < 120, "only {killed} were killed in time");
         // Two at once, of which one makes all layers anew, so that there is work whatever is known by now.
         let pair: [&[&str]; 2] = [&[], &["--no-cache"]];
-        let mut pair = pair.map(|flags| build(&shared(&format!("killed-{number}")), flags).spawn().expect("runs"));
-        std::thread::sleep(whole.mul_f64(random.next() * 0.8));
+        let mut pair = pair.map(|flags| build(&shared(&format!("killed-{rounds}")), flags).spawn().expect("runs"));
+        std::thread::sleep(whole.mul_f64(random.next()));
         for child in &mut pair {
             child.kill().expect("kills");
-            killed += usize::from(child.wait().expect("ends").signal() == Some(9));
         }
+        let in_time = pair.iter_mut().filter_map(|child| child.wait().expect("ends").signal()).count();
+        if in_time == 0 {
+            // Quicker than the first one, which had the machine for itself and the downloads to do.
+            whole = whole.mul_f64(0.7);
+        }
+        killed += in_time;
     }
-    assert!(killed > 25, "only {killed} were killed in time");
 
     let last = shared("last");
     succeed(&mut build(&last, &[]));

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use rattler_lock::LockFile;
 use serde_json::{Value, json};
@@ -34,6 +35,13 @@ impl Repository {
         }
         channel.index();
         workspace.file(&format!("{name}/root/etc/os-release"), "NAME=none\n");
+        // A root file system keeps its files' times, so they are part of the base's digest.
+        for path in ["root/etc/os-release", "root/etc", "root"] {
+            let file = fs_err::File::open(folder.join(path)).expect("opens");
+            file.file()
+                .set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+                .expect("sets its time");
+        }
         workspace.file(
             &format!("{name}/environment.yml"),
             "channels: [./vendor/my channel]\ndependencies: [app]\nvariables: {A: b}\n",

@@ -176,7 +176,7 @@ fn what_the_server_sends_must_be_what_was_pinned() {
     for file in ["explicit.txt", "conda-lock.yml", "pixi.lock"] {
         bench.forget_cache();
         let message = fail(bench.condaimg("build").arg(file), 1);
-        let expected = "`app-1.0-0.conda` is not the archive that was locked: its s";
+        let expected = "`app-1.0-0.conda` is not the archive that was pinned: its s";
         assert!(message.contains(expected), "{file}: {message}");
     }
     // Without a hash it is what there is, and the lock says what that was.

@@ -1,5 +1,8 @@
 //! `pip:` sections: resolved by uv beside what conda brings, pinned, built, and in images that run.
 
+mod built;
+mod bytecode;
+
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

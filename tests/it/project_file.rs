@@ -275,10 +275,10 @@ fn the_page_tells_every_key_and_its_examples_are_right() {
     for key in &keys {
         assert!(PAGE.contains(&format!("\n| `{key}` | ")), "the page has no `{key}`");
     }
-    let [full, inline] = examples().try_into().expect("two examples");
+    let [full, inline, installed] = examples().try_into().expect("three examples");
     let folder = tempfile::tempdir().expect("a folder");
     fs_err::write(folder.path().join("environment.yml"), environment(&["lib"])).expect("writes");
-    for text in [&full, &inline] {
+    for text in [&full, &inline, &installed] {
         let file = folder.path().join("condaimg.yaml");
         fs_err::write(&file, text).expect("writes");
         condaimg::spec::read(&file).expect("the example is right");

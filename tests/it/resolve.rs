@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::common::file_server::{FaultKind, FileServer};
 use crate::common::packages::{Channel, Format, Package, sha256};
 use condaimg::model::Platform;
-use condaimg::resolve::{self, Archive, ChannelPriority, Credentials, Resolution, ResolveOptions, http_client};
+use condaimg::resolve::{self, Archive, ChannelPriority, Credentials, Resolution, ResolveOptions, SaidBy, http_client};
 use condaimg::spec::{self, Spec};
 use condaimg::store::Store;
 use condaimg::util::report::{SharedReporter, Silent};
@@ -67,7 +67,7 @@ impl Bench {
 
     async fn download(&self, records: &[RepoDataRecord]) -> Result<Vec<Archive>, Error> {
         let client = http_client(false, &Credentials::default()).unwrap();
-        resolve::download(records, &self.store(), &client, 8, false, &silent()).await
+        resolve::download(records, SaidBy::Index, &self.store(), &client, 8, false, &silent()).await
     }
 
     /// Archives and unfinished downloads in the store.
@@ -221,7 +221,8 @@ async fn credentials_reach_the_server_and_nothing_else() {
     let solved = bench.solve_with(&bench.spec(&[&channel], &["numpy"]), |_| ()).await.unwrap();
     assert!(!format!("{solved:?}").contains("secret"));
     let client = http_client(false, &solved.credentials).unwrap();
-    let archives = resolve::download(&solved.records, &bench.store(), &client, 2, false, &silent()).await.unwrap();
+    let archives =
+        resolve::download(&solved.records, SaidBy::Index, &bench.store(), &client, 2, false, &silent()).await.unwrap();
     assert_eq!(archives.len(), 2);
 
     let error = bench.solve_with(&bench.spec(&["$CONDAIMG_TEST_UNSET/x"], &["numpy"]), |_| ()).await.unwrap_err();
@@ -300,12 +301,14 @@ async fn an_index_in_the_cache_is_enough_offline() {
     assert_eq!(shown(&again), shown(&solved));
 
     let client = http_client(true, &again.credentials).unwrap();
-    let error = resolve::download(&again.records, &bench.store(), &client, 8, true, &silent()).await.unwrap_err();
+    let error = resolve::download(&again.records, SaidBy::Index, &bench.store(), &client, 8, true, &silent())
+        .await
+        .unwrap_err();
     assert_says(&error, &["2 archives not in the cache", "numpy-1.22.4-0"]);
     assert_eq!(server.seen("").len(), before);
 
     bench.download(&again.records).await.unwrap();
-    resolve::download(&again.records, &bench.store(), &client, 8, true, &silent()).await.unwrap();
+    resolve::download(&again.records, SaidBy::Index, &bench.store(), &client, 8, true, &silent()).await.unwrap();
 }
 
 /// A channel behind a server with one package `big` of about `size` bytes, solved.

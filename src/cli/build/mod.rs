@@ -6,6 +6,7 @@ pub mod known;
 pub mod layers;
 mod once;
 pub mod options;
+mod packing;
 pub mod project;
 mod settings;
 
@@ -49,6 +50,10 @@ pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter)
     let mut args = settings::fill(args, &spec.settings)?;
     // A lock that is named is used as it is: there is nothing that it could be stale against.
     args.frozen |= spec.is_lock;
+    if spec.is_lock && args.refresh_stability {
+        return Err(Error::usage(format!("`--refresh-stability` would change the lock `{}`", spec.file.display()))
+            .hint("name the file that it was made from"));
+    }
     let mut options = Options::new(args, global)?;
     for notice in &spec.notices {
         reporter.notice(notice);

@@ -4,13 +4,13 @@ use rattler::install::PythonInfo;
 use rattler_conda_types::RepoDataRecord;
 
 use super::options::EnvironmentOptions;
-use super::{fetch, fetch_locked, python_info, resolving};
+use super::{fetch, fetch_locked, locked_origin, python_info, resolving};
 use crate::cli::world::World;
 use crate::lock::{Lock, LockedPackage, LockedWheel, PackageFacts};
 use crate::pack::facts::{self, ArchiveFacts, EnvironmentFacts};
 use crate::pack::wheel::{self, WheelReading};
 use crate::pack::{Archive, WheelFile};
-use crate::resolve::Credentials;
+use crate::resolve::{Credentials, SaidBy};
 use crate::spec::Spec;
 use crate::store::{RecordKind, Store};
 use crate::util::{Error, Result};
@@ -30,7 +30,7 @@ pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, wor
     let classes: Vec<_> = new.iter().map(|package| package.facts.stability).collect();
     let records: Vec<_> = new.into_iter().map(|package| package.record).collect();
     let credentials = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
-    let archives = Archives { credentials: &credentials, options, world, locked: true };
+    let archives = Archives { credentials: &credentials, options, world, origin: locked_origin(spec) };
     let mut packages = archives.packages(records, python.clone()).await?;
     // Both are sorted by name. The archives do not know how often they change.
     packages.iter_mut().zip(classes).for_each(|(package, class)| package.facts.stability = class);
@@ -53,8 +53,8 @@ pub struct Archives<'a> {
     pub credentials: &'a Credentials,
     pub options: &'a EnvironmentOptions,
     pub world: &'a World,
-    /// Whether a lock says what they are, not a channel's index.
-    pub locked: bool,
+    /// Who says what they are.
+    pub origin: SaidBy,
 }
 
 impl Archives<'_> {
@@ -173,9 +173,9 @@ impl Archives<'_> {
     }
 
     async fn fetch(&self, records: Vec<RepoDataRecord>) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
-        let Self { credentials, options, world, locked } = *self;
-        if locked {
-            let archives = fetch_locked(&records, credentials, options, world).await?;
+        let Self { credentials, options, world, origin } = *self;
+        if origin != SaidBy::Index {
+            let archives = fetch_locked(&records, origin, credentials, options, world).await?;
             return Ok((records, archives));
         }
         fetch(&records, credentials, options, world).await

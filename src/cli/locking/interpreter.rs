@@ -9,7 +9,7 @@ use crate::cli::{locking, world::World};
 use crate::lock::{self, Lock, LockedPackage, Locks};
 use crate::model::Platform;
 use crate::pack::{ForeignInterpreter, bytecode};
-use crate::resolve::{self, VirtualPackageOptions};
+use crate::resolve::{self, SaidBy, VirtualPackageOptions};
 use crate::spec::Spec;
 use crate::util::{Error, Result};
 
@@ -51,7 +51,7 @@ pub async fn solve(
     let here = others.iter().filter(|lock| lock.platform.subdir == builder);
     resolving.locked = here.flat_map(|lock| &lock.packages).map(|package| package.record.clone()).collect();
     let resolution = resolve::resolve_interpreter(spec, &python.record, &resolving).await?;
-    let archives = Archives { credentials: &resolution.credentials, options, world, locked: false };
+    let archives = Archives { credentials: &resolution.credentials, options, world, origin: SaidBy::Index };
     archives.packages(resolution.records, Some(info)).await
 }
 
@@ -72,7 +72,7 @@ pub async fn obtain(
     };
     let records: Vec<_> = packages.iter().map(|package| package.record.clone()).collect();
     let credentials = locking::resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
-    let archives = locking::fetch_locked(&records, &credentials, options, world).await?;
+    let archives = locking::fetch_locked(&records, locking::locked_origin(spec), &credentials, options, world).await?;
     Ok(Some(ForeignInterpreter { packages: packages.into_iter().zip(archives).collect(), subdir: builder }))
 }
 

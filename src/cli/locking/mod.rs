@@ -3,7 +3,9 @@
 mod base;
 pub mod base_files;
 mod diff;
+mod errors;
 pub mod facts;
+mod fetch;
 pub mod from;
 mod installed;
 pub mod interpreter;
@@ -20,6 +22,10 @@ use std::sync::Arc;
 use rattler::install::PythonInfo;
 use rattler_conda_types::{RepoDataRecord, Subdir};
 
+use errors::{check_base, stale};
+pub use errors::{edited, missing};
+use fetch::{PARALLEL_DOWNLOADS, fetch, made_origin, readable};
+pub use fetch::{fetch_locked, locked_origin};
 use from::Brought;
 use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name};
 
@@ -27,14 +33,11 @@ use crate::cli::world::World;
 use crate::image::{self, Base};
 use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted, local};
 use crate::model::{BaseRef, Platform};
-use crate::pack::{Archive, archive_at, transcode};
-use crate::resolve::{self, Credentials, ResolveOptions, VirtualPackageOptions};
+use crate::pack::wheel::normalise_name;
+use crate::resolve::{self, ResolveOptions, VirtualPackageOptions};
 use crate::spec::Spec;
 use crate::util::error::ResultExt as _;
-use crate::util::{Digest, Error, Result, files, redact};
-
-/// Archives that are fetched at once: what conda's own clients do, and servers put up with.
-const PARALLEL_DOWNLOADS: usize = 8;
+use crate::util::{Error, Result, files, redact};
 
 /// A platform of the build: its lock and its opened base.
 pub struct Locked {
@@ -168,48 +171,6 @@ fn with_written_channels(mut lock: Lock, lock_folder: &Path) -> Lock {
     lock
 }
 
-/// A lock that somebody changed after it was written: parts of it may not fit each other.
-pub fn edited(path: &Path, lock: &Lock) -> Error {
-    Error::user(format!(
-        "the lock `{}` was edited by hand, or merged, for {}: not as they were written are {}",
-        path.display(),
-        lock.platform,
-        lock.edited.join(", ")
-    ))
-    .hint("take the edit back, or let `condaimg lock` renew the lock: what fits of it is kept")
-}
-
-/// A lock that has nothing for a platform.
-pub fn missing(path: &Path, platform: &Platform, locks: &Locks) -> Error {
-    if locks.is_empty() {
-        return Error::user(format!("there is no lock `{}`", path.display()))
-            .hint("build once without `--locked` or `--frozen`, and commit the lock");
-    }
-    Error::user(format!("the lock `{}` has nothing for {platform}", path.display()))
-        .hint(format!("it is for {}", locks.platforms().join(", ")))
-        .hint("build once without `--locked` or `--frozen` to add the platform, and commit the lock")
-}
-
-/// A frozen lock is used as it is, but never with another base: what it says of its files would be wrong.
-fn check_base(path: &Path, locked: &LockedBase, asked: &BaseRef, extends: bool, digest: Digest) -> Result<()> {
-    let flag = if locked.environment.is_some() { "--from" } else { "--base" };
-    if locked.environment.is_some() != extends {
-        let what = if extends { "does not extend its base" } else { "extends its base" };
-        return Err(Error::user(format!("the lock `{}` {what} `{}`", path.display(), locked.reference))
-            .hint(format!("choose `{flag} {}`, or build without `--frozen` to renew the lock", locked.reference)));
-    }
-    if locked.digest == digest {
-        return Ok(());
-    }
-    Err(Error::user(format!(
-        "the lock `{}` is for the base `{}` ({}), and `{asked}` is {digest}",
-        path.display(),
-        locked.reference,
-        locked.digest
-    ))
-    .hint(format!("choose `{flag} {}`, or build without `--frozen` to renew the lock", locked.reference)))
-}
-
 fn texts(spec: &Spec) -> Vec<String> {
     if let Some(pins) = &spec.pins {
         return pins.specs().to_vec();
@@ -291,13 +252,6 @@ fn inputs(
     })
 }
 
-/// A lock that must be current and is not.
-fn stale(path: &Path, platform: &Platform, changes: &[String]) -> Error {
-    let error = Error::user(format!("the lock `{}` is stale for {platform}: it does not fit any more", path.display()));
-    let error = changes.iter().fold(error, |error, change| error.hint(format!("changed since it was made: {change}")));
-    error.hint("`condaimg lock`, or a build without `--locked`, renews it; commit the result")
-}
-
 /// Solves and reads the archives. What the old lock holds is preferred; for a platform that is new to the file, the
 /// versions that its other platforms have.
 #[expect(clippy::too_many_arguments, reason = "all that a lock is made of")]
@@ -347,8 +301,7 @@ async fn make(
         (Some(brought), Some(pins)) => brought.without(resolution.records, pins.file(), options)?,
         _ => resolution.records,
     };
-    let locked = spec.pins.is_some();
-    let archives = facts::Archives { credentials: &resolution.credentials, options, world, locked };
+    let archives = facts::Archives { credentials: &resolution.credentials, options, world, origin: made_origin(spec) };
     let python = python_info(records.iter().chain(brought.iter().filter_map(Brought::python)), platform.subdir)?;
     // What conda brings to pip is among the facts.
     let has_wheels = !spec.pip.is_empty() || pinned.is_some_and(|pinned| !pinned.wheels.is_empty());
@@ -429,8 +382,15 @@ fn check_upgrade(options: &EnvironmentOptions, old: &Locks) -> Result<()> {
     }
     let has = |lock: &Lock, name: &str| lock.package(name).is_some() || lock.wheels.iter().any(|it| it.name == name);
     match names.iter().find(|name| !old.is_empty() && old.iter().all(|lock| !has(lock, name))) {
-        Some(name) => Err(Error::user(format!("the lock has no package `{name}` to upgrade"))
-            .hint("add it to the environment's dependencies to get it, or check its name")),
+        Some(name) => {
+            let error = Error::user(format!("the lock has no package `{name}` to upgrade"));
+            // Requirements may spell it in another way than locks do (PEP 503).
+            let spelled = normalise_name(name).filter(|it| old.iter().any(|lock| has(lock, it)));
+            Err(match spelled {
+                Some(spelled) => error.hint(format!("it is called `{spelled}` there")),
+                None => error.hint("add it to the environment's dependencies to get it, or check its name"),
+            })
+        }
         None => Ok(()),
     }
 }
@@ -475,60 +435,6 @@ pub fn resolving<'a>(
     Ok(resolving)
 }
 
-/// The archives of solved records in the store, downloaded where they are missing; the records with their sha256.
-pub async fn fetch(
-    records: &[RepoDataRecord],
-    credentials: &Credentials,
-    options: &EnvironmentOptions,
-    world: &World,
-) -> Result<(Vec<RepoDataRecord>, Vec<Archive>)> {
-    if records.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
-    }
-    let offline = options.channels_offline();
-    let client = resolve::http_client(offline, credentials)?;
-    let (store, reporter) = (&world.store, &world.reporter);
-    let downloaded = resolve::download(records, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
-    let mut records = Vec::with_capacity(downloaded.len());
-    let mut archives = Vec::with_capacity(downloaded.len());
-    for downloaded in downloaded {
-        archives.push(readable(&downloaded)?);
-        records.push(downloaded.record);
-    }
-    Ok((records, prepared(archives, options, world).await?))
-}
-
-/// The same for the records of a lock, which say what the archives must be.
-pub async fn fetch_locked(
-    records: &[RepoDataRecord],
-    credentials: &Credentials,
-    options: &EnvironmentOptions,
-    world: &World,
-) -> Result<Vec<Archive>> {
-    if records.is_empty() {
-        return Ok(Vec::new());
-    }
-    let offline = options.channels_offline();
-    let client = resolve::http_client(offline, credentials)?;
-    let (store, reporter) = (&world.store, &world.reporter);
-    let downloaded = resolve::download_locked(records, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
-    prepared(downloaded.iter().map(readable).collect::<Result<_>>()?, options, world).await
-}
-
-/// Archives that are slow to read, in a form that is not.
-async fn prepared(archives: Vec<Archive>, options: &EnvironmentOptions, world: &World) -> Result<Vec<Archive>> {
-    let (store, jobs) = (world.store.clone(), options.jobs);
-    tokio::task::spawn_blocking(move || transcode(&archives, &store, jobs).map(|()| archives))
-        .await
-        .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))?
-}
-
-fn readable(downloaded: &resolve::Archive) -> Result<Archive> {
-    let package = &downloaded.record.package_record;
-    let name = format!("{}-{}-{}", package.name.as_normalized(), package.version, package.build);
-    archive_at(&downloaded.path, &downloaded.record.identifier.to_string(), name)
-}
-
 fn python_info<'a>(
     mut records: impl Iterator<Item = &'a RepoDataRecord>,
     subdir: Subdir,
@@ -559,25 +465,5 @@ fn tell_changes(options: &EnvironmentOptions, old: &Locks, new: &Locks, world: &
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::BaseFacts;
-
-    #[test]
-    fn a_frozen_lock_keeps_its_base() {
-        let digest = Digest::of("a");
-        let reference = "host/a:1".to_owned();
-        let locked = LockedBase { reference, digest, facts: BaseFacts::default(), environment: None, documents: None };
-        let asked = |asked: &str| BaseRef::Registry(asked.to_owned());
-        let check = |name: &str, digest| check_base("x.lock".as_ref(), &locked, &asked(name), false, digest);
-        check_base("x.lock".as_ref(), &locked, &asked("host/a:1"), true, digest).expect_err("is not extended");
-        check("host/a:1", digest).expect("is the same");
-        check("host/copy-of-a:1", digest).expect("is the same");
-        let error = check("host/b:1", Digest::of("b")).expect_err("is another");
-        assert!(error.to_string().contains("`host/a:1`") && error.to_string().contains("`host/b:1`"), "{error}");
     }
 }

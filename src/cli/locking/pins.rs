@@ -9,7 +9,7 @@ use super::{PARALLEL_DOWNLOADS, readable};
 use crate::cli::world::World;
 use crate::lock::{self, Pinned, Pins};
 use crate::pack::{Archive, facts, layout};
-use crate::resolve::{self, Credentials, Resolution, ResolveOptions};
+use crate::resolve::{self, Credentials, Resolution, ResolveOptions, SaidBy};
 use crate::spec::Spec;
 use crate::util::{Error, Result};
 
@@ -83,7 +83,8 @@ async fn fetch(
     let offline = options.channels_offline();
     let client = resolve::http_client(offline, credentials)?;
     let (store, reporter) = (&world.store, &world.reporter);
-    let downloaded = resolve::download_locked(records, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
+    let downloaded =
+        resolve::download(records, SaidBy::Pins, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
     let pairs = downloaded.into_iter().map(|downloaded| Ok((downloaded.record.clone(), readable(&downloaded)?)));
     pairs.collect()
 }

@@ -8,7 +8,7 @@ use url::Url;
 use super::from::{self, Brought};
 use super::installed::{Extras, Installed};
 use super::options::{EnvironmentOptions, LockMode, Upgrade};
-use super::{fetch_locked, interpreter, resolving};
+use super::{fetch_locked, interpreter, locked_origin, made_origin, resolving};
 use crate::cli::world::World;
 use crate::lock::{Lock, LockedPackage, LockedWheel, Locks, Pinned, Pins, WheelFacts, WheelSource, target_python};
 use crate::model::{Flavour, Platform};
@@ -19,7 +19,6 @@ use crate::resolve::pip::{
 };
 use crate::resolve::{self, Channels, Credentials, Stored, Wanted};
 use crate::spec::Spec;
-use crate::store::Store;
 use crate::util::{Error, Result, redact};
 
 /// Files that are fetched at once.
@@ -108,11 +107,12 @@ pub async fn fetch(
         return Ok(());
     }
     let work = Work::new(options, spec, lock, world)?;
+    let origin = locked_origin(spec);
     let files = missing.iter().filter_map(|wheel| match &wheel.source {
         WheelSource::Wheel { url } => {
-            Some(Wanted::of_pypi(&wheel.file_name, url, Some(wheel.sha256), Some(wheel.size), true))
+            Some(Wanted::of_pypi(&wheel.file_name, url, Some(wheel.sha256), Some(wheel.size), origin))
         }
-        WheelSource::Sdist { url, sha256 } => Some(Wanted::of_pypi(&last_part(url), url, Some(*sha256), None, true)),
+        WheelSource::Sdist { url, sha256 } => Some(Wanted::of_pypi(&last_part(url), url, Some(*sha256), None, origin)),
         _ => None,
     });
     work.bring(&files.collect::<Vec<_>>()).await?;
@@ -207,7 +207,7 @@ impl<'a> Work<'a> {
                 false => package.record.clone(),
             })
             .collect();
-        fetch_locked(&records, &self.credentials, self.options, self.world).await
+        fetch_locked(&records, locked_origin(self.spec), &self.credentials, self.options, self.world).await
     }
 
     fn sources(&self) -> Sources<'_> {
@@ -287,15 +287,14 @@ impl<'a> Work<'a> {
         uv: Option<&Uv>,
         default_index: Option<&Url>,
     ) -> Result<Vec<LockedWheel>> {
-        // Another tool's lock says what they are.
-        let is_pinned = self.spec.pins.is_some();
+        let origin = made_origin(self.spec);
         let wanted = |found: &Found| match &found.file {
             FoundFile::Wheel { name, url, sha256, size, .. } => {
-                Some(Wanted::of_pypi(name, url, *sha256, *size, is_pinned))
+                Some(Wanted::of_pypi(name, url, *sha256, *size, origin))
             }
             FoundFile::Source { source: WheelSource::Sdist { url, sha256 }, name, .. } => {
                 let name = name.clone().unwrap_or_else(|| last_part(url));
-                Some(Wanted::of_pypi(&name, url, Some(*sha256), None, is_pinned))
+                Some(Wanted::of_pypi(&name, url, Some(*sha256), None, origin))
             }
             _ => None,
         };
@@ -329,9 +328,32 @@ impl<'a> Work<'a> {
                 }
                 (FoundFile::Wheel { .. }, None) => return Err(Error::bug("a wheel was not downloaded")),
             };
-            wheels.push(locked(wheel, &self.world.store, default_index)?);
+            wheels.push(self.locked(wheel, default_index)?);
         }
         Ok(wheels)
+    }
+
+    /// A wheel in the store as the lock has it, but for its facts.
+    fn locked(&self, built: Built, default_index: Option<&Url>) -> Result<LockedWheel> {
+        let store = &self.world.store;
+        let file = WheelFile { path: store.archive(&built.sha256, "whl"), name: built.name.clone() };
+        let metadata = wheel::read_metadata(&file)?;
+        let check = || {
+            wheel::check_machine_code(&file, &metadata.tags, self.target.glibc, self.target.subdir, &store.scratch())
+        };
+        tokio::task::block_in_place(check)?;
+        Ok(LockedWheel {
+            name: metadata.name,
+            version: metadata.version,
+            file_name: built.name,
+            sha256: built.sha256,
+            size: built.size,
+            source: built.source,
+            index: built.index.or_else(|| default_index.cloned().filter(|_| built.listed)),
+            requires_dist: metadata.requires_dist,
+            requires_python: metadata.requires_python,
+            facts: WheelFacts::default(),
+        })
     }
 }
 
@@ -355,22 +377,4 @@ fn check_hashes(found: &Found, stored: &Stored) -> Result<()> {
         ))
         .hint("somebody replaced it on the server, or the hashes are of other files")),
     }
-}
-
-/// A wheel in the store as the lock has it, but for its facts.
-fn locked(built: Built, store: &Store, default_index: Option<&Url>) -> Result<LockedWheel> {
-    let file = WheelFile { path: store.archive(&built.sha256, "whl"), name: built.name.clone() };
-    let metadata = wheel::read_metadata(&file)?;
-    Ok(LockedWheel {
-        name: metadata.name,
-        version: metadata.version,
-        file_name: built.name,
-        sha256: built.sha256,
-        size: built.size,
-        source: built.source,
-        index: built.index.or_else(|| default_index.cloned().filter(|_| built.listed)),
-        requires_dist: metadata.requires_dist,
-        requires_python: metadata.requires_python,
-        facts: WheelFacts::default(),
-    })
 }

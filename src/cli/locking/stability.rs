@@ -59,8 +59,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::lock::{LockedBase, Member, PackageFacts};
-    use crate::model::{BaseFacts, Platform};
+    use crate::lock::sample::lock;
+    use crate::lock::{Member, PackageFacts};
     use crate::plan::{KeyInputs, LayerPlan, Policy, plan};
     use crate::util::Digest;
 
@@ -72,30 +72,6 @@ mod tests {
             "url": format!("https://channel.example/c/linux-64/{file}"),
         });
         LockedPackage { record: serde_json::from_value(record).expect("a record"), facts: PackageFacts::default() }
-    }
-
-    fn lock(packages: Vec<LockedPackage>) -> Lock {
-        Lock {
-            inputs: None,
-            platform: Platform::default(),
-            channels: Vec::new(),
-            virtual_packages: Vec::new(),
-            specs: Vec::new(),
-            pip: Vec::new(),
-            wheels: Vec::new(),
-            variables: BTreeMap::new(),
-            base: LockedBase {
-                reference: "scratch".to_owned(),
-                digest: Digest::of("nothing"),
-                facts: BaseFacts::default(),
-                environment: None,
-                documents: None,
-            },
-            packages,
-            has_facts: true,
-            edited: Vec::new(),
-            interpreters: BTreeMap::new(),
-        }
     }
 
     fn planned(lock: &Lock) -> LayerPlan {

@@ -7,6 +7,7 @@
 
 mod bytecode;
 mod checks;
+mod elf;
 mod facts;
 mod installed;
 mod layout;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 pub use bytecode::{modules, sources};
 pub use checks::check_tags;
+pub use elf::check_machine_code;
 pub use facts::{WheelReading, join, read, reading_key};
 pub use installed::installed_files;
 pub use layout::{LaidEntry, WheelLayout, need_python};

@@ -4,15 +4,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use ignore::WalkBuilder;
+use ignore::{DirEntry, WalkBuilder};
 
+use crate::util::files::UNFINISHED_PREFIX;
 use crate::util::{Digest, Error, Hasher, Result};
 
-/// The files of a project, relative to its folder, sorted: what git would not ignore.
+/// The files of a project, relative to its folder, sorted: what git would not ignore and a build does not write.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut walk = WalkBuilder::new(folder);
     walk.hidden(false).ignore(false).git_global(false).git_exclude(false).require_git(false);
-    walk.filter_entry(|entry| !matches!(entry.file_name().to_str(), Some(".git" | "__pycache__")));
+    walk.filter_entry(|entry| entry.depth() == 0 || !is_written(entry));
     let mut files = Vec::new();
     for entry in walk.build() {
         let entry = entry.map_err(|error| {
@@ -27,6 +28,16 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// What comes of working in a project, or of a build: the lock has the digest of the folder and often lies in it, and
+/// so does the image.
+fn is_written(entry: &DirEntry) -> bool {
+    let name = entry.file_name().to_string_lossy();
+    matches!(name.as_ref(), ".git" | "__pycache__" | "condaimg.lock")
+        || name.ends_with(".condaimg.lock")
+        || name.starts_with(UNFINISHED_PREFIX)
+        || entry.path().join("oci-layout").is_file()
 }
 
 fn is_executable(metadata: &std::fs::Metadata) -> bool {

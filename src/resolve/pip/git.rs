@@ -101,7 +101,7 @@ pub(super) fn checkout(uv: &Uv, url: &Url, commit: &str, folder: &Path) -> Resul
     };
     let gone = |_: &str| {
         Error::user(format!("the repository `{}` has no commit {commit}", redact::url(url)))
-            .hint("somebody rewrote its history; `condaimg lock --upgrade PACKAGE` takes what the reference is now")
+            .hint("somebody rewrote its history; `condaimg lock --upgrade PACKAGE` takes what the reference is now, unless a file of another tool pins it")
     };
     let exists = uv.run(inside(&["cat-file", "-e", &format!("{commit}^{{commit}}")]), gone);
     if exists.is_err() {

@@ -123,7 +123,7 @@ impl Sources<'_> {
             return Ok(());
         }
         Err(Error::user(format!("{} would have to be built, which runs its code on this machine", shown(source)))
-            .hint("`--allow-build` (or `CONDAIMG_ALLOW_BUILD=true`) allows it, in isolation and with the environment's Python")
+            .hint("`--allow-build` (or `CONDAIMG_ALLOW_BUILD=true`, or `allow-build: on` in a condaimg.yaml) allows it, in isolation and with the environment's Python")
             .hint("once the lock has the wheel's hash, builds from the lock need no flag"))
     }
 
@@ -255,5 +255,5 @@ fn other(source: &WheelSource, locked: &LockedWheel, built: &Built) -> Error {
         locked.sha256.hex()
     ))
     .hint("the tools that build it may have changed since (its `build-system` names no exact versions), or compilers of this machine came in")
-    .hint(format!("`condaimg lock --upgrade {} --allow-build` takes what comes out now", locked.name))
+    .hint(format!("`condaimg lock --upgrade {} --allow-build` takes what comes out now; where a file of another tool pins it, remove the lock and lock again", locked.name))
 }

@@ -62,26 +62,31 @@ impl PackageIndex {
     }
 }
 
-/// A build backend (PEP 517) that needs nothing: it packs `NAME.py`.
+/// A build backend (PEP 517) that needs nothing: it packs `NAME.py`, and as `_NAME.so` what a
+/// `compile.sh`, if there is one, makes as `compiled`.
 const BACKEND: &str = r#"
-import os, zipfile
-NAME, VERSION, REQUIRES = "@NAME@", "@VERSION@", @REQUIRES@
+import base64, hashlib, os, platform, subprocess, zipfile
+NAME, VERSION, REQUIRES, SCRIPTS = "@NAME@", "@VERSION@", @REQUIRES@, "@SCRIPTS@"
 
 def build_wheel(folder, config_settings=None, metadata_directory=None):
-    name = f"{NAME}-{VERSION}-py3-none-any.whl"
+    tag, files = "py3-none-any", {}
+    if os.path.exists("compile.sh"):
+        subprocess.run(["sh", "-e", "compile.sh"], check=True)
+        tag, files[f"_{NAME}.so"] = f"py3-none-linux_{platform.machine()}", open("compiled", "rb").read()
+    name = f"{NAME}-{VERSION}-{tag}.whl"
     info = f"{NAME}-{VERSION}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {NAME}\nVersion: {VERSION}\n"
     metadata += "".join(f"Requires-Dist: {it}\n" for it in REQUIRES)
-    files = {
-        f"{NAME}.py": open(f"{NAME}.py").read(),
-        f"{info}/METADATA": metadata,
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    import base64, hashlib
+    pure = "true" if tag.endswith("any") else "false"
+    files[f"{NAME}.py"] = open(f"{NAME}.py", "rb").read()
+    files[f"{info}/METADATA"] = metadata.encode()
+    files[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: {pure}\nTag: {tag}\n".encode()
+    if SCRIPTS:
+        files[f"{info}/entry_points.txt"] = f"[console_scripts]\n{SCRIPTS}\n".encode()
     def line(path, content):
-        digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).rstrip(b"=").decode()
-        return f"{path},sha256={digest},{len(content.encode())}\n"
-    files[f"{info}/RECORD"] = "".join(line(*file) for file in files.items()) + f"{info}/RECORD,,\n"
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        return f"{path},sha256={digest},{len(content)}\n"
+    files[f"{info}/RECORD"] = ("".join(line(*file) for file in files.items()) + f"{info}/RECORD,,\n").encode()
     with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
         for path, content in files.items():
             wheel.writestr(path, content)
@@ -90,11 +95,21 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 
 /// Writes a project that has to be built; its module says `value`.
 pub fn project(folder: &Path, name: &str, version: &str, requires: &[&str], value: &str) {
+    project_with_script(folder, name, version, requires, value, "");
+}
+
+/// The same with a command (`NAME = MODULE:FUNCTION`).
+pub fn project_with_script(folder: &Path, name: &str, version: &str, requires: &[&str], value: &str, script: &str) {
     fs_err::create_dir_all(folder).expect("a folder");
     let write = |file: &str, text: &str| fs_err::write(folder.join(file), text).expect("writes");
     let requires: Vec<String> = requires.iter().map(|it| format!("'{it}'")).collect();
     let requires = format!("[{}]", requires.join(", "));
-    let fill = |text: &str| text.replace("@NAME@", name).replace("@VERSION@", version).replace("@REQUIRES@", &requires);
+    let fill = |text: &str| {
+        text.replace("@NAME@", name)
+            .replace("@VERSION@", version)
+            .replace("@REQUIRES@", &requires)
+            .replace("@SCRIPTS@", script)
+    };
     write("backend.py", &fill(BACKEND));
     write(
         "pyproject.toml",
@@ -102,7 +117,7 @@ pub fn project(folder: &Path, name: &str, version: &str, requires: &[&str], valu
             "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n\n[project]\nname = \"@NAME@\"\ndynamic = [\"version\", \"dependencies\"]\n",
         ),
     );
-    write(&format!("{name}.py"), &format!("VALUE = \"{value}\"\n"));
+    write(&format!("{name}.py"), &format!("VALUE = \"{value}\"\n\n\ndef main():\n    print(VALUE)\n"));
 }
 
 /// A repository that is served as files are (git's "dumb" protocol).

@@ -120,7 +120,7 @@ fn changed_and_replaced_wheels_are_refused() {
     fs_err::remove_file(bench.workspace.path("pixi.condaimg.lock")).expect("removes");
     bench.index.write(&module("lib", "1.0").file_name(), &module("lib", "1.0").file("more.py", "").bytes());
     let message = fail(bench.run("lock").arg("pixi.lock"), 1);
-    assert!(message.contains("is not the file that was locked"), "{message}");
+    assert!(message.contains("is not the file that was pinned"), "{message}");
 }
 
 #[test]

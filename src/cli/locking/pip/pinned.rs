@@ -7,7 +7,7 @@ use crate::cli::world::World;
 use crate::lock::{Lock, LockedWheel, Locks, Pinned, PinnedWheel, Pins, WheelSource, file_name};
 use crate::model::{WheelName, check_fit};
 use crate::pack::wheel::same_version;
-use crate::resolve::Wanted;
+use crate::resolve::{SaidBy, Wanted};
 use crate::spec::Spec;
 use crate::util::{Digest, Error, Result, redact};
 
@@ -109,7 +109,7 @@ impl Work<'_> {
         match wheel.sha256 {
             Some(sha256) => Ok(sha256),
             None => {
-                let stored = self.bring(&[Wanted::of_pypi(name, &wheel.url, None, None, true)]).await?;
+                let stored = self.bring(&[Wanted::of_pypi(name, &wheel.url, None, None, SaidBy::Pins)]).await?;
                 let stored = stored.first().ok_or_else(|| Error::bug("an archive was not downloaded"))?;
                 Ok(stored.sha256)
             }

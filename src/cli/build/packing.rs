@@ -1,0 +1,234 @@
+//! The packing threads: from what layers are made of to blobs in the store, each handed on the moment it is whole.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::known::KnownLayer;
+use super::layers::{MadeLayer, Materials};
+use crate::lock::Lock;
+use crate::model::{Blob, BlobSource, Compression, LAYER_KEY, LayerBlob};
+use crate::pack::compress::LayerWriter;
+use crate::pack::project::ProjectLayer;
+use crate::pack::{Compressors, LayerDigests, Packer, PackerOptions, Target};
+use crate::plan::{LayerPlan, PlannedLayer, SegmentKind};
+use crate::store::{RecordKind, Store};
+use crate::util::report::Step;
+use crate::util::{Digest, Error, Result};
+
+/// What the packing threads work on.
+pub(super) struct Work {
+    pub(super) lock: Arc<Lock>,
+    pub(super) plan: LayerPlan,
+    pub(super) known: Vec<Option<KnownLayer>>,
+    /// The same by their keys, with those of no package.
+    pub(super) beside: BTreeMap<Digest, KnownLayer>,
+    pub(super) materials: Materials,
+    pub(super) target: Target,
+    /// The layer of project files, with its key.
+    pub(super) project: Option<(Digest, ProjectLayer)>,
+    /// The tar of the environment layer, with its key.
+    pub(super) environment: (Digest, Vec<u8>),
+    pub(super) store: Store,
+    pub(super) compression: Compression,
+    pub(super) jobs: usize,
+    pub(super) ready: UnboundedSender<Blob>,
+}
+
+impl Work {
+    pub(super) fn run(mut self, reporter: &dyn crate::util::report::Reporter) -> Result<Vec<MadeLayer>> {
+        let compressors = Compressors::start(self.compression, self.jobs)?;
+        for (planned, known) in self.plan.layers.iter().zip(&self.known) {
+            if let Some(known) = known {
+                self.hand_on(&self.layer_blob(planned, known));
+            }
+        }
+        let materials = std::mem::take(&mut self.materials);
+        let packed = self.pack_unknown(materials, &compressors, reporter)?;
+        let mut made = Vec::with_capacity(self.plan.layers.len() + 2);
+        for ((planned, known), packed) in self.plan.layers.iter().zip(&self.known).zip(packed) {
+            let layer = known.clone().or(packed.map(KnownLayer::from));
+            let layer = layer.ok_or_else(|| Error::bug("a planned layer was not made"))?;
+            made.push(MadeLayer {
+                layer: self.layer_blob(planned, &layer),
+                packages: planned.members().map(|member| self.lock.member_full_name(member)).collect(),
+                files: None,
+                new: known.is_none(),
+            });
+        }
+        if let Some((key, project)) = &self.project {
+            made.push(self.project(key, project, &compressors, reporter)?);
+        }
+        made.push(self.environment(&compressors)?);
+        Ok(made)
+    }
+
+    /// Packs what is not known, on all cores; results in the plan's order.
+    fn pack_unknown(
+        &self,
+        materials: Materials,
+        compressors: &Compressors,
+        reporter: &dyn crate::util::report::Reporter,
+    ) -> Result<Vec<Option<LayerDigests>>> {
+        let mut queue: Vec<usize> = (0..self.plan.layers.len()).filter(|&index| self.known[index].is_none()).collect();
+        let mut packed = vec![None; self.plan.layers.len()];
+        if queue.is_empty() {
+            return Ok(packed);
+        }
+        // Taken from the end: byte code first, because it takes longest for its size, then the largest layers.
+        queue.sort_by_key(|&index| {
+            let layer = &self.plan.layers[index];
+            let compiles = layer.segments.iter().any(|segment| segment.kind == SegmentKind::Bytecode);
+            (compiles, layer.archive_size)
+        });
+        let sizes = queue.iter().map(|&index| self.plan.layers[index].archive_size);
+        let total = sizes.fold(0, u64::saturating_add);
+        let progress = reporter.begin(Step::Pack, total);
+        let count = queue.len();
+        let packer = Packer::new(PackerOptions {
+            lock: &self.lock,
+            archives: materials.archives,
+            wheels: materials.wheels,
+            interpreter: materials.interpreter,
+            known: &materials.segments,
+            target: &self.target,
+            store: &self.store,
+            jobs: self.jobs,
+        });
+        let queue = Mutex::new(queue);
+        let results = Mutex::new(&mut packed);
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        // A function of its own: in a `while let` the lock would be held for the whole of its body.
+        let next = || lock(&queue).pop();
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.min(count) {
+                scope.spawn(|| {
+                    while let Some(index) = next() {
+                        match self.pack_one(index, &packer, compressors, progress.as_ref()) {
+                            Ok(digests) => lock(&results)[index] = Some(digests),
+                            Err(error) => {
+                                // The first failure ends the build; the others' work is not begun.
+                                lock(&queue).clear();
+                                lock(&failure).get_or_insert(error);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let bytes: u64 = packed.iter().flatten().map(|layer| layer.diff_size).sum();
+        let layers = if count == 1 { "layer" } else { "layers" };
+        progress.finish(&format!("{count} {layers}, {} uncompressed", crate::cli::progress::human(bytes)));
+        Ok(packed)
+    }
+
+    fn pack_one(
+        &self,
+        index: usize,
+        packer: &Packer<'_>,
+        compressors: &Compressors,
+        progress: &dyn crate::util::report::Progress,
+    ) -> Result<LayerDigests> {
+        let planned = &self.plan.layers[index];
+        let digests = packer.pack(planned, compressors, progress)?;
+        self.store.remember(RecordKind::Layer, &planned.key, &digests)?;
+        self.hand_on(&self.layer_blob(planned, &digests.into()));
+        Ok(digests)
+    }
+
+    fn hand_on(&self, layer: &LayerBlob) {
+        // Nobody listens when the build has failed meanwhile, or does not push.
+        let _ = self.ready.send(layer.blob.clone());
+    }
+
+    fn layer_blob(&self, planned: &PlannedLayer, layer: &KnownLayer) -> LayerBlob {
+        let packages: Vec<String> = planned.members().map(|member| self.lock.member_full_name(member)).collect();
+        self.blob(&planned.name, &planned.key, &packages.join(" "), layer)
+    }
+
+    fn blob(&self, name: &str, key: &Digest, packages: &str, known: &KnownLayer) -> LayerBlob {
+        let annotations = [
+            ("dev.condaimg.layer.name", name.to_owned()),
+            (LAYER_KEY, key.to_string()),
+            ("dev.condaimg.layer.packages", packages.to_owned()),
+        ];
+        LayerBlob {
+            blob: Blob {
+                media_type: self.compression.media_type().to_owned(),
+                digest: known.digest,
+                size: known.size,
+                source: match &known.at {
+                    Some(reference) => BlobSource::Registry(reference.clone()),
+                    None => BlobSource::File(self.store.blob(&known.digest)),
+                },
+            },
+            diff_id: known.diff_id,
+            name: name.to_owned(),
+            annotations: annotations
+                .into_iter()
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+            created_by: format!("condaimg: {name}"),
+        }
+    }
+
+    /// The environment layer: small enough to be made in memory each time; its key is its content.
+    fn environment(&self, compressors: &Compressors) -> Result<MadeLayer> {
+        let (key, tar) = &self.environment;
+        let write = |writer: &mut LayerWriter<'_>| Ok(writer.write_all(tar)?);
+        self.beside_packages("environment", key, compressors, write)
+    }
+
+    /// The layer of project files.
+    fn project(
+        &self,
+        key: &Digest,
+        project: &ProjectLayer,
+        compressors: &Compressors,
+        reporter: &dyn crate::util::report::Reporter,
+    ) -> Result<MadeLayer> {
+        let write = |writer: &mut LayerWriter<'_>| {
+            let progress = reporter.begin(Step::Pack, project.size());
+            progress.item("project files");
+            project.write(writer, progress.as_ref())?;
+            progress.finish(&format!("project files, {} uncompressed", crate::cli::progress::human(project.size())));
+            Ok(())
+        };
+        let made = self.beside_packages("project-files", key, compressors, write)?;
+        Ok(MadeLayer { files: Some(project.files()), ..made })
+    }
+
+    /// A layer of no package: as it is known, else as `write` makes it.
+    fn beside_packages(
+        &self,
+        name: &str,
+        key: &Digest,
+        compressors: &Compressors,
+        write: impl FnOnce(&mut LayerWriter<'_>) -> Result<()>,
+    ) -> Result<MadeLayer> {
+        let known = self.beside.get(key);
+        let layer = match known {
+            Some(known) => known.clone(),
+            None => {
+                let mut writer = compressors.layer(self.store.new_blob()?);
+                write(&mut writer)?;
+                let digests = writer.finish()?;
+                self.store.remember(RecordKind::Layer, key, &digests)?;
+                digests.into()
+            }
+        };
+        let layer = self.blob(name, key, "", &layer);
+        self.hand_on(&layer);
+        Ok(MadeLayer { layer, packages: Vec::new(), files: None, new: known.is_none() })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
