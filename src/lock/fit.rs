@@ -59,7 +59,8 @@ fn check_requires_python(wheel: &LockedWheel, version: &str) -> Result<()> {
     let python: Version = version.parse().map_err(|error| {
         Error::user(format!("Python {version} is none that wheels can be for")).caused_by(std::io::Error::other(error))
     })?;
-    if specifiers.contains(&python) {
+    // Like pip and uv: a pre-release of Python is meant to be used as the release, which PEP 440 alone would deny.
+    if specifiers.contains(&python.only_release()) {
         return Ok(());
     }
     Err(Error::user(format!(

@@ -64,7 +64,10 @@ fn installed(settings: &Settings) -> Result<Pip> {
                 let error = Error::user(format!("`{install}` is no folder of a Python project"));
                 return settings.at(&format!("project.{index}.install"), Err(error));
             }
-            let path = if Path::new(install).is_absolute() { install.clone() } else { format!("./{install}") };
+            let path = match Path::new(install).is_absolute() {
+                true => install.clone(),
+                false => format!("./{}", install.strip_prefix("./").unwrap_or(install)),
+            };
             lines.push((place.to_string(), path));
         }
     }

@@ -185,7 +185,9 @@ def buildah(options: argparse.Namespace) -> None:
     run([options.installer, Path(__file__).parent / "rattler_install.py", f"file://{options.channel}", folder / "prefix", *SPECS])
     module = folder / "prefix/lib/python3.11/site-packages/bumped.py"
     module.write_text("VERSION = '1.0'\n")
-    (folder / "Dockerfile").write_text(f"FROM oci:{options.base}:debian\nCOPY prefix /opt/conda/envs/default\n")
+    (folder / "Dockerfile").write_text("FROM oci:base:debian\nCOPY prefix /opt/conda/envs/default\n")
+    # buildah makes a name of the path.
+    (folder / "base").symlink_to(options.base)
     program = ["buildah", "--root", folder / "root", "--runroot", folder / "runroot", "--storage-driver", "overlay"]
     target = f"docker://{options.registry}/buildah/env:1"
 

@@ -1,5 +1,6 @@
 //! What others pinned is built as it is: pixi.lock, conda-lock.yml, `@EXPLICIT`, `conda env export`.
 
+mod combined;
 mod real;
 mod wheels;
 

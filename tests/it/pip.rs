@@ -2,6 +2,7 @@
 
 mod built;
 mod bytecode;
+mod sources;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +12,7 @@ use condaimg::util::Digest;
 use crate::common::engine::{Engine, swept};
 use crate::common::packages::{Channel, Format, Package};
 use crate::common::pypi::{PackageIndex, Repository, project};
+use crate::common::tree::Image;
 use crate::common::wheels::Wheel;
 use crate::common::{Workspace, example_base, example_channel, fail, program, run_output, succeed};
 
@@ -196,10 +198,21 @@ fn files_must_be_what_was_hashed_and_locked() {
     bench.environment(&[], &[&hash(wheel.sha256())]);
     succeed(&mut bench.run(&["lock"]));
     // Somebody replaces the file on the server.
-    bench.index.write(&wheel.file_name(), &module("lib", "1.0").file("x.py", "").bytes());
-    bench.forget();
-    let message = fail(bench.run(&["build"]).arg("--locked"), 1);
-    assert!(message.contains("is not the file that was locked") && message.contains("lib-1.0-py3"), "{message}");
+    let mut other = wheel.bytes();
+    let last = other.len() - 1;
+    other[last] ^= 1;
+    let longer = module("lib", "1.0").file("x.py", "").bytes();
+    let digests = [wheel.sha256(), Digest::of(&other)].map(|digest| digest.hex());
+    let sizes = [wheel.bytes().len(), longer.len()].map(|size| format!("{size} bytes"));
+    for (bytes, flag, both) in
+        [(&other, "--locked", &digests), (&other, "--frozen", &digests), (&longer, "--locked", &sizes)]
+    {
+        bench.index.write(&wheel.file_name(), bytes);
+        bench.forget();
+        let message = fail(bench.run(&["build"]).arg(flag), 1);
+        assert!(message.contains("is not the file that was locked") && message.contains("lib-1.0-py3"), "{message}");
+        assert!(both.iter().all(|said| message.contains(said)), "{both:?}: {message}");
+    }
 }
 
 #[test]
@@ -245,10 +258,12 @@ fn repositories_are_pinned_to_a_commit() {
     assert_eq!(bench.wheels(), ["lib 1.0", "tool 1.5"]);
     assert!(bench.lock().contains(&first), "{}", bench.lock());
     assert_eq!(bench.python("import tool; print(tool.VALUE)"), "first");
-    // The tag moves; the lock stands, also where nothing is known, and needs no flag.
+    // Where nothing is known, what a lock has needs no flag.
+    bench.forget();
+    assert_eq!(bench.build(&["--locked"]), digest);
+    // The tag moves; the lock stands.
     project(&repository.work, "tool", "1.5", &["lib"], "second");
     let second = repository.commit(Some("v1"));
-    bench.forget();
     assert_eq!(bench.build(&["--locked"]), digest);
     bench.environment(&[], &[&line, "lib"]);
     succeed(&mut bench.run(&["lock"]));

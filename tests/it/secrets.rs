@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use crate::common::Workspace;
 use crate::common::file_server::FileServer;
 use crate::common::forward_proxy::Proxy;
 use crate::common::needles::{Found, Needles};
 use crate::common::packages::{Channel, Format, Package};
+use crate::common::pypi::PackageIndex;
 use crate::common::registry::{LocalRegistry, Mode, PASSWORD, USER, free_port};
 use crate::common::token_server::basic;
+use crate::common::wheels::Wheel;
+use crate::common::{Workspace, example_channel};
 
 /// A text that is in a package, which must be found wherever the package is.
 const KNOWN: &str = "kn0wn/in every+layer";
@@ -19,8 +21,7 @@ const KNOWN: &str = "kn0wn/in every+layer";
 const WHO: &str = "me";
 
 /// The secrets, by where they are given. A password in a URL is written with `%` codes there.
-/// (Credentials of pip's indexes have their place here: a line, a server in [`Bench::new`], a use in [`Bench::write`].)
-const SECRETS: [(&str, &str); 9] = [
+const SECRETS: [(&str, &str); 12] = [
     ("password in a channel's URL", "url+5ecret/pass"),
     ("token in a channel's URL", "tk-url-5ecret-1"),
     ("netrc", "netrc+5ecret/pass"),
@@ -30,6 +31,9 @@ const SECRETS: [(&str, &str); 9] = [
     ("condarc: token", "tk-condarc-5ecret-3"),
     ("condarc: mirror", "mirror+5ecret/pass"),
     ("proxy", "proxy+5ecret/pass"),
+    ("password in an index's URL", "index+5ecret/pass"),
+    ("netrc of an index", "index-netrc-5ecret/pass"),
+    ("password in the URL of a wheel", "wheel+5ecret/pass"),
 ];
 
 fn secret(name: &str) -> &'static str {
@@ -312,6 +316,95 @@ fn no_secret_is_ever_seen_again() {
     let found = bench.search(&channel);
     for part in ["condaimg.lock", "explicit", "what was said"] {
         assert!(found.keys().any(|path| path.ends_with(part)), "{part}: {found:#?}");
+    }
+}
+
+/// An index for pip with one wheel, which wants a password.
+fn index_of(workspace: &Workspace, name: &str, password: &str) -> PackageIndex {
+    let mut index = PackageIndex::start(workspace.path(&format!("servers/{name}")));
+    index.add(&Wheel::new(name, "1.0").file(&format!("{name}.py"), format!("VALUE = '{KNOWN}'\n")));
+    index.server.require(&basic(WHO, secret(password)));
+    index
+}
+
+/// Packages of pip: of an index whose URL has a password, of one that `~/.netrc` knows, and from a URL.
+#[test]
+fn no_secret_of_pip_is_ever_seen_again() {
+    let (workspace, registry) = (Workspace::new(), LocalRegistry::start(Mode::Auth));
+    let by_url = index_of(&workspace, "by_url", "password in an index's URL");
+    let by_netrc = index_of(&workspace, "by_netrc", "netrc of an index");
+    let placed = index_of(&workspace, "placed", "password in the URL of a wheel");
+    let netrc = format!("machine localhost login {WHO} password {}\n", secret("netrc of an index"));
+    workspace.file("home/.netrc", netrc);
+    let wheel = format!("{}/files/placed-1.0-py3-none-any.whl", placed.server.url);
+    let pip = [
+        format!("--index-url {}", by_url.url_with(&format!("{WHO}:${{INDEX_PASSWORD}}"))),
+        format!("--extra-index-url {}", by_netrc.url().replace("127.0.0.1", "localhost")),
+        "by-url".to_owned(),
+        "by-netrc".to_owned(),
+        format!(
+            "placed @ {}",
+            wheel.replace("://", &format!("://{WHO}:{}@", in_url("password in the URL of a wheel")))
+        ),
+    ];
+    let dependencies = serde_json::json!(["python=3.11", {"pip": pip}]);
+    let environment = serde_json::json!({"channels": [example_channel()], "dependencies": dependencies});
+    workspace.file("environment.yml", serde_json::to_string_pretty(&environment).expect("JSON"));
+    let mut said = Vec::new();
+    let mut run = |words: &[&str], status: i32| {
+        let mut command = workspace.condaimg();
+        command.args(words).arg("-vv").args(["--base", "scratch", "--glibc", "2.36"]);
+        command.env("INDEX_PASSWORD", in_url("password in an index's URL")).env_remove("NETRC");
+        command.env("CONDAIMG_REGISTRY_USERNAME", USER).env("CONDAIMG_REGISTRY_PASSWORD", PASSWORD);
+        let output = command.output().expect("runs");
+        let both = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&both).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{command:?}: {text}");
+        said.extend(both);
+        text
+    };
+    let forget = || fs_err::remove_dir_all(workspace.path("cache")).expect("removes");
+    let lock = run(&["lock"], 0);
+    assert!(lock.contains("3 wheels"), "{lock}");
+    for form in ["pixi", "conda-lock"] {
+        workspace.file(form, run(&["lock", "--export", form], 0));
+    }
+    forget();
+    let tag = format!("{}/team/env:1", registry.host());
+    let outputs =
+        ["--metadata-file", "metadata.json", "--output", "oci:layout", "--output", "docker-archive:docker.tar"];
+    run(&[&["build", "--locked", "--push", "--tag", &tag][..], &outputs].concat(), 0);
+    forget();
+    run(&["build", "--progress", "json", "--compression", "zstd", "--output", "oci:zstd"], 0);
+    fs_err::rename(workspace.path("cache"), workspace.path("cache-of-the-first")).expect("renames");
+    for index in [&by_url, &by_netrc, &placed] {
+        let before = index.server.required().expect("a password");
+        index.server.require("Basic b3RoZXI6cGFzc3dvcmQ=");
+        run(&["lock", "--upgrade"], 1);
+        forget();
+        let refused = run(&["build", "--locked"], 1);
+        assert!(refused.contains("401"), "{refused}");
+        index.server.require(&before);
+    }
+
+    let search = |needles: &Needles| {
+        // What users gave, and what channels serve and Python is unpacked from: none of it comes from us.
+        let given = ["home", "servers", "environment.yml", "cache/v1/archives", "cache/v1/interpreters"];
+        let first = ["cache-of-the-first/v1/archives", "cache-of-the-first/v1/interpreters"];
+        let given: Vec<_> = given.iter().chain(&first).map(|name| workspace.path(name)).collect();
+        let mut found = needles.below(&workspace.path(""), &given);
+        found.extend(needles.below(&registry.data(), &[]));
+        found
+    };
+    let found = search(&secrets());
+    assert!(found.is_empty(), "{found:#?}");
+    let found = secrets().within(&said);
+    assert!(found.is_empty(), "{found:?}: {}", String::from_utf8_lossy(&said));
+    let mut known = Needles::default();
+    known.add("known", KNOWN, WHO);
+    let found = search(&known);
+    for part in ["/layout/blobs/", "docker.tar", "/zstd/blobs/", "/cache-of-the-first/", "/docker/registry/"] {
+        assert!(found.keys().any(|path| path.to_string_lossy().contains(part)), "{part}: {found:#?}");
     }
 }
 

@@ -15,7 +15,8 @@ use crate::model::{Flavour, Platform};
 use crate::pack::bytecode::{Interpreter, InterpreterParts};
 use crate::pack::{Archive, WheelFile, wheel};
 use crate::resolve::pip::{
-    Built, Found, FoundFile, PipRequest, PipTarget, Sources, Uv, UvOptions, folder_digest, index_urls, resolve,
+    Built, Found, FoundFile, PipRequest, PipTarget, Sources, Uv, UvOptions, folder_digest, index_urls, references_of,
+    resolve,
 };
 use crate::resolve::{self, Channels, Credentials, Stored, Wanted};
 use crate::spec::Spec;
@@ -122,7 +123,7 @@ pub async fn fetch(
     }
     let uv = work.uv(lock, &Locks::default()).await?;
     // The lock says what must come out: anything else is refused, whatever is allowed.
-    let sources = Sources { allow_build: false, ..work.sources() };
+    let sources = Sources { allow_build: false, ..work.sources(Some(lock)) };
     tokio::task::block_in_place(|| {
         built.into_iter().try_for_each(|wheel| sources.wheel(&uv, &wheel.source, None, Some(wheel)).map(|_| ()))
     })
@@ -187,13 +188,13 @@ impl<'a> Work<'a> {
             old_lines: old.map_or(&[], |old| old.pip.as_slice()),
             refresh: matches!(&options.mode, LockMode::Make(Upgrade::All | Upgrade::Packages(_))),
         };
-        let sources = self.sources();
+        let sources = self.sources(old);
         let found = tokio::task::block_in_place(|| resolve(&request, uv, &sources))?;
         let default_index = match found.iter().any(is_of_default_index) {
             true => tokio::task::block_in_place(|| uv.default_index(pip))?,
             false => None,
         };
-        let mut wheels = self.obtain(&found, &preferred, Some(uv), default_index.as_ref()).await?;
+        let mut wheels = self.obtain(&found, &preferred, &sources, Some(uv), default_index.as_ref()).await?;
         wheels.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(wheels)
     }
@@ -210,11 +211,13 @@ impl<'a> Work<'a> {
         fetch_locked(&records, locked_origin(self.spec), &self.credentials, self.options, self.world).await
     }
 
-    fn sources(&self) -> Sources<'_> {
+    /// `old` is the lock that has what is to be built, if one has.
+    fn sources(&self, old: Option<&Lock>) -> Sources<'_> {
         Sources {
             store: &self.world.store,
             target: &self.target,
             pip: &self.spec.pip,
+            references: old.map(|old| references_of(&self.spec.pip, old)).unwrap_or_default(),
             allow_build: self.options.args.allow_build,
             reporter: &self.world.reporter,
         }
@@ -284,6 +287,7 @@ impl<'a> Work<'a> {
         &self,
         found: &[Found],
         preferred: &[LockedWheel],
+        sources: &Sources<'_>,
         uv: Option<&Uv>,
         default_index: Option<&Url>,
     ) -> Result<Vec<LockedWheel>> {
@@ -299,7 +303,6 @@ impl<'a> Work<'a> {
             _ => None,
         };
         let mut stored = self.bring(&found.iter().filter_map(wanted).collect::<Vec<_>>()).await?.into_iter();
-        let sources = self.sources();
         let mut wheels = Vec::with_capacity(found.len());
         for found in found {
             let stored = if wanted(found).is_some() { stored.next() } else { None };

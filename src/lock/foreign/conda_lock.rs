@@ -133,6 +133,9 @@ impl CondaLock {
             if let Some(source) = &mut package.source {
                 source.url = expanded(&source.url, &variables);
             }
+            if package.manager == Manager::Pip {
+                package.url = with_login(&package.url, |name| std::env::var(name).ok());
+            }
             if let (Manager::Conda, Ok(url)) = (package.manager, Url::parse(&package.url))
                 && redact::canonical(&url) != url
             {
@@ -200,6 +203,31 @@ fn expanded(url: &str, variables: &BTreeMap<String, String>) -> String {
     url
 }
 
+/// A URL of pip's with the variables in its user and password: conda-lock leaves those there as `pip-repositories` has
+/// them, and names them nowhere. Of what is not set it stays as it is.
+fn with_login(url: &str, variable: impl Fn(&str) -> Option<String>) -> String {
+    let parts = url.split_once("://").and_then(|(scheme, rest)| {
+        let host = rest.find('/').unwrap_or(rest.len());
+        let login = rest[..host].rfind('@')?;
+        Some((scheme, &rest[..login], &rest[login..]))
+    });
+    let Some((scheme, login, rest)) = parts else { return url.to_owned() };
+    let mut pieces = login.split('$');
+    let mut expanded = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let is_part = |char: char| char.is_ascii_alphanumeric() || char == '_';
+        let (name, behind) = match piece.strip_prefix('{').and_then(|piece| piece.split_once('}')) {
+            Some(braced) => braced,
+            None => piece.split_at(piece.find(|char| !is_part(char)).unwrap_or(piece.len())),
+        };
+        match variable(name).filter(|_| !name.is_empty()) {
+            Some(value) => expanded.extend([value.as_str(), behind]),
+            None => expanded.extend(["$", piece]),
+        }
+    }
+    format!("{scheme}://{expanded}{rest}")
+}
+
 fn url_of(package: &Package) -> Result<Url, String> {
     Url::parse(&package.url).map_err(|error| format!("its URL is none ({error})"))
 }
@@ -234,4 +262,23 @@ fn wheel(package: &Package) -> Result<PinnedWheel, String> {
     let sha256 = sha256.map_err(|_| "its sha256 is none".to_owned())?;
     let direct = package.source.is_some();
     Ok(PinnedWheel::at(&package.name, Some(package.version.clone()), &url, sha256, direct))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logins_have_variables() {
+        let variable = |name: &str| ["USER", "PASS_1"].contains(&name).then(|| name.to_lowercase());
+        for (url, expected) in [
+            ("https://$USER:${PASS_1}@host.example/a$USER.whl", "https://user:pass_1@host.example/a$USER.whl"),
+            ("https://$USER-x:$OTHER@host.example", "https://user-x:$OTHER@host.example"),
+            ("https://${USER:$@host.example/a", "https://${USER:$@host.example/a"),
+            ("https://host.example/$USER@1/a", "https://host.example/$USER@1/a"),
+            ("./$USER/a.whl", "./$USER/a.whl"),
+        ] {
+            assert_eq!(with_login(url, variable), expected);
+        }
+    }
 }

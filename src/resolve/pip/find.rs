@@ -257,7 +257,13 @@ impl Run<'_> {
             command.args(["--only-binary", name]);
         }
         let (installed, allow_build) = (request.installed, self.sources.allow_build);
-        let said = |said: &str| self.asked(uv::no_solution(said, installed, allow_build), said);
+        let said = |said: &str| {
+            let error = self.asked(uv::no_solution(said, installed, allow_build), said);
+            match said.contains("requires Python") {
+                true => error.hint(format!("the environment has Python {}", request.target.python_version)),
+                false => error,
+            }
+        };
         self.uv.run(command, said).map(|_| ())
     }
 

@@ -83,17 +83,24 @@ pub(super) fn commit(uv: &Uv, at: &PipGit) -> Result<String> {
     })
 }
 
-/// Puts the files of a commit into a folder; the time of the commit, in seconds since 1970.
+/// Puts the files of a commit into a folder; the time of the commit, in seconds since 1970. `references` are what the
+/// commit was locked for, by the requirements.
 ///
 /// # Errors
-/// When the repository does not have it any more.
-pub(super) fn checkout(uv: &Uv, url: &Url, commit: &str, folder: &Path) -> Result<u64> {
+/// When the repository does not have it any more, or none of the references (if there are any) can mean it any more.
+pub(super) fn checkout(uv: &Uv, url: &Url, commit: &str, references: &[&str], folder: &Path) -> Result<u64> {
     if uv.is_offline() && url.scheme() != "file" {
         return Err(failed(url, "would have to be cloned, and the network must not be used"));
     }
     let mut clone = git(uv, url);
     clone.args(["clone", "--quiet", "--no-checkout", "--", &argument(url)]).arg(folder);
     uv.run(clone, |_| failed(url, "cannot be cloned"))?;
+    let mut checked = references.iter().map(|reference| check_reference(uv, url, commit, reference, folder));
+    if let Some(first) = checked.next()
+        && !(first.is_ok() || checked.any(|it| it.is_ok()))
+    {
+        first?;
+    }
     let inside = |words: &[&str]| {
         let mut command = git(uv, url);
         command.arg("-C").arg(folder).args(words);
@@ -114,4 +121,37 @@ pub(super) fn checkout(uv: &Uv, url: &Url, commit: &str, folder: &Path) -> Resul
     })?;
     let time = uv.run(inside(&["show", "--no-patch", "--format=%ct", commit]), gone)?;
     Ok(time.trim().parse().unwrap_or(0))
+}
+
+/// Refuses a tag that is another commit now, and a name that is gone: a tag is a promise that it stays. Branches move, so
+/// that of these the commit is all that counts.
+fn check_reference(uv: &Uv, url: &Url, commit: &str, reference: &str, clone: &Path) -> Result<()> {
+    let is_other = reference == "HEAD" || reference.starts_with("refs/") && !reference.starts_with("refs/tags/");
+    if is_other || reference.len() >= 7 && commit.starts_with(&reference.to_ascii_lowercase()) {
+        return Ok(());
+    }
+    let commit_of = |name: &str| {
+        let mut command = git(uv, url);
+        command.arg("-C").arg(clone).args(["rev-parse", "--quiet", "--verify", &format!("{name}^{{commit}}")]);
+        uv.run(command, |_| failed(url, "has no such reference")).map(|said| said.trim().to_owned())
+    };
+    let tag = reference.strip_prefix("refs/tags/").unwrap_or(reference);
+    let error = match commit_of(&format!("refs/tags/{tag}")) {
+        Ok(now) if now == commit => return Ok(()),
+        Ok(now) => format!(
+            "the tag `{tag}` of `{}` was moved: it is commit {now}, and the lock has {commit}",
+            redact::url(url)
+        ),
+        Err(_) if tag == reference && commit_of(&format!("refs/remotes/origin/{reference}")).is_ok() => return Ok(()),
+        Err(_) => format!(
+            "`{}` has no tag or branch `{reference}` any more; the lock has it as commit {commit}",
+            redact::url(url)
+        ),
+    };
+    Err(Error::user(error)
+        .hint(format!(
+            "`git+{}@{commit}` names the commit itself, and holds whatever becomes of names",
+            argument(&redact::canonical(url))
+        ))
+        .hint("`condaimg lock --upgrade PACKAGE` takes what the reference is now"))
 }

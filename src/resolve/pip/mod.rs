@@ -24,7 +24,7 @@ use rattler_conda_types::Subdir;
 use url::Url;
 
 pub use folder::digest as folder_digest;
-pub use sources::{Built, Sources};
+pub use sources::{Built, Sources, references_of};
 pub use uv::{Uv, UvOptions, index_urls};
 
 use crate::lock::{LockedWheel, WheelSource};

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{PipTarget, Uv, canonical, folder, git, path_of};
-use crate::lock::{LockedWheel, WheelSource};
+use crate::lock::{Lock, LockedWheel, WheelSource};
 use crate::model::{Platform, WheelName, check_fit};
-use crate::spec::pip::{Pip, PipGit, PipLocation, PipWanted};
+use crate::spec::pip::{Pip, PipGit, PipLocation, PipWanted, git_of_metadata};
 use crate::store::{RecordKind, Store};
 use crate::util::report::SharedReporter;
 use crate::util::{Digest, Error, Result, redact};
@@ -54,6 +54,8 @@ pub struct Sources<'a> {
     pub target: &'a PipTarget,
     /// What was asked for: its URLs have credentials.
     pub pip: &'a Pip,
+    /// The repositories of a lock, as what it was made from names them ([`references_of`]).
+    pub references: Vec<PipGit>,
     /// Whether code of sources may run.
     pub allow_build: bool,
     /// Is told what is built.
@@ -169,7 +171,13 @@ impl Sources<'_> {
             WheelSource::Wheel { .. } => Err(Error::bug("a wheel is not built")),
             WheelSource::Git { url, commit, subdirectory } => {
                 let checkout = work.join("source");
-                let time = git::checkout(uv, &self.written(url), commit, &checkout)?;
+                let references =
+                    self.references.iter().filter(|at| redact::canonical(&at.url) == redact::canonical(url));
+                let references: Vec<&str> = references
+                    .filter(|at| at.subdirectory == *subdirectory)
+                    .filter_map(|at| at.reference.as_deref())
+                    .collect();
+                let time = git::checkout(uv, &self.written(url), commit, &references, &checkout)?;
                 let project = subdirectory.as_ref().map_or(checkout.clone(), |folder| checkout.join(folder));
                 Ok((project, time))
             }
@@ -214,6 +222,21 @@ impl Sources<'_> {
         }
         written
     }
+}
+
+/// The repositories that a lock's wheels were made from, with the references that are pinned in it: of the user's lines
+/// that did not change since, and of the metadata of its wheels.
+pub fn references_of(pip: &Pip, lock: &Lock) -> Vec<PipGit> {
+    let unchanged = pip.requirements.iter().chain(&pip.constraints).filter(|it| lock.pip.contains(&it.text));
+    let asked = unchanged.filter_map(|requirement| match &requirement.what {
+        PipWanted::Direct(direct) => match &direct.location {
+            PipLocation::Git(at) => Some(at.clone()),
+            _ => None,
+        },
+        PipWanted::Index(_) => None,
+    });
+    let needed = lock.wheels.iter().flat_map(|wheel| &wheel.requires_dist);
+    asked.chain(needed.filter_map(|text| git_of_metadata(text)).map(|(_, at)| at)).collect()
 }
 
 fn io_buffered(file: &mut std::fs::File) -> std::io::BufWriter<&mut std::fs::File> {

@@ -1,10 +1,12 @@
 //! Searches everything below a folder for texts, in every form that a program may have put them in: archives and
 //! compressed streams are opened, to any depth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use aho_corasick::AhoCorasick;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
@@ -12,6 +14,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 #[derive(Default)]
 pub struct Needles {
     forms: Vec<(String, Vec<u8>)>,
+    /// Finds all of them at once; made when the first text is searched.
+    finder: OnceLock<AhoCorasick>,
 }
 
 /// Where something was found: the file, and what was found there.
@@ -31,6 +35,7 @@ impl Needles {
         forms.sort();
         forms.dedup();
         self.forms.extend(forms.into_iter().map(|form| (name.to_owned(), form.into_bytes())));
+        self.finder = OnceLock::new();
     }
 
     /// The names of what is in these bytes, or in what is packed in them.
@@ -63,8 +68,11 @@ impl Needles {
 
     fn search(&self, bytes: &[u8], found: &mut Vec<String>, depth: usize) {
         assert!(depth < 8, "packed too often");
-        let holds = |form: &[u8]| bytes.windows(form.len()).any(|window| window == form);
-        found.extend(self.forms.iter().filter(|(_, form)| holds(form)).map(|(name, _)| name.clone()));
+        let new = || AhoCorasick::new(self.forms.iter().map(|(_, form)| form)).expect("finds texts");
+        let finder = self.finder.get_or_init(new);
+        let names = finder.find_overlapping_iter(bytes).map(|hit| &self.forms[hit.pattern().as_usize()].0);
+        let names: BTreeSet<&String> = names.collect();
+        found.extend(names.into_iter().cloned());
         for inner in unpacked(bytes) {
             self.search(&inner, found, depth + 1);
         }

@@ -148,7 +148,7 @@ impl Repository {
     /// Commits what is there, under a tag if there is one, and publishes it; the commit.
     pub fn commit(&self, tag: Option<&str>) -> String {
         self.git(&["add", "--all"]);
-        self.git(&["commit", "--quiet", "--message", "change"]);
+        self.git(&["commit", "--quiet", "--allow-empty", "--message", "change"]);
         if let Some(tag) = tag {
             self.git(&["tag", "--force", tag]);
         }
@@ -156,5 +156,19 @@ impl Repository {
         self.git(&["push", "--quiet", "--force", "--tags", &bare, "main"]);
         succeed(program("git", "git").arg("-C").arg(&self.bare).arg("update-server-info"));
         self.git(&["rev-parse", "HEAD"])
+    }
+
+    /// Takes a tag away.
+    pub fn delete_tag(&self, tag: &str) {
+        self.git(&["tag", "--delete", tag]);
+        let bare = self.bare.to_string_lossy().into_owned();
+        self.git(&["push", "--quiet", &bare, "--delete", &format!("refs/tags/{tag}")]);
+        succeed(program("git", "git").arg("-C").arg(&self.bare).arg("update-server-info"));
+    }
+
+    /// Takes all of it away.
+    pub fn remove(&self) {
+        fs_err::remove_dir_all(&self.work).expect("removes");
+        fs_err::remove_dir_all(&self.bare).expect("removes");
     }
 }

@@ -9,17 +9,17 @@ use crate::common::wheels::Wheel;
 use crate::common::{Workspace, example_base, example_channel, fail, program, python_with_rattler, succeed};
 
 /// A lock with a wheel of an index, one of a place, and one that is built of a repository, in the forms of others.
-struct Bench {
-    workspace: Workspace,
-    index: PackageIndex,
+pub(super) struct Bench {
+    pub(super) workspace: Workspace,
+    pub(super) index: PackageIndex,
 }
 
-fn module(name: &str, version: &str) -> Wheel {
+pub(super) fn module(name: &str, version: &str) -> Wheel {
     Wheel::new(name, version).file(&format!("{name}.py"), format!("VERSION = '{version}'\n"))
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let workspace = Workspace::new();
         let mut index = PackageIndex::start(workspace.path("served"));
         index.add(&module("lib", "1.0"));
@@ -28,7 +28,7 @@ impl Bench {
     }
 
     /// Makes the lock of an environment.yml with these lines for pip.
-    fn lock(&self, lines: &[&str]) {
+    pub(super) fn lock(&self, lines: &[&str]) {
         let lines: String = lines.iter().map(|line| format!("    - \"{line}\"\n")).collect();
         let channel = example_channel();
         let text = format!("channels: [{}]\ndependencies:\n  - python=3.11\n  - pip:\n{lines}", channel.display());
@@ -41,18 +41,18 @@ impl Bench {
         format!("{}/files/{}", self.index.server.url, wheel.file_name())
     }
 
-    fn run(&self, command: &str) -> Command {
+    pub(super) fn run(&self, command: &str) -> Command {
         let mut program = self.workspace.condaimg();
         program.args([command, "--base", &format!("oci:{}:debian", example_base().display())]);
         program
     }
 
-    fn export(&self, spec: &str, form: &str) -> String {
+    pub(super) fn export(&self, spec: &str, form: &str) -> String {
         succeed(self.run("lock").arg(spec).args(["--export", form]))
     }
 
     /// What a file builds to, without uv, and what the index was asked for.
-    fn built(&self, file: &str) -> Vec<String> {
+    pub(super) fn built(&self, file: &str) -> Vec<String> {
         let _ = fs_err::remove_dir_all(self.workspace.path("cache"));
         let _ = fs_err::remove_dir_all(self.workspace.path("out"));
         succeed(self.run("build").args([file, "--output", "oci:out"]).env("CONDAIMG_UV", "/nonexistent/uv"));

@@ -60,7 +60,7 @@ pub(super) async fn wheels(
     let is_source = |found: &Found| matches!(found.file, FoundFile::Source { .. });
     let uv = if found.iter().any(is_source) { Some(work.uv(lock, others).await?) } else { None };
     let preferred = old.map_or(&[][..], |old| &old.wheels);
-    let wheels = work.obtain(&found, preferred, uv.as_ref(), None).await?;
+    let wheels = work.obtain(&found, preferred, &work.sources(old), uv.as_ref(), None).await?;
     pinned.iter().zip(&wheels).try_for_each(|(pinned, wheel)| check_identity(pins, pinned, wheel))?;
     Ok(wheels)
 }
