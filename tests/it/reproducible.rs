@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::common::packages::{Channel, FileMode, Format, Package};
 use crate::common::tree::Image;
-use crate::common::{Workspace, environment, example_base, example_channel, succeed};
+use crate::common::{Workspace, environment, example_base, example_channel, program, succeed};
 
 // ---- everywhere ----------------------------------------------------------------------------------------------
 
@@ -27,10 +27,19 @@ struct Circumstances {
     /// Where this machine keeps the channel, as a link with the same last component.
     channel: &'static str,
     jobs: Option<&'static str>,
+    /// How far the clock is off, as faketime takes it.
+    clock: &'static str,
 }
 
-const HERE: Circumstances =
-    Circumstances { umask: "0022", timezone: "UTC", locale: "C", home: "home", channel: "here/channel", jobs: None };
+const HERE: Circumstances = Circumstances {
+    umask: "0022",
+    timezone: "UTC",
+    locale: "C",
+    home: "home",
+    channel: "here/channel",
+    jobs: None,
+    clock: "+0",
+};
 const THERE: Circumstances = Circumstances {
     umask: "0077",
     timezone: "Asia/Kathmandu",
@@ -38,6 +47,7 @@ const THERE: Circumstances = Circumstances {
     home: "another/home",
     channel: "over/there/in a folder/channel",
     jobs: Some("1"),
+    clock: "+40d",
 };
 
 impl Circumstances {
@@ -79,7 +89,7 @@ impl Machine<'_> {
         build.env("TZ", there.timezone).env("LC_ALL", there.locale).env("HOME", self.workspace.path(there.home));
         build.envs(epoch.map(|epoch| ("SOURCE_DATE_EPOCH", epoch)));
         let _ = fs_err::remove_dir_all(self.workspace.path("image"));
-        let printed = succeed(&mut under(&build, there.umask));
+        let printed = succeed(&mut under(&build, there));
         let built = Built::read(&self.workspace.path("image"));
         assert_eq!(printed.trim(), built.digest.to_string());
         built
@@ -95,10 +105,11 @@ impl Machine<'_> {
     }
 }
 
-/// The same command under a umask.
-fn under(command: &Command, umask: &str) -> Command {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", r#"umask "$0" && exec "$@""#, umask]).arg(command.get_program()).args(command.get_args());
+/// The same command under a umask, and on another day.
+fn under(command: &Command, there: &Circumstances) -> Command {
+    let mut shell = program("faketime", "faketime");
+    shell.args(["-f", there.clock, "sh", "-c", r#"umask "$0" && exec "$@""#, there.umask]);
+    shell.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => shell.env(name, value),

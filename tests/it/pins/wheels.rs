@@ -192,13 +192,14 @@ fn one_lock_of_conda_and_pip_packages_has_one_digest() {
     bench.lock(&["lib"]);
     let lock = fs_err::read_to_string(bench.workspace.path("condaimg.lock")).expect("a lock");
     let spec = fs_err::read_to_string(bench.workspace.path("environment.yml")).expect("a spec");
-    let digests =
-        [("a", "0022", "UTC"), ("much/deeper/in a folder", "0077", "Asia/Kathmandu")].map(|(place, umask, zone)| {
+    let digests = [("a", "0022", "UTC", "+0"), ("much/deeper/in a folder", "0077", "Asia/Kathmandu", "+40d")].map(
+        |(place, umask, zone, clock)| {
             let folder = bench.workspace.path(place);
             bench.workspace.file(&format!("{place}/condaimg.lock"), &lock);
             bench.workspace.file(&format!("{place}/environment.yml"), &spec);
             let mut shell = program("sh", "dash");
-            let built = format!("umask {umask} && exec \"$0\" \"$@\"");
+            let built = format!("umask {umask} && exec faketime -f {clock} \"$0\" \"$@\"");
+            drop(program("faketime", "faketime"));
             shell.args(["-c", &built, env!("CARGO_BIN_EXE_condaimg"), "build", "--locked"]);
             shell.arg("--base").arg(format!("oci:{}:debian", example_base().display()));
             shell.current_dir(&folder).env_remove("SOURCE_DATE_EPOCH").env("TZ", zone).env("HOME", folder.join("home"));
@@ -206,7 +207,8 @@ fn one_lock_of_conda_and_pip_packages_has_one_digest() {
             // Times of the files that a build finds are no part of it.
             succeed(program("touch", "coreutils").args(["-d", "2001-01-01"]).arg(folder.join("environment.yml")));
             succeed(&mut shell)
-        });
+        },
+    );
     assert_eq!(digests[0], digests[1]);
 }
 
