@@ -109,7 +109,8 @@ impl Store {
             let age = now.duration_since(item.used).unwrap_or_default();
             let old = limits.age.is_some_and(|limit| age > limit);
             let too_much = limits.size.is_some_and(|limit| pruned.left > limit);
-            if age > IN_USE && (old || too_much) {
+            // Asked once more: another process may have begun to use it since the list was made.
+            if age > IN_USE && (old || too_much) && !is_in_use(&item.path) {
                 self.remove(&item)?;
                 pruned.left -= item.size;
                 pruned.removed.push(item);
@@ -162,6 +163,12 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Whether something was used within the last hour.
+fn is_in_use(path: &Path) -> bool {
+    let used = std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified()).ok();
+    used.is_some_and(|time| time.elapsed().unwrap_or_default() <= IN_USE)
 }
 
 /// Nothing when the thing is not there, which is what another process may have seen to.
