@@ -5,7 +5,8 @@ use url::Url;
 use crate::lock::WheelSource;
 use crate::util::{Digest, redact};
 
-/// The index of what is pinned without one: a pixi.lock leaves this one out, a conda-lock.yml names none at all.
+/// The index of what is pinned without one: a pixi.lock leaves this one out (rattler_lock reads it so), a conda-lock.yml
+/// names none at all. A part of those formats; nothing is asked of it.
 const PYPI: &str = "https://pypi.org/simple";
 
 /// A package of PyPI as a file pins it: a wheel, or what a wheel can be built of.
