@@ -360,7 +360,7 @@ pub struct EnvironmentArgs {
     /// Make byte code for what ships none [default: on]
     #[arg(long, value_enum, env = "CONDAIMG_BYTECODE", value_name = "WHEN", help_heading = "Layers")]
     pub bytecode: Option<BytecodeArg>,
-    /// Parallelism [default: all cores]
+    /// Parallelism, of layer downloads too [default: all cores; four downloads]
     #[arg(short, long, value_name = "N", env = "CONDAIMG_JOBS", help_heading = "Layers")]
     pub jobs: Option<usize>,
     #[command(flatten)]

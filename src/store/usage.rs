@@ -18,12 +18,13 @@ const IN_USE: Duration = Duration::from_secs(60 * 60);
 const RENEWED: Duration = Duration::from_secs(10 * 60);
 
 /// The kinds of things that the store holds, each a folder.
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 7] = [
     ("archives", "archives"),
     ("layers", "blobs/sha256"),
     ("indexes", "index"),
     ("interpreters", "interpreters"),
     ("uv", "uv"),
+    ("unfinished", "downloads"),
     ("unfinished", "tmp"),
 ];
 
@@ -68,9 +69,9 @@ pub(super) fn used(path: &Path) {
 }
 
 impl Store {
-    /// Its folder.
-    pub fn folder(&self) -> &Path {
-        &self.root
+    /// A path in it, as people and reports are told of it: without that of the store.
+    pub fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
     }
 
     /// Everything in it but records, which are small; sorted by kind and path.

@@ -146,7 +146,7 @@ pub async fn into_store(
     let made = make_all(&options, &spec, platforms, chosen.as_ref(), &world, ready).await?;
     let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
         made.into_iter().map(|made| (made.image, made.summary)).unzip();
-    image::localise(&mut images, &world).await?;
+    image::localise(&mut images, &world, options.environment.downloads).await?;
     Ok((images, summaries))
 }
 

@@ -53,8 +53,7 @@ pub async fn run(args: WarmArgs, global: Global, reporter: &SharedReporter) -> R
     }
     if args.max_size.is_some() {
         let pruned = store.prune(Limits { size: args.max_size, age: None })?;
-        let removed = pruned.removed.iter().map(|item| item.size).sum();
-        report.pruned = Some(Pruned { removed, left: pruned.left });
+        report.pruned = Some(Pruned::new(&pruned, store));
         if args.max_size.is_some_and(|limit| pruned.left > limit) {
             reporter.warn("the cache is still larger than `--max-size`: the rest was used within the last hour");
         }

@@ -9,7 +9,7 @@ use crate::cli::progress::human;
 use crate::cli::summary::PlatformMetadata;
 use crate::image::Image;
 use crate::model::{LAYER_KEY, LayerBlob};
-use crate::store::{Item as Stored, Store};
+use crate::store::{self, Item as Stored, Store};
 use crate::util::{Digest, Error, Result};
 
 /// The whole.
@@ -27,6 +27,27 @@ pub struct Report {
 pub struct Pruned {
     pub removed: u64,
     pub left: u64,
+    /// In the order in which they went.
+    pub items: Vec<Gone>,
+}
+
+/// Something that was removed.
+#[derive(Debug, Serialize)]
+pub struct Gone {
+    /// As `cache ls` has it.
+    pub kind: &'static str,
+    /// Where it was in the store.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+}
+
+impl Pruned {
+    pub fn new(pruned: &store::Pruned, store: &Store) -> Self {
+        let items =
+            pruned.removed.iter().map(|item| Gone { kind: item.kind, path: store.shown(&item.path), size: item.size });
+        Self { removed: pruned.removed.iter().map(|item| item.size).sum(), left: pruned.left, items: items.collect() }
+    }
 }
 
 /// One of what was asked for.

@@ -11,12 +11,15 @@ use fs_err as fs;
 use crate::image::{self, Image};
 use crate::store::Store;
 use crate::util::files::named;
-use crate::util::report::Progress;
+use crate::util::report::{Progress, Silent};
 use crate::util::{Error, Result};
 use program::{ask, run, stream};
 
 /// Where kubelet, and whatever else speaks CRI, looks for images in containerd.
 const KUBERNETES: &str = "k8s.io";
+
+/// The folder of the layout that podman reads.
+const LAYOUT: &str = "condaimg-warm";
 
 /// A container engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,9 +77,18 @@ impl Engine {
             return Ok(Intake::Present);
         }
         match self {
-            Self::Podman => pull(image, names, store)?,
+            Self::Podman => pull(image, names, store).map_err(|error| {
+                // podman does not say which file it found damaged.
+                let read = image::write_load_archive(image, names, &mut std::io::sink(), &Silent);
+                read.err().unwrap_or(error)
+            })?,
             Self::Docker | Self::Containerd => {
-                stream(self.import(image), |output| image::write_load_archive(image, names, output, progress))?;
+                let fed =
+                    stream(self.import(image), |output| image::write_load_archive(image, names, output, progress));
+                fed.map_err(|error| match self == Self::Docker && is_zstd(image) {
+                    true => error.hint("an old Docker (as 20.10) reads no layers in zstd: use `--compression gzip`"),
+                    false => error,
+                })?;
             }
         }
         if self.has(image, names)? {
@@ -155,21 +167,30 @@ impl Engine {
     }
 }
 
+fn is_zstd(image: &Image) -> bool {
+    image.layers.iter().any(|layer| layer.blob.media_type.ends_with("zstd"))
+}
+
 /// podman reads from a layout what its store lacks, and nothing twice.
 fn pull(image: &Image, names: &[String], store: &Store) -> Result<()> {
-    let Some((first, others)) = names.split_first() else { return Err(Error::bug("an image without a name")) };
+    let Some(first) = names.first() else { return Err(Error::bug("an image without a name")) };
     let scratch = store.scratch();
     let folder =
         tempfile::Builder::new().prefix("load-").tempdir_in(&scratch).map_err(|error| named(&scratch, error))?;
     // So that no other process sweeps it away, however long podman takes.
     let held = fs::File::open(folder.path())?;
     held.file().lock().map_err(|error| named(folder.path(), error))?;
-    image::link_layout(image, first, folder.path())?;
-    let mut command = Engine::Podman.command();
-    // A path with a colon in it could not be written.
-    command.args(["pull", "--quiet", "oci:."]).current_dir(folder.path());
-    let id = run(command)?;
-    let mut command = Engine::Podman.command();
-    command.args(["tag", id.trim(), first]).args(others);
-    run(command).map(drop)
+    image::link_layout(image, first, &folder.path().join(LAYOUT))?;
+    let podman = |words: &[&str]| {
+        let mut command = Engine::Podman.command();
+        // From here, because a path with a colon in it could not be written.
+        command.args(words).current_dir(folder.path());
+        command
+    };
+    let id = run(podman(&["pull", "--quiet", &format!("oci:{LAYOUT}")]))?;
+    for name in names {
+        run(podman(&["tag", id.trim(), name]))?;
+    }
+    // Up to version 4 podman calls an image of a layout by the folder; later ones, which do not, refuse this.
+    ask(podman(&["untag", id.trim(), &format!("localhost/{LAYOUT}:latest")])).map(drop)
 }
