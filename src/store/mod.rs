@@ -12,9 +12,11 @@
 //! CACHE/v1/interpreters/<key>/                 unpacked CPythons that make byte code
 //! CACHE/v1/uv/                                 uv's own cache
 //! CACHE/v1/downloads/<sha256>.part             what was not received to its end, and will be resumed
+//! CACHE/v1/lock                                keeps `prune` from what is being claimed
 //! CACHE/v1/tmp/                                unfinished files; each locked by the process that writes it
 //! ```
 
+mod claim;
 mod part;
 mod usage;
 
@@ -126,16 +128,13 @@ impl Store {
 
     /// Whether the blob is there, whole: of the expected size. It counts as used then.
     pub fn has_blob(&self, digest: &Digest, size: u64) -> bool {
-        let there = self.is_blob(digest, size);
-        if there {
-            usage::used(&self.blob(digest));
-        }
-        there
+        self.has_file(&self.blob(digest), Some(size))
     }
 
-    /// Tells the store that an archive or an interpreter of it is used.
-    pub fn used(&self, path: &Path) {
-        usage::used(path);
+    /// Whether a file of the store is there, of the expected size if one is known. It counts as used then.
+    pub fn has_file(&self, path: &Path, size: Option<u64>) -> bool {
+        let there = self.claim(path);
+        there.is_some_and(|it| it.is_file() && size.is_none_or(|size| size == it.len()))
     }
 
     fn is_blob(&self, digest: &Digest, size: u64) -> bool {
@@ -195,7 +194,9 @@ impl Store {
     /// Removes unfinished files that no living process writes. Best effort: what cannot be removed stays.
     fn sweep(&self) {
         let Ok(entries) = std::fs::read_dir(self.scratch()) else { return };
-        entries.flatten().for_each(|entry| files::remove_abandoned(&entry.path()));
+        for entry in entries.flatten() {
+            files::remove_abandoned(&entry.path());
+        }
     }
 }
 

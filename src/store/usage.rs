@@ -9,13 +9,11 @@ use std::time::{Duration, SystemTime};
 use fs_err as fs;
 
 use super::Store;
+use super::claim::{IN_USE, Removal};
 use crate::util::{Result, files};
 
-/// What was used within this time stays, whatever the limit: another process may be working with it.
-const IN_USE: Duration = Duration::from_secs(60 * 60);
-
-/// Times are renewed only when they are older than this, so that a warm build writes nothing.
-const RENEWED: Duration = Duration::from_secs(10 * 60);
+/// The kind of what processes are writing, or have left: each thing is locked by its process.
+const UNFINISHED: &str = "unfinished";
 
 /// The kinds of things that the store holds, each a folder.
 const KINDS: [(&str, &str); 7] = [
@@ -24,8 +22,8 @@ const KINDS: [(&str, &str); 7] = [
     ("indexes", "index"),
     ("interpreters", "interpreters"),
     ("uv", "uv"),
-    ("unfinished", "downloads"),
-    ("unfinished", "tmp"),
+    (UNFINISHED, "downloads"),
+    (UNFINISHED, "tmp"),
 ];
 
 /// One thing in the store.
@@ -59,15 +57,6 @@ pub struct Pruned {
     pub left: u64,
 }
 
-/// Renews the time of something that is used. Best effort: a store may belong to another user.
-pub(super) fn used(path: &Path) {
-    let Ok(file) = std::fs::File::open(path) else { return };
-    let age = file.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
-    if age.is_some_and(|age| age > RENEWED) {
-        let _ = file.set_modified(SystemTime::now());
-    }
-}
-
 impl Store {
     /// A path in it, as people and reports are told of it: without that of the store.
     pub fn shown(&self, path: &Path) -> String {
@@ -95,14 +84,14 @@ impl Store {
         Ok(items)
     }
 
-    /// Removes what is beyond the limits, and records of layers that are gone. What other processes have used within
-    /// the last hour stays.
+    /// Removes what is beyond the limits, and records of layers that are gone. What was used within the last hour stays.
     ///
     /// # Errors
     /// When something cannot be removed.
     pub fn prune(&self, limits: Limits) -> Result<Pruned> {
-        let now = SystemTime::now();
+        let now = self.now();
         let mut items = self.items()?;
+        let grave = self.grave()?;
         items.sort_by_key(|item| item.used);
         let mut pruned = Pruned { left: items.iter().map(|item| item.size).sum(), ..Pruned::default() };
         for item in items {
@@ -110,10 +99,18 @@ impl Store {
             let age = now.duration_since(item.used).unwrap_or_default();
             let old = limits.age.is_some_and(|limit| age > limit);
             let too_much = limits.size.is_some_and(|limit| pruned.left > limit);
-            // Asked once more: another process may have begun to use it since the list was made.
-            if age > IN_USE && (old || too_much) && !is_in_use(&item.path) {
-                self.remove(&item)?;
+            if age <= IN_USE || !(old || too_much) {
+                continue;
+            }
+            let removal = match item.kind {
+                UNFINISHED if files::remove_abandoned(&item.path) => Removal::Done,
+                UNFINISHED => Removal::Kept,
+                _ => self.remove_unclaimed(&item.path, now, grave.path())?,
+            };
+            if removal != Removal::Kept {
                 pruned.left -= item.size;
+            }
+            if removal == Removal::Done {
                 pruned.removed.push(item);
             }
         }
@@ -121,22 +118,11 @@ impl Store {
         Ok(pruned)
     }
 
-    /// A folder is first renamed, so that nobody finds a half of it.
-    fn remove(&self, item: &Item) -> Result<()> {
-        if item.kind == "unfinished" {
-            files::remove_abandoned(&item.path);
-            return Ok(());
-        }
-        if !item.path.is_dir() {
-            present(fs::remove_file(&item.path))?;
-            return Ok(());
-        }
-        let grave = tempfile::Builder::new()
-            .prefix("removed-")
-            .tempdir_in(self.scratch())
-            .map_err(|error| files::named(&self.scratch(), error))?;
-        present(fs::rename(&item.path, grave.path().join("it")))?;
-        Ok(())
+    /// A folder that things go through on their way out, so that nobody finds a half of one.
+    fn grave(&self) -> Result<tempfile::TempDir> {
+        let scratch = self.scratch();
+        let grave = tempfile::Builder::new().prefix("removed-").tempdir_in(&scratch);
+        grave.map_err(|error| files::named(&scratch, error))
     }
 
     /// Records of layers and segments whose blob is not there any more say nothing that helps.
@@ -166,14 +152,8 @@ impl Store {
     }
 }
 
-/// Whether something was used within the last hour.
-fn is_in_use(path: &Path) -> bool {
-    let used = std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified()).ok();
-    used.is_some_and(|time| time.elapsed().unwrap_or_default() <= IN_USE)
-}
-
 /// Nothing when the thing is not there, which is what another process may have seen to.
-fn present<T>(result: std::io::Result<T>) -> Result<Option<T>> {
+pub(super) fn present<T>(result: std::io::Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -2,6 +2,7 @@
 
 mod downloads;
 mod load;
+mod shared;
 
 use std::process::{Command, Stdio};
 

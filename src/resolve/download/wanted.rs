@@ -81,9 +81,10 @@ impl Wanted {
         self.sha256.map(|sha256| store.archive(&sha256, &self.extension))
     }
 
-    /// The archive's size, if it is in the store, of the right size. Its bytes were verified when it came.
+    /// The archive's size, if it is in the store, of the right size. Its bytes were verified when it came. It counts as
+    /// used then.
     pub(super) fn present(&self, store: &Store) -> Option<u64> {
-        let size = std::fs::metadata(self.path(store)?).ok().filter(|metadata| metadata.is_file())?.len();
+        let size = store.claim(&self.path(store)?).filter(|metadata| metadata.is_file())?.len();
         (size > 0 && self.size.is_none_or(|expected| expected == size)).then_some(size)
     }
 

@@ -1,0 +1,159 @@
+//! One store for many: nodes that prepare and build at once, clean-ups while builds run, and what goes first.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::Value;
+
+use super::{Bench, made};
+use crate::cache::age;
+use crate::common::images::json;
+use crate::common::{environment, run_output, succeed};
+
+fn start(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
+}
+
+/// What a process printed that must succeed.
+fn end(child: Child) -> String {
+    let output = child.wait_with_output().expect("ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+impl Bench {
+    /// The program on another machine: nothing is shared but the store.
+    fn node(&self, name: &str, command: &str, more: &[&str]) -> Command {
+        let mut program = self.run(command, more);
+        let folder = |part: &str| {
+            let path = self.workspace.path(&format!("{name}/{part}"));
+            fs_err::create_dir_all(&path).expect("a folder");
+            path
+        };
+        program.env("HOME", folder("home")).env("TMPDIR", folder("tmp"));
+        program.env_remove("CONDAIMG_CACHE_DIR").arg("--cache-dir").arg(self.workspace.path("volume"));
+        program
+    }
+
+    /// What `cache ls --all` lists: paths, sizes and times.
+    fn listed(&self) -> Vec<(String, u64, String)> {
+        let rows = json(&succeed(self.workspace.condaimg().args(["cache", "ls", "--all", "--json"])));
+        let row = |row: &Value| {
+            let text = |name: &str| row[name].as_str().expect("a text").to_owned();
+            (text("path"), row["size"].as_u64().expect("a size"), text("latest-use"))
+        };
+        rows.as_array().expect("a list").iter().map(row).collect()
+    }
+}
+
+#[test]
+fn nodes_that_share_a_volume_fetch_and_make_what_they_need_together() {
+    let bench = Bench::new();
+    succeed(&mut bench.node("first", "lock", &[]));
+    let output = |name: &str| format!("oci:{}", bench.workspace.path(name).display());
+    let before = bench.downloads();
+    let base = bench.base();
+    let running = [
+        start(&mut bench.node("first", "warm", &["--json", ".", &base, "--locked"])),
+        start(&mut bench.node("second", "build", &["--locked", "--output", &output("second/image")])),
+        start(&mut bench.node("second", "warm", &["--json", ".", "--locked"])),
+        start(&mut bench.node("first", "build", &["--locked", "--output", &output("first/image")])),
+    ];
+    let told = running.map(end);
+    let digest = told[1].trim();
+    assert_eq!(told[3].trim(), digest);
+    for report in [json(&told[0]), json(&told[2])] {
+        assert_eq!(report["items"][0]["platforms"][0]["digest"], digest, "{report:#}");
+    }
+    // The lock brought the base's config, and locking its layers: at most each once.
+    let mut blobs = bench.registry.blob_downloads();
+    let all = blobs.len();
+    blobs.sort();
+    blobs.dedup();
+    assert_eq!(blobs.len(), all, "a blob came twice: {:?}", bench.registry.blob_downloads());
+    assert!(all >= before);
+    for name in ["first", "second"] {
+        let flags = ["--locked", "--offline", "--metadata-file", "made.json", "--output", "oci:again"];
+        assert_eq!(succeed(&mut bench.node(name, "build", &flags)).trim(), digest);
+        let metadata = json(&fs_err::read_to_string(bench.workspace.path("made.json")).expect("reads"));
+        assert_eq!(made(&metadata), 0, "{metadata:#}");
+        assert!(fs_err::read_dir(bench.workspace.path(&format!("{name}/home"))).expect("reads").next().is_none());
+    }
+}
+
+#[test]
+fn a_clean_up_takes_nothing_from_a_build_that_has_begun() {
+    let bench = Bench::new();
+    bench.workspace.file("environment.yml", environment(&["feature-activate", "tzdata"]));
+    succeed(&mut bench.run("lock", &[]));
+    let build = |number: usize, more: &[&str]| {
+        let mut command = bench.run("build", &["--locked", "--output", &format!("oci:out-{number}")]);
+        command.args(more);
+        command
+    };
+    let digest = succeed(&mut build(0, &[]));
+    let removed = AtomicUsize::new(0);
+    for round in 0..6 {
+        age(&bench.workspace.path("cache"), 48);
+        let building = AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while building.load(Ordering::Acquire) {
+                        let mut prune = bench.workspace.condaimg();
+                        let told = run_output(prune.args(["cache", "prune", "--older-than", "1d"])).stderr;
+                        let went = !String::from_utf8_lossy(&told).starts_with("0 B removed");
+                        removed.fetch_add(usize::from(went), Ordering::AcqRel);
+                    }
+                });
+            }
+            // One knows all layers, and reads them; one makes them of archives.
+            let builds = [start(&mut build(1, &[])), start(&mut build(2, &["--no-cache"]))];
+            let told = builds.map(|child| child.wait_with_output().expect("ends"));
+            building.store(false, Ordering::Release);
+            for output in told {
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "round {round}: {said}");
+                assert_eq!(String::from_utf8_lossy(&output.stdout), digest, "round {round}");
+            }
+        });
+    }
+    assert!(removed.load(Ordering::Acquire) > 0, "nothing was ever removed");
+}
+
+#[test]
+fn what_was_used_least_recently_goes_until_the_rest_fits() {
+    let bench = Bench::new();
+    bench.workspace.file("old/environment.yml", environment(&["feature-activate"]));
+    bench.warm(&["old"]);
+    age(&bench.workspace.path("cache"), 48);
+    bench.warm(&[]);
+    let all = bench.listed();
+    let total: u64 = all.iter().map(|item| item.1).sum();
+    let oldest = all.iter().map(|item| &item.2).min().expect("items");
+    let old: Vec<_> = all.iter().filter(|item| item.2 == *oldest).collect();
+    let young = all.len() - old.len();
+    assert!(old.len() > 2 && young > 5, "{all:#?}");
+
+    // A byte less than there is: the first that is not empty goes.
+    let count = old.iter().position(|item| item.1 > 0).expect("bytes") + 1;
+    let report = bench.warm(&["--max-size", &(total - 1).to_string()]);
+    let pruned = &report["pruned"];
+    let items: Vec<_> = pruned["items"].as_array().expect("a list").iter().collect();
+    assert_eq!(items.len(), count, "{pruned:#}");
+    for (item, expected) in items.iter().zip(&old) {
+        assert_eq!((item["path"].as_str(), item["size"].as_u64()), (Some(expected.0.as_str()), Some(expected.1)));
+        assert!(expected.0.contains('/') && item["kind"].is_string(), "{pruned:#}");
+    }
+    let size: u64 = old[..count].iter().map(|item| item.1).sum();
+    assert_eq!((pruned["removed"].as_u64(), pruned["left"].as_u64()), (Some(size), Some(total - size)));
+    assert_eq!(report["items"][0]["added"], serde_json::json!({}), "{report:#}");
+
+    // Whatever the limit, what is in use stays.
+    let output = run_output(bench.run("warm", &["--json", "--max-size", "1K"]).arg("--locked"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("within the last hour"));
+    let report = json(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!(report["pruned"]["items"].as_array().map(Vec::len), Some(old.len() - count));
+    assert_eq!(bench.listed().len(), young);
+    assert_eq!(made(&bench.offline(&["--locked"])), 0);
+}
