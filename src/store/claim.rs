@@ -121,6 +121,18 @@ impl Store {
         Ok(Removal::Done)
     }
 
+    /// Does something that removals, and the others' `alone`, do not fall into.
+    pub(super) fn together<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _held = self.hold(File::try_lock_shared);
+        work()
+    }
+
+    /// Does something while nobody claims or remembers anything; nothing when it cannot have the store for itself.
+    pub(super) fn alone<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let held = self.hold(File::try_lock);
+        (!matches!(held, Hold::Busy)).then(work)
+    }
+
     fn hold(&self, try_lock: impl Fn(&File) -> Result<(), TryLockError>) -> Hold {
         let path = self.root.join(LOCK);
         // Another user's store may be read-only for us; a shared lock can be had all the same.

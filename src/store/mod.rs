@@ -179,7 +179,8 @@ impl Store {
         // Unfinished in the store's own folder for that, which is swept.
         let mut file = self.temporary()?;
         file.write_all(&crate::util::json::canonical(value)?).map_err(|error| named(&path, error))?;
-        persist(file, &path)
+        // Not while a clean-up looks at the one that is there.
+        self.together(|| persist(file, &path))
     }
 
     /// Removes a blob that is damaged. Best effort: what cannot be removed stays.

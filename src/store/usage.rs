@@ -132,23 +132,31 @@ impl Store {
     }
 
     fn forget_lost(&self, kind: &str) -> Result<()> {
+        let folder = self.root.join("records").join(kind);
+        let Some(entries) = present(fs::read_dir(&folder))? else { return Ok(()) };
+        for entry in entries {
+            let path = entry?.path();
+            if !self.is_lost(&path)? {
+                continue;
+            }
+            // Asked once more: a build may have written it anew.
+            let forget = || if self.is_lost(&path)? { present(fs::remove_file(&path)).map(drop) } else { Ok(()) };
+            self.alone(forget).transpose()?;
+        }
+        Ok(())
+    }
+
+    /// Whether a record, if it is there, is one of a blob that is not.
+    fn is_lost(&self, record: &Path) -> Result<bool> {
         /// What matters of a record here.
         #[derive(serde::Deserialize)]
         struct Blob {
             digest: crate::util::Digest,
             size: u64,
         }
-        let folder = self.root.join("records").join(kind);
-        let Some(entries) = present(fs::read_dir(&folder))? else { return Ok(()) };
-        for entry in entries {
-            let path = entry?.path();
-            let Some(text) = present(fs::read(&path))? else { continue };
-            let layer = serde_json::from_slice::<Blob>(&text).ok();
-            if layer.is_none_or(|layer| !self.is_blob(&layer.digest, layer.size)) {
-                present(fs::remove_file(&path))?;
-            }
-        }
-        Ok(())
+        let Some(text) = present(fs::read(record))? else { return Ok(false) };
+        let layer = serde_json::from_slice::<Blob>(&text).ok();
+        Ok(layer.is_none_or(|layer| !self.is_blob(&layer.digest, layer.size)))
     }
 }
 

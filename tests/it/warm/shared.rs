@@ -9,6 +9,7 @@ use super::{Bench, made};
 use crate::cache::age;
 use crate::common::images::json;
 use crate::common::{environment, run_output, succeed};
+use crate::killed::run_to;
 
 fn start(command: &mut Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
@@ -81,34 +82,61 @@ fn nodes_that_share_a_volume_fetch_and_make_what_they_need_together() {
     }
 }
 
+/// A build whose output is `out-NUMBER`.
+fn numbered(bench: &Bench, number: usize, more: &[&str]) -> Command {
+    let mut command = bench.run("build", &["--locked", "--output", &format!("oci:out-{number}")]);
+    command.args(more);
+    command
+}
+
+/// `cache prune` of what was not used for a day; whether anything went.
+fn prune(bench: &Bench) -> bool {
+    let mut prune = bench.workspace.condaimg();
+    let told = run_output(prune.args(["cache", "prune", "--older-than", "1d"])).stderr;
+    !String::from_utf8_lossy(&told).starts_with("0 B removed")
+}
+
 #[test]
 fn a_clean_up_takes_nothing_from_a_build_that_has_begun() {
     let bench = Bench::new();
+    succeed(&mut bench.run("lock", &[]));
+    succeed(&mut numbered(&bench, 0, &[]));
+    // Something that no later build asks for.
+    succeed(&mut numbered(&bench, 9, &["--compression", "zstd"]));
+    let index = |number: usize| fs_err::read(bench.workspace.path(&format!("out-{number}/index.json"))).expect("reads");
+    // Archives that are being packed; layers that are known, and are being written.
+    for (number, step, flags) in [(1, "pack", &["--no-cache"][..]), (2, "write", &[])] {
+        age(&bench.workspace.path("cache"), 48);
+        let mut build = numbered(&bench, number, &[flags, &["--progress", "json"]].concat());
+        let mut build = run_to(step, &mut build).expect("it begins");
+        assert!(prune(&bench), "nothing was old enough");
+        assert!(build.wait().expect("ends").success(), "a build failed in the step `{step}`");
+        assert!(index(number) == index(0), "another image");
+        // For the next one there are layers and archives again.
+        succeed(&mut numbered(&bench, 3, &["--no-cache"]));
+    }
+}
+
+#[test]
+fn clean_ups_and_builds_at_once_give_the_right_digest() {
+    let bench = Bench::new();
     bench.workspace.file("environment.yml", environment(&["feature-activate", "tzdata"]));
     succeed(&mut bench.run("lock", &[]));
-    let build = |number: usize, more: &[&str]| {
-        let mut command = bench.run("build", &["--locked", "--output", &format!("oci:out-{number}")]);
-        command.args(more);
-        command
-    };
-    let digest = succeed(&mut build(0, &[]));
+    let digest = succeed(&mut numbered(&bench, 0, &[]));
     let removed = AtomicUsize::new(0);
-    for round in 0..6 {
+    for round in 0..8 {
         age(&bench.workspace.path("cache"), 48);
         let building = AtomicBool::new(true);
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while building.load(Ordering::Acquire) {
-                        let mut prune = bench.workspace.condaimg();
-                        let told = run_output(prune.args(["cache", "prune", "--older-than", "1d"])).stderr;
-                        let went = !String::from_utf8_lossy(&told).starts_with("0 B removed");
-                        removed.fetch_add(usize::from(went), Ordering::AcqRel);
+                        removed.fetch_add(usize::from(prune(&bench)), Ordering::AcqRel);
                     }
                 });
             }
             // One knows all layers, and reads them; one makes them of archives.
-            let builds = [start(&mut build(1, &[])), start(&mut build(2, &["--no-cache"]))];
+            let builds = [start(&mut numbered(&bench, 1, &[])), start(&mut numbered(&bench, 2, &["--no-cache"]))];
             let told = builds.map(|child| child.wait_with_output().expect("ends"));
             building.store(false, Ordering::Release);
             for output in told {
