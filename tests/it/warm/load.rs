@@ -1,5 +1,6 @@
 //! `condaimg warm --load`: engines have the images, and are given nothing twice.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use super::{Bench, made};
 use crate::common::daemons::Daemon;
 use crate::common::engine::Engine;
 use crate::common::{Workspace, environment, fail, program, succeed};
+use crate::killed::run_to;
 
 const NAMES: [&str; 2] = ["registry.example/team/env:1", "registry.example/team/env:latest"];
 
@@ -143,6 +145,33 @@ fn a_damaged_layer_reaches_no_engine() {
     assert_eq!(succeed(docker.client().args(["images", "--quiet"])), "");
     assert_eq!(succeed(containerd.client().args(["--namespace", "k8s.io", "images", "list", "--quiet"])), "");
     assert_eq!(succeed(podman.podman().args(["images", "--quiet"])), "");
+}
+
+#[test]
+fn killed_while_an_engine_takes_the_image_the_next_run_gives_it_again() {
+    let (bench, podman) = (Bench::new(), Engine::fresh("podman-4"));
+    let (docker, containerd) = (Daemon::docker("docker-3"), Daemon::containerd("containerd-3"));
+    bench.warm(&[]);
+    let variables = podman.variables().map(|(name, path)| (name, path.display().to_string()));
+    let engines = [
+        ("docker", vec![docker.address.clone()]),
+        ("containerd", vec![containerd.address.clone()]),
+        ("podman", variables.to_vec()),
+    ];
+    for (engine, variables) in engines {
+        let tag = ["--locked", "--tag", NAMES[0]];
+        let mut killed = bench.load(engine, &variables, &[&tag[..], &["--progress", "json"]].concat());
+        let mut killed = run_to("load", &mut killed).expect("begins");
+        killed.kill().expect("kills");
+        assert_eq!(killed.wait().expect("ends").signal(), Some(9), "{engine}");
+        // podman, once it has begun, may come to its end by itself.
+        let states = if engine == "podman" { &["loaded", "present"][..] } else { &["loaded"] };
+        for states in [states, &["present"]] {
+            let told = super::json(&succeed(&mut bench.load(engine, &variables, &tag)));
+            let state = told["items"][0]["loaded"][0]["state"].as_str().expect("a state").to_owned();
+            assert!(states.contains(&state.as_str()), "{engine}: {state}");
+        }
+    }
 }
 
 #[test]
