@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::{Bench, made};
 use crate::cache::age;
+use crate::common::file_server::FileServer;
 use crate::common::images::json;
-use crate::common::{environment, run_output, succeed};
+use crate::common::{environment, example_channel, run_output, succeed};
 use crate::killed::run_to;
 
 fn start(command: &mut Command) -> Child {
@@ -123,6 +124,18 @@ fn clean_ups_and_builds_at_once_give_the_right_digest() {
     bench.workspace.file("environment.yml", environment(&["feature-activate", "tzdata"]));
     succeed(&mut bench.run("lock", &[]));
     let digest = succeed(&mut numbered(&bench, 0, &[]));
+    // One that has index data in the store.
+    let server = FileServer::start(example_channel());
+    let solve = || {
+        bench.workspace.file("solved/environment.yml", environment(&["feature-activate", "tzdata"]));
+        let mut lock = bench.workspace.condaimg();
+        lock.args(["lock", "solved", "--upgrade", "--base", "scratch", "--glibc", "2.36", "--override-channels"]);
+        lock.args(["--channel", &server.url]);
+        lock
+    };
+    succeed(&mut solve());
+    let solved = || fs_err::read(bench.workspace.path("solved/condaimg.lock")).expect("reads");
+    let lock = solved();
     let removed = AtomicUsize::new(0);
     for round in 0..8 {
         age(&bench.workspace.path("cache"), 48);
@@ -135,10 +148,14 @@ fn clean_ups_and_builds_at_once_give_the_right_digest() {
                     }
                 });
             }
+            let solving = start(&mut solve());
             // One knows all layers, and reads them; one makes them of archives.
             let builds = [start(&mut numbered(&bench, 1, &[])), start(&mut numbered(&bench, 2, &["--no-cache"]))];
             let told = builds.map(|child| child.wait_with_output().expect("ends"));
+            let output = solving.wait_with_output().expect("ends");
             building.store(false, Ordering::Release);
+            assert!(output.status.success(), "round {round}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(solved() == lock, "round {round}: another lock");
             for output in told {
                 let said = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success(), "round {round}: {said}");
