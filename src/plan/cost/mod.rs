@@ -43,7 +43,7 @@ use unit::Unit;
 
 /// What a layer takes beside its content, in bytes of about the same time: its request and answer, its descriptors, the ends
 /// of tar and compressed stream.
-const LAYER_BYTES: u64 = 131_072;
+const LAYER_BYTES: u64 = 262_144;
 /// What a layer costs in the objective, in bytes: of two plans that cost the same, the one with fewer layers is taken.
 const LAYER_COST: f64 = 1e-3;
 

@@ -173,7 +173,7 @@ proptest! {
                 .enumerate()
                 .map(|(at, name)| Made {
                     depends: vec!["openssl".into(), "libffi".into(), "zlib".into(), "tiny".into()],
-                    ..Made::new(name, 180_000 << (2 * at))
+                    ..Made::new(name, 360_000 << (2 * at))
                 })
                 .collect();
             classed(&[python, own].concat())
