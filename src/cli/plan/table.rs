@@ -52,7 +52,8 @@ fn of_layer(number: usize, layer: &Layer, keys: bool) -> String {
     };
     let mut text = format!("\n{number:>3}  {}{tier}  {size}{keeps}, {state}, key {key}\n", layer.name);
     if layer.kind == "bytecode" {
-        text.push_str("       byte code, which depends on the exact Python, of the layer below\n");
+        let names: Vec<&str> = layer.packages.iter().map(|package| package.name.as_str()).collect();
+        text.push_str(&format!("       byte code, which depends on the exact Python: {}\n", names.join(", ")));
         return text;
     }
     for package in &layer.packages {
