@@ -18,6 +18,7 @@ mod certs;
 mod challenge;
 mod chunks;
 mod credentials;
+mod gone;
 mod helper;
 mod location;
 mod logins;
@@ -44,6 +45,7 @@ use std::sync::{Arc, Mutex};
 
 pub use capabilities::{DEFAULT_REPOSITORY, Examination, Finding, State};
 pub use certs::ClientCertificate;
+pub use gone::Gone;
 pub use logins::{CredentialFile, Logins, credential_files};
 pub use manifests::FetchedManifest;
 pub use reference::Reference;

@@ -15,4 +15,4 @@ pub use attach::attach;
 pub use attached::attached;
 pub use catalog::{Catalog, Entry, Found, NewEntry, RemoteLayer};
 pub use copy::{Carrier, Copied, CopyOptions, Destination};
-pub use push::{Delivered, Pusher};
+pub use push::{Delivered, Lost, Pusher};

@@ -1,6 +1,8 @@
 //! Layers that are found in registries, by what their bytes depend on: a builder that has nothing asks for no package and
 //! sends no layer; what is wrong with an entry is noticed, and the layer made.
 
+mod gone;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;

@@ -43,10 +43,11 @@ pub fn in_store(store: &Store, key: &Digest) -> Option<KnownLayer> {
 }
 
 /// Which of the layers with these keys are known: to the store, else to the registries that the build pushes to, else to
-/// the cache registry. What is only in a registry stays there if that is enough for what the build is to do. Nothing is
-/// known to a build with `--no-cache`.
+/// the cache registry, but for what is `gone` from there. What is only in a registry stays there if that is enough for
+/// what the build is to do. Nothing is known to a build with `--no-cache`.
 pub async fn anywhere(
     mut keys: BTreeSet<Digest>,
+    gone: &BTreeSet<Digest>,
     platform: &Platform,
     options: &Options,
     world: &World,
@@ -62,7 +63,8 @@ pub async fn anywhere(
     }
     let found = catalog(platform, options, world).find(&keys).await;
     found.notices.iter().for_each(|notice| world.reporter.notice(notice));
-    let usable: Vec<_> = found.layers.into_iter().map(|(key, layer)| usable(key, layer, options, world)).collect();
+    let found = found.layers.into_iter().filter(|(_, layer)| !gone.contains(&layer.digest));
+    let usable: Vec<_> = found.map(|(key, layer)| usable(key, layer, options, world)).collect();
     known.extend(
         stream::iter(usable)
             .buffer_unordered(PARALLEL_DOWNLOADS)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::Prepared;
 use super::known::{self, KnownLayer};
 use super::options::Options;
 use super::packing::Work;
@@ -90,12 +91,12 @@ pub fn planned(parts: &Parts<'_>, options: &Options) -> Result<LayerPlan> {
     plan(lock, &options.policy, max_layers, &inputs)
 }
 
-/// Makes all layers that are added to the base. Each is sent to `ready` as soon as it is in the store.
+/// Makes all layers that are added to the base. Each is sent to `ready` as soon as it is in the store. No registry is
+/// believed to have what is `gone`.
 pub async fn make(
     parts: Parts<'_>,
-    options: &Options,
-    spec: &Spec,
-    world: &World,
+    Prepared { options, spec, world, .. }: &Prepared,
+    gone: &BTreeSet<Digest>,
     ready: UnboundedSender<Blob>,
 ) -> Result<Vec<MadeLayer>> {
     let plan = planned(&parts, options)?;
@@ -105,7 +106,7 @@ pub async fn make(
     let project = project.map(|files| Ok::<_, Error>((project_key(&files, compression)?, files))).transpose()?;
     let environment = environment_tar(lock, &target, user, compression)?;
     let keys = plan.layers.iter().map(|layer| layer.key).chain(project.as_ref().map(|it| it.0)).chain([environment.0]);
-    let found = known::anywhere(keys.collect(), platform, options, world).await;
+    let found = known::anywhere(keys.collect(), gone, platform, options, world).await;
     let known: Vec<Option<KnownLayer>> = plan.layers.iter().map(|layer| found.get(&layer.key).cloned()).collect();
     for (layer, known) in plan.layers.iter().zip(&known) {
         let packages: Vec<&str> = layer.members().map(|member| lock.member_name(member)).collect();
