@@ -172,6 +172,11 @@ impl Retrier {
         Self { policy, spent: AtomicU32::new(0) }
     }
 
+    /// The same of which nothing is spent, with at most so many attempts.
+    pub(super) fn anew(&self, attempts: u32) -> Self {
+        Self::new(RetryPolicy { attempts: self.policy.attempts.min(attempts), ..self.policy })
+    }
+
     /// Runs `attempt` until it succeeds, fails for good, or has failed too often.
     pub(super) async fn run<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
     where

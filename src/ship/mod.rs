@@ -13,6 +13,6 @@ mod source;
 
 pub use attach::attach;
 pub use attached::attached;
-pub use catalog::{Catalog, Entry, Found, NewEntry, RemoteLayer};
+pub use catalog::{Catalog, CatalogWriter, Entry, Found, NewEntry, RemoteLayer, arriving};
 pub use copy::{Carrier, Copied, CopyOptions, Destination};
 pub use push::{Delivered, Lost, Pusher};

@@ -49,6 +49,7 @@ pub struct Pusher {
     store: Store,
     targets: Vec<Reference>,
     repositories: Arc<[Reference]>,
+    cache: Option<Reference>,
     sent: BTreeMap<Digest, Blob>,
     lost: Option<Lost>,
     permits: Arc<Semaphore>,
@@ -71,6 +72,7 @@ impl Pusher {
             store: store.clone(),
             targets: targets.to_vec(),
             repositories: repositories(targets).into(),
+            cache: None,
             sent: BTreeMap::new(),
             lost: None,
             permits: Arc::new(Semaphore::new(PARALLEL_UPLOADS)),
@@ -78,6 +80,12 @@ impl Pusher {
             progress,
             counts: Arc::default(),
         }
+    }
+
+    /// Tries this repository, too, where a blob may be mounted from.
+    #[must_use]
+    pub fn mounting_from(self, cache: Option<&Reference>) -> Self {
+        Self { cache: cache.cloned(), ..self }
     }
 
     /// Sends each blob as it comes, until no more will come.
@@ -108,6 +116,7 @@ impl Pusher {
             registry: self.registry.clone(),
             store: self.store.clone(),
             repositories: Arc::clone(&self.repositories),
+            cache: self.cache.clone(),
             progress: Arc::clone(&self.progress),
             counts: Arc::clone(&self.counts),
         };
@@ -226,6 +235,7 @@ struct Upload {
     registry: Registry,
     store: Store,
     repositories: Arc<[Reference]>,
+    cache: Option<Reference>,
     progress: Arc<dyn Progress>,
     counts: Arc<Counts>,
 }
@@ -239,7 +249,8 @@ impl Upload {
         }
         let blob = self.nearest(blob);
         for repository in self.repositories.iter() {
-            let sources = places.beside(repository);
+            let mut sources = places.beside(repository);
+            sources.extend(self.cache.clone());
             let sent = self.registry.push_blob(repository, &blob, &sources, self.progress.as_ref()).await?;
             match sent {
                 Sent::Uploaded(bytes) => {

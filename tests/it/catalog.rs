@@ -1,6 +1,7 @@
 //! Layers that are found in registries, by what their bytes depend on: a builder that has nothing asks for no package and
 //! sends no layer; what is wrong with an entry is noticed, and the layer made.
 
+mod beside;
 mod gone;
 
 use std::io::{Read as _, Write as _};
@@ -26,10 +27,15 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 struct Bench {
     workspace: Workspace,
     server: FileServer,
+    base: String,
 }
 
 impl Bench {
     fn new() -> Self {
+        Self::on_base("scratch")
+    }
+
+    fn on_base(base: &str) -> Self {
         let workspace = Workspace::new();
         let mut channel = Channel::new(workspace.path("channel"));
         for (number, name) in PACKAGES.iter().enumerate() {
@@ -40,8 +46,8 @@ impl Bench {
         let server = FileServer::start(workspace.path("channel"));
         workspace.file("environment.yml", format!("dependencies: [{}]\n", PACKAGES.join(", ")));
         workspace.file("src/main.py", "print('hello')\n");
-        let bench = Self { workspace, server };
-        succeed(bench.on("first", "lock").args(["--base", "scratch", "--glibc", "2.36"]));
+        let bench = Self { workspace, server, base: base.to_owned() };
+        succeed(bench.on("first", "lock").args(["--base", base, "--glibc", "2.36"]));
         bench
     }
 
@@ -57,7 +63,7 @@ impl Bench {
 
     fn build(&self, machine: &str, flags: &[&str]) -> Command {
         let mut build = self.on(machine, "build");
-        build.args(["--base", "scratch", "--glibc", "2.36", "--layers", "per-package", "--copy", "src:/app"]);
+        build.args(["--base", &self.base, "--glibc", "2.36", "--layers", "per-package", "--copy", "src:/app"]);
         build.args(["--metadata-file", &format!("{machine}.json")]).args(flags);
         build
     }

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, stream};
 
-use super::layers::MadeLayer;
 use super::options::Options;
 use crate::cli::world::World;
 use crate::image;
-use crate::model::{LAYER_KEY, Platform};
+use crate::model::Platform;
 use crate::pack::LayerDigests;
-use crate::ship::{Catalog, Entry, NewEntry, RemoteLayer};
+use crate::ship::{Catalog, RemoteLayer};
 use crate::store::{RecordKind, Store};
 use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
 
@@ -126,30 +125,4 @@ pub async fn learn(key: &Digest, blob: (Digest, u64), diff_id: DiffId, store: &S
     let digests = LayerDigests { digest, size, diff_id, diff_size };
     store.remember(RecordKind::Layer, key, &digests)?;
     Ok(digests)
-}
-
-/// Notes layers in the cache registry, if there is one, by platforms. Whoever may not write there has a notice of it: the
-/// image is whole without.
-pub async fn note(layers: &[(Platform, Vec<NewEntry>)], options: &Options, world: &World) {
-    let Some(cache) = options.cache_registry.as_ref().filter(|_| !world.offline) else { return };
-    for (platform, entries) in layers {
-        match catalog(platform, options, world).note(cache, entries).await {
-            Ok(written) => tracing::debug!(written, of = entries.len(), "layers are noted in the cache registry"),
-            Err(error) => {
-                let why = error.chain().join(": ");
-                let (registry, repository) = (cache.registry(), cache.repository());
-                return world.reporter.notice(&format!(
-                    "the layers are not noted in the cache registry `{registry}/{repository}`: {why}"
-                ));
-            }
-        }
-    }
-}
-
-/// What there is to note of a layer.
-pub fn entry(made: &MadeLayer) -> Option<NewEntry> {
-    let MadeLayer { layer, new, .. } = made;
-    let key = layer.annotations.get(LAYER_KEY)?.parse().ok()?;
-    let entry = Entry { key, digest: layer.blob.digest, size: layer.blob.size, diff_id: layer.diff_id };
-    Some(NewEntry { entry, blob: layer.blob.clone(), made: *new })
 }

@@ -4,10 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tokio::sync::mpsc::UnboundedSender;
-
 use super::Prepared;
 use super::known::{self, KnownLayer};
+use super::noting::Ready;
 use super::options::Options;
 use super::packing::Work;
 use crate::cli::locking::base_files::{self, BaseFiles};
@@ -16,7 +15,7 @@ use crate::cli::locking::{self, from, interpreter};
 use crate::cli::world::World;
 use crate::image::Base;
 use crate::lock::{self, Lock, LockedPackage, LockedWheel, Member};
-use crate::model::{Blob, Compression, LAYOUT_VERSION, LayerBlob, Parameters, Platform, User};
+use crate::model::{Compression, LAYOUT_VERSION, LayerBlob, Parameters, Platform, User};
 use crate::pack::project::{InPrefix, ProjectLayer};
 use crate::pack::{Archive, ForeignInterpreter, KnownSegment, ModePolicy, Target, WheelFile, codec_id, environment};
 use crate::plan::{KeyInputs, LayerPlan, MIN_LAYERS, PlannedLayer, Segment, SegmentKind, plan, python_of};
@@ -97,7 +96,7 @@ pub async fn make(
     parts: Parts<'_>,
     Prepared { options, spec, world, .. }: &Prepared,
     gone: &BTreeSet<Digest>,
-    ready: UnboundedSender<Blob>,
+    ready: Ready,
 ) -> Result<Vec<MadeLayer>> {
     let plan = planned(&parts, options)?;
     check_collisions(&parts, options, spec, world).await?;

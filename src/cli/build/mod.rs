@@ -4,6 +4,7 @@ mod config;
 mod deliver;
 pub mod known;
 pub mod layers;
+mod noting;
 mod once;
 pub mod options;
 mod packing;
@@ -21,12 +22,13 @@ use super::summary::{LayerRow, Metadata, PlatformMetadata, delivery, table};
 use super::world::World;
 use crate::image::{self, Artifact, Base, Image};
 use crate::lock::{self, Lock};
-use crate::model::{Blob, LayerBlob};
+use crate::model::LayerBlob;
 use crate::ship::{Delivered, Lost, NewEntry, Pusher};
 use crate::spec::{self, Spec};
 use crate::util::report::{SharedReporter, Step};
 use crate::util::{Digest, Error, Result, files};
 use layers::{MadeLayer, Parts};
+use noting::{Noting, Ready};
 use once::Once;
 use options::Options;
 use project::{Chosen, Project};
@@ -90,30 +92,27 @@ pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>,
 pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
     let prepared = prepare(args, &global, reporter).await?;
     let Prepared { options, world, .. } = &prepared;
+    let (noting, entries) = Noting::begin(options, world);
     let (made, delivered) = match options.args.push {
-        true => make_and_push(&prepared).await?,
-        false => {
-            let (ready, _) = tokio::sync::mpsc::unbounded_channel();
-            (make_all(&prepared, &BTreeSet::new(), ready).await?, Delivered::default())
-        }
+        true => make_and_push(&prepared, entries).await?,
+        false => (make_all(&prepared, &BTreeSet::new(), Ready::unpushed(entries)).await?, Delivered::default()),
     };
 
     let locks: Vec<Artifact> = made.iter().map(|made| made.attachment.clone()).collect();
-    let notes: Vec<_> = made.iter().map(|made| (made.image.platform.clone(), made.entries.clone())).collect();
     let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
         made.into_iter().map(|made| (made.image, made.summary)).unzip();
     let digest = image::documents(&images)?.last().ok_or_else(|| Error::bug("a build of no platform"))?.digest;
-    if options.args.push {
-        // Where the image is, the cache can have its layers from: a registry sends itself nothing.
-        known::note(&notes, options, world).await;
-        if !options.args.no_referrers {
+    let delivering = async {
+        if options.args.push && !options.args.no_referrers {
             deliver::attach(options, &locks, world).await;
         }
-    }
-    deliver::write(options, &mut images, world).await?;
-    if !options.args.push {
-        known::note(&notes, options, world).await;
-    }
+        deliver::write(options, &mut images, world).await
+    };
+    let noting = async {
+        noting.end().await;
+        Ok(())
+    };
+    tokio::try_join!(delivering, noting)?;
     conclude(options, digest, summaries, &delivered, world)
 }
 
@@ -123,8 +122,7 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
 /// Those of a build.
 pub async fn into_store(args: BuildArgs, global: &Global, reporter: SharedReporter) -> Result<Vec<PlatformMetadata>> {
     let prepared = prepare(args, global, reporter).await?;
-    let (ready, _) = tokio::sync::mpsc::unbounded_channel();
-    let made = make_all(&prepared, &BTreeSet::new(), ready).await?;
+    let made = make_all(&prepared, &BTreeSet::new(), Ready::nobody()).await?;
     let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
         made.into_iter().map(|made| (made.image, made.summary)).unzip();
     image::localise(&mut images, &prepared.world).await?;
@@ -143,21 +141,21 @@ async fn choose(project: Option<Project>, options: &Options, world: &World) -> R
 struct Made {
     image: Image,
     summary: PlatformMetadata,
-    /// What there is to note of its layers.
-    entries: Vec<NewEntry>,
     /// Its lock, to be attached to it.
     attachment: Artifact,
 }
 
 /// Makes the images of all platforms and pushes them meanwhile. Layers that were in a registry when they were looked
 /// for, and are not there when they are needed (its garbage collection ran), are made after all; once.
-async fn make_and_push(prepared: &Prepared) -> Result<(Vec<Made>, Delivered)> {
+async fn make_and_push(prepared: &Prepared, entries: UnboundedSender<NewEntry>) -> Result<(Vec<Made>, Delivered)> {
     let Prepared { options, world, .. } = prepared;
     let progress = Arc::from(world.reporter.begin(Step::Push, 0));
-    let mut pusher = Pusher::new(&world.registry, &world.store, &options.tags, Arc::clone(&progress));
+    let mut pusher = Pusher::new(&world.registry, &world.store, &options.tags, Arc::clone(&progress))
+        .mounting_from(options.cache_registry.as_ref());
     let mut lost: Option<Lost> = None;
     loop {
-        let (ready, packed) = tokio::sync::mpsc::unbounded_channel();
+        let (blobs, packed) = tokio::sync::mpsc::unbounded_channel();
+        let ready = Ready::new(blobs, entries.clone());
         let gone = lost.as_ref().map(|lost| lost.digests.clone()).unwrap_or_default();
         let (made, ()) = both(make_all(prepared, &gone, ready), pusher.receive(packed)).await?;
         let images: Vec<Image> = made.iter().map(|made| made.image.clone()).collect();
@@ -177,7 +175,7 @@ async fn make_and_push(prepared: &Prepared) -> Result<(Vec<Made>, Delivered)> {
 
 /// Makes the images of all platforms, one after the other, so that they need no more memory than one. Each blob goes
 /// to `ready` as soon as it is whole. No registry is believed to have what is `gone`.
-async fn make_all(prepared: &Prepared, gone: &BTreeSet<Digest>, ready: UnboundedSender<Blob>) -> Result<Vec<Made>> {
+async fn make_all(prepared: &Prepared, gone: &BTreeSet<Digest>, ready: Ready) -> Result<Vec<Made>> {
     let Prepared { options, world, platforms, .. } = prepared;
     let mut made = Vec::with_capacity(platforms.len());
     for locked in platforms {
@@ -190,12 +188,7 @@ async fn make_all(prepared: &Prepared, gone: &BTreeSet<Digest>, ready: Unbounded
 }
 
 /// Makes the image of one platform.
-async fn make(
-    prepared: &Prepared,
-    locked: &Locked,
-    gone: &BTreeSet<Digest>,
-    ready: &UnboundedSender<Blob>,
-) -> Result<Made> {
+async fn make(prepared: &Prepared, locked: &Locked, gone: &BTreeSet<Digest>, ready: &Ready) -> Result<Made> {
     let Prepared { options, world, chosen, .. } = prepared;
     let Locked { platform, lock, base } = locked;
     for warning in lock::warnings(lock) {
@@ -206,15 +199,11 @@ async fn make(
     let parts = parts(options, locked, chosen.as_ref(), world)?;
     let user = parts.user;
     config::check_entrypoint(options, lock, world);
-    // Nobody listens when nothing is pushed.
-    for layer in &base.layers {
-        let _ = ready.send(layer.blob.clone());
-    }
+    base.layers.iter().try_for_each(|layer| ready.base_layer(layer))?;
     let made = layers::make(parts, prepared, gone, ready.clone()).await?;
     let layers = made.iter().map(|layer| layer.layer.clone());
     let image = config::image(options, platform, lock, lock_digest, base, layers, user)?;
-    let _ = ready.send(image.config.clone());
-    let entries = made.iter().filter_map(known::entry).collect();
+    ready.blob(&image.config);
     let rows = rows(base, made);
     let summary = PlatformMetadata {
         platform: platform.to_string(),
@@ -225,7 +214,7 @@ async fn make(
         layers: rows,
     };
     let attachment = deliver::lock_of(&image, lock_text)?;
-    Ok(Made { image, summary, entries, attachment })
+    Ok(Made { image, summary, attachment })
 }
 
 /// Packs and pushes at once. An error of either ends both; when packing fails, the pusher ends because nothing
