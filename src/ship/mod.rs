@@ -13,6 +13,8 @@ mod source;
 
 pub use attach::attach;
 pub use attached::attached;
-pub use catalog::{Catalog, CatalogWriter, Entry, Found, NewEntry, RemoteLayer, arriving};
+pub use catalog::{
+    Catalog, CatalogWriter, Entry, Found, NewEntry, Noted, RemoteLayer, arriving, document, new_document,
+};
 pub use copy::{Carrier, Copied, CopyOptions, Destination};
 pub use push::{Delivered, Lost, Pusher};

@@ -2,6 +2,7 @@
 //! sends no layer; what is wrong with an entry is noticed, and the layer made.
 
 mod beside;
+mod foreign;
 mod gone;
 
 use std::io::{Read as _, Write as _};

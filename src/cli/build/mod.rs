@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::args::{BuildArgs, Global};
-use super::locking::{self, Locked};
+use super::locking::{self, Locked, cached};
 use super::summary::{LayerRow, Metadata, PlatformMetadata, delivery, table};
 use super::world::World;
 use crate::image::{self, Artifact, Base, Image};
@@ -64,7 +64,8 @@ pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter)
     let written = options.tags.iter().chain(&options.cache_registry);
     let registries = options.args.environment.registry.options(written);
     let offline = options.args.environment.offline;
-    let world = World::open(&options.environment.cache_dir, registries, Arc::new(Once::new(reporter)), offline)?;
+    let mut world = World::open(&options.environment.cache_dir, registries, Arc::new(Once::new(reporter)), offline)?;
+    world.cache = options.cache_registry.clone().filter(|_| !offline && !options.args.no_cache);
     let project = Project::new(&options, &spec)?;
     let mut platforms = locking::obtain(&options.environment, &spec, &world).await?;
     for Locked { platform, lock, .. } in &mut platforms {
@@ -78,7 +79,7 @@ pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter)
 
 /// What the layers of one platform are made of.
 pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>, world: &World) -> Result<Parts<'a>> {
-    let Locked { platform, lock, base } = locked;
+    let Locked { platform, lock, base, .. } = locked;
     let target = layers::target(lock, &options.parameters)?;
     let user = config::user(options, lock, base, world);
     let project = chosen.map(|chosen| chosen.layer(lock, &target, user)).transpose()?;
@@ -190,7 +191,7 @@ async fn make_all(prepared: &Prepared, gone: &BTreeSet<Digest>, ready: Ready) ->
 /// Makes the image of one platform.
 async fn make(prepared: &Prepared, locked: &Locked, gone: &BTreeSet<Digest>, ready: &Ready) -> Result<Made> {
     let Prepared { options, world, chosen, .. } = prepared;
-    let Locked { platform, lock, base } = locked;
+    let Locked { platform, lock, base, made } = locked;
     for warning in lock::warnings(lock) {
         world.reporter.warn(&warning);
     }
@@ -200,6 +201,7 @@ async fn make(prepared: &Prepared, locked: &Locked, gone: &BTreeSet<Digest>, rea
     let user = parts.user;
     config::check_entrypoint(options, lock, world);
     base.layers.iter().try_for_each(|layer| ready.base_layer(layer))?;
+    cached::entry(lock, *made)?.into_iter().for_each(|entry| ready.entry(entry));
     let made = layers::make(parts, prepared, gone, ready.clone()).await?;
     let layers = made.iter().map(|layer| layer.layer.clone());
     let image = config::image(options, platform, lock, lock_digest, base, layers, user)?;

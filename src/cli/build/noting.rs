@@ -14,7 +14,7 @@ use super::options::Options;
 use crate::cli::world::World;
 use crate::model::{Blob, LAYER_KEY, LayerBlob};
 use crate::registry::Reference;
-use crate::ship::{CatalogWriter, Entry, NewEntry, arriving};
+use crate::ship::{CatalogWriter, Entry, NewEntry, Noted, arriving};
 use crate::util::{Digest, Error, Result, json};
 
 /// How long is waited for the cache at least, after all else is done. At most as long as all else took: a slow cache
@@ -49,12 +49,21 @@ impl Ready {
         let _ = self.blobs.send(blob.clone());
     }
 
+    /// What is only noted.
+    pub fn entry(&self, entry: NewEntry) {
+        let _ = self.entries.send(entry);
+    }
+
     /// A layer; whether it was made just now.
-    pub fn layer(&self, layer: &LayerBlob, made: bool) {
+    ///
+    /// # Errors
+    /// None but defects of ours.
+    pub fn layer(&self, layer: &LayerBlob, made: bool) -> Result<()> {
         self.blob(&layer.blob);
         if let Some(key) = layer.annotations.get(LAYER_KEY).and_then(|key| key.parse().ok()) {
-            self.note(key, layer, made);
+            self.note(key, layer, if made { Noted::Whatever } else { Noted::Other })?;
         }
+        Ok(())
     }
 
     /// A layer of the base. Noted by its digest, it is kept by the cache registry, from where pushes to new repositories
@@ -64,13 +73,13 @@ impl Ready {
     /// None but defects of ours.
     pub fn base_layer(&self, layer: &LayerBlob) -> Result<()> {
         self.blob(&layer.blob);
-        self.note(Digest::of(json::canonical(&("base layer", layer.blob.digest))?), layer, false);
-        Ok(())
+        self.note(Digest::of(json::canonical(&("base layer", layer.blob.digest))?), layer, Noted::Other)
     }
 
-    fn note(&self, key: Digest, layer: &LayerBlob, made: bool) {
+    fn note(&self, key: Digest, layer: &LayerBlob, noted: Noted) -> Result<()> {
         let entry = Entry { key, digest: layer.blob.digest, size: layer.blob.size, diff_id: layer.diff_id };
-        let _ = self.entries.send(NewEntry { entry, blob: layer.blob.clone(), made });
+        let _ = self.entries.send(NewEntry::layer(&entry, &layer.blob, noted)?);
+        Ok(())
     }
 }
 
@@ -134,7 +143,7 @@ impl Work {
         // Of a layer that was made after all, only that counts; of what is kept here already, nothing.
         let mut last = BTreeMap::new();
         while let Some(layer) = entries.recv().await {
-            last.insert(layer.entry.key, layer);
+            last.insert(layer.key, layer);
         }
         writer.note(stream::iter(last.into_values())).await
     }

@@ -41,7 +41,7 @@ impl Work {
         let compressors = Compressors::start(self.compression, self.jobs)?;
         for (planned, known) in self.plan.layers.iter().zip(&self.known) {
             if let Some(known) = known {
-                self.ready.layer(&self.layer_blob(planned, known), false);
+                self.ready.layer(&self.layer_blob(planned, known), false)?;
             }
         }
         let materials = std::mem::take(&mut self.materials);
@@ -136,7 +136,7 @@ impl Work {
         let planned = &self.plan.layers[index];
         let digests = packer.pack(planned, compressors, progress)?;
         self.store.remember(RecordKind::Layer, &planned.key, &digests)?;
-        self.ready.layer(&self.layer_blob(planned, &digests.into()), true);
+        self.ready.layer(&self.layer_blob(planned, &digests.into()), true)?;
         Ok(digests)
     }
 
@@ -218,7 +218,7 @@ impl Work {
             }
         };
         let layer = self.blob(name, key, "", &layer);
-        self.ready.layer(&layer, known.is_none());
+        self.ready.layer(&layer, known.is_none())?;
         Ok(MadeLayer { layer, packages: Vec::new(), files: None, new: known.is_none() })
     }
 }

@@ -18,7 +18,7 @@ use rattler_conda_types::{PackageName, PackageRecord, RepoDataRecord, Subdir, Ve
 use serde::Serialize;
 use url::Url;
 
-use super::canonical_url;
+use super::{Lock, LockedPackage, LockedWheel, WheelSource, canonical_url};
 use crate::model::Platform;
 use crate::util::{Digest, Error, Result, json, redact};
 
@@ -195,6 +195,33 @@ impl Pinned {
             md5: None,
         });
         json::canonical(&conda.chain(wheels).collect::<Vec<_>>()).map(Digest::of)
+    }
+}
+
+impl Pinned {
+    /// Whether a lock has exactly what is pinned, by the hashes that are given.
+    pub fn are_in(&self, lock: &Lock) -> bool {
+        let same_package = |(pinned, locked): (&PinnedPackage, &LockedPackage)| {
+            let (asked, has) = (&pinned.record.package_record, &locked.record.package_record);
+            // Not every index gives an md5 beside the sha256.
+            let same_bytes = match asked.sha256 {
+                Some(_) => asked.sha256 == has.sha256,
+                None => asked.md5.is_none() || asked.md5 == has.md5,
+            };
+            same_bytes && pinned.record.identifier == locked.record.identifier
+        };
+        let same_wheel = |(pinned, locked): (&PinnedWheel, &LockedWheel)| {
+            let has = match &locked.source {
+                WheelSource::Wheel { .. } => Some(locked.sha256),
+                WheelSource::Sdist { sha256, .. } => Some(*sha256),
+                WheelSource::Git { .. } | WheelSource::Folder { .. } => None,
+            };
+            pinned.name == locked.name && (pinned.sha256.is_none() || pinned.sha256 == has)
+        };
+        self.packages.len() == lock.packages.len()
+            && self.wheels.len() == lock.wheels.len()
+            && self.packages.iter().zip(&lock.packages).all(same_package)
+            && self.wheels.iter().zip(&lock.wheels).all(same_wheel)
     }
 }
 

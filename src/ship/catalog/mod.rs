@@ -5,12 +5,15 @@
 //!     └─▶ the cache registry: one artifact per key, under the tag `condaimg-<32 hex of the key>`
 //! ```
 //!
+//! The cache registry keeps small documents, too, in the same way ([`document()`]), and the layers of bases.
+//!
 //! What either says of a layer is a claim. It counts only when the registry has a blob of that digest and size; what is
 //! wrong, missing or collected is as if it were not known. Nobody can tell without the packages whether the right bytes
 //! have that digest: who may write there is trusted with them (`docs/caching.md`).
 //!
 //! Writers need no lock: the artifact of a layer depends on the layer alone, so that two writers write the same bytes.
 
+mod document;
 mod entry;
 mod image;
 mod write;
@@ -20,8 +23,9 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
+pub use document::{document, new_document};
 pub use entry::Entry;
-pub use write::{CatalogWriter, NewEntry, arriving};
+pub use write::{CatalogWriter, NewEntry, Noted, arriving};
 
 use super::push::by_digest;
 use crate::model::{Blob, BlobSource, Platform};

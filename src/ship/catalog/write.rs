@@ -3,14 +3,14 @@
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use super::entry::{self, Entry};
-use crate::image;
+use crate::image::{self, Artifact};
 use crate::model::{Blob, BlobSource};
 use crate::registry::{Gone, Reference, Registry, Sent};
 use crate::ship::copy::bytes_of;
 use crate::ship::places::Places;
 use crate::store::Store;
-use crate::util::Result;
 use crate::util::report::Silent;
+use crate::util::{Digest, Result};
 
 /// Layers that are noted at once: as many as blobs are sent to a target at once, for the same reasons.
 const PARALLEL: usize = 4;
@@ -18,15 +18,37 @@ const PARALLEL: usize = 4;
 /// How often a request is made at most: nothing depends on the cache.
 const ATTEMPTS: u32 = 4;
 
-/// A layer to be noted.
+/// Something to be noted.
 #[derive(Debug, Clone)]
 pub struct NewEntry {
-    /// What is noted.
-    pub entry: Entry,
-    /// Its bytes, wherever they are.
-    pub blob: Blob,
-    /// Whether it was made just now: it is put there whatever is noted of it, since that may be wrong.
-    pub made: bool,
+    /// What it depends on.
+    pub key: Digest,
+    /// What is put there, with its blob, wherever that is.
+    pub(super) artifact: Artifact,
+    /// What it replaces.
+    pub noted: Noted,
+}
+
+/// What is noted under a key already, when something is to be noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// It is replaced, and not asked for: it was wrong, or nobody looked.
+    Whatever,
+    /// It is replaced when it says something else.
+    Other,
+    /// It stays.
+    Nothing,
+}
+
+impl NewEntry {
+    /// A layer, whose blob is there.
+    ///
+    /// # Errors
+    /// None but defects of ours.
+    pub fn layer(entry: &Entry, blob: &Blob, noted: Noted) -> Result<Self> {
+        let artifact = image::lone_artifact(entry::TYPE, blob, &entry.annotations())?;
+        Ok(Self { key: entry.key, artifact, noted })
+    }
 }
 
 /// Who writes to one cache registry.
@@ -59,25 +81,35 @@ impl CatalogWriter {
         Ok(written)
     }
 
-    async fn note_one(&self, NewEntry { entry, blob, made }: NewEntry) -> Result<bool> {
-        let artifact = image::lone_artifact(entry::TYPE, &blob, &entry.annotations())?;
-        let reference = entry::reference(&self.cache, &entry.key);
-        if !made && self.registry.tag_digest(&reference).await? == Some(artifact.manifest.digest) {
+    async fn note_one(&self, NewEntry { key, artifact, noted }: NewEntry) -> Result<bool> {
+        let reference = entry::reference(&self.cache, &key);
+        if noted != Noted::Whatever
+            && let Some(there) = self.registry.tag_digest(&reference).await?
+            && (noted == Noted::Nothing || there == artifact.manifest.digest)
+        {
             return Ok(false);
         }
-        let mut places = Places::of(&self.store, blob.digest);
-        if let BlobSource::Registry(at) = &blob.source {
-            places.add(Registry::parse(at)?);
+        for blob in &artifact.layers {
+            if !self.put(&reference, blob).await? {
+                return Ok(false);
+            }
         }
-        match self.registry.push_blob(&reference, &blob, &places.beside(&reference), &Silent).await {
-            // It is made again, and comes once more.
-            Err(error) if Gone::is_cause_of(&error) => return Ok(false),
-            sent => sent?,
-        };
         self.registry.push_blob(&reference, &artifact.config, &[], &Silent).await?;
         let manifest = &artifact.manifest;
         let sent = self.registry.push_manifest(&reference, &manifest.media_type, bytes_of(manifest)?).await?;
         Ok(matches!(sent, Sent::Uploaded(_)))
+    }
+
+    /// False when the blob is gone from where it was: it is made again, and comes once more.
+    async fn put(&self, reference: &Reference, blob: &Blob) -> Result<bool> {
+        let mut places = Places::of(&self.store, blob.digest);
+        if let BlobSource::Registry(at) = &blob.source {
+            places.add(Registry::parse(at)?);
+        }
+        match self.registry.push_blob(reference, blob, &places.beside(reference), &Silent).await {
+            Err(error) if Gone::is_cause_of(&error) => Ok(false),
+            sent => sent.map(|_| true),
+        }
     }
 }
 
