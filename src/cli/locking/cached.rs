@@ -20,6 +20,9 @@ const MEDIA_TYPE: &str = "application/vnd.condaimg.lock-file.v1+yaml";
 /// A cache that needs longer is done without.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How often it is asked for each thing at most.
+const ATTEMPTS: u32 = 2;
+
 /// Written in place of a base that lies on some machine, whose digest counts.
 const LOCAL_BASE: &str = "oci:base";
 
@@ -27,7 +30,8 @@ const LOCAL_BASE: &str = "oci:base";
 pub async fn find(wanted: Wanted<'_>, platform: &Platform, folder: &Path, world: &World) -> Option<Lock> {
     let (cache, pinned) = (world.cache.as_ref()?, wanted.pinned?);
     let key = key(wanted, platform).ok()?;
-    let asking = ship::document(&world.registry, &world.store, cache, &key, MEDIA_TYPE);
+    let registry = world.registry.apart(ATTEMPTS);
+    let asking = ship::document(&registry, &world.store, cache, &key, MEDIA_TYPE);
     let found = match tokio::time::timeout(PATIENCE, asking).await {
         Ok(found) => found.and_then(|text| text.map(|text| lock::parse(&text, folder)).transpose()),
         Err(_) => return None,
