@@ -140,7 +140,7 @@ impl Work {
                 return done.map_err(|error| Error::bug("the noting of layers ended early").caused_by(error))?;
             }
         };
-        // Of a layer that was made after all, only that counts; of what is kept here already, nothing.
+        // Of a layer that was made after all, only that counts.
         let mut last = BTreeMap::new();
         while let Some(layer) = entries.recv().await {
             last.insert(layer.key, layer);
