@@ -360,7 +360,7 @@ pub struct EnvironmentArgs {
     /// Make byte code for what ships none [default: on]
     #[arg(long, value_enum, env = "CONDAIMG_BYTECODE", value_name = "WHEN", help_heading = "Layers")]
     pub bytecode: Option<BytecodeArg>,
-    /// Parallelism [default: all cores]
+    /// Parallelism, of layer downloads too [default: all cores; four downloads]
     #[arg(short, long, value_name = "N", env = "CONDAIMG_JOBS", help_heading = "Layers")]
     pub jobs: Option<usize>,
     #[command(flatten)]
@@ -535,12 +535,23 @@ pub struct PlanArgs {
     pub json: bool,
 }
 
+/// Container engines that images are given to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineArg {
+    /// By `podman pull` of a layout
+    Podman,
+    /// By `docker load`
+    Docker,
+    /// By `ctr images import`, into the namespace in CONTAINERD_NAMESPACE, else k8s.io
+    Containerd,
+}
+
 /// Flags of `warm`: all of `build`, because what is kept depends on them. Those that are about where an image goes do
 /// nothing, and are not shown.
 #[derive(Debug, Clone, Args)]
 #[command(
     mut_arg("path", |arg| arg.index(1).value_name("WHAT").help(WARM_WHAT)),
-    mut_arg("tags", |arg| arg.hide(true)),
+    mut_arg("tags", |arg| arg.help(WARM_TAG)),
     mut_arg("push", |arg| arg.hide(true)),
     mut_arg("outputs", |arg| arg.hide(true)),
     mut_arg("metadata_file", |arg| arg.hide(true)),
@@ -556,10 +567,22 @@ pub struct WarmArgs {
     /// Remove afterwards what was not used for the longest time, until the store holds no more than this, as 20G
     #[arg(long, value_name = "SIZE", env = "CONDAIMG_MAX_SIZE", value_parser = size)]
     pub max_size: Option<u64>,
+    /// Give the images to this container engine (repeat for several)
+    #[arg(
+        long,
+        value_name = "ENGINE",
+        env = "CONDAIMG_LOAD",
+        value_enum,
+        value_delimiter = ',',
+        help_heading = "Output"
+    )]
+    pub load: Vec<EngineArg>,
     /// For machines (docs/warm.md)
     #[arg(long)]
     pub json: bool,
 }
+
+const WARM_TAG: &str = "What --load calls the image [default: the tags in condaimg.yaml, an image's own reference]";
 
 const WARM_WHAT: &str = "A file or folder as `build` takes it, a lock, an image reference, oci:DIR[:TAG], \
     oci-archive:FILE or docker-archive:FILE [default: the current folder]";

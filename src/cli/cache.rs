@@ -46,10 +46,9 @@ struct Row {
 impl Row {
     fn new(item: &Item, store: &Store, whole: bool) -> Result<Self> {
         let used = timestamp(item.used)?;
-        let path = item.path.strip_prefix(store.folder()).unwrap_or(&item.path);
         Ok(Self {
             kind: item.kind.to_owned(),
-            path: whole.then(|| path.display().to_string()),
+            path: whole.then(|| store.shown(&item.path)),
             count: 1,
             size: item.size,
             oldest_use: used,

@@ -40,7 +40,9 @@ impl World {
     /// A manifest by digest may be in the store already: bases are pinned.
     fn stored_manifest(&self, reference: &str) -> Option<Fetched> {
         let digest: Digest = reference.split_once('@')?.1.parse().ok()?;
-        let bytes = std::fs::File::open(self.store.blob(&digest)).ok().and_then(|file| {
+        let path = self.store.blob(&digest);
+        self.store.claim(&path)?;
+        let bytes = std::fs::File::open(path).ok().and_then(|file| {
             let mut bytes = Vec::new();
             // A layer may have this digest, too: only as much as a manifest may have.
             file.take(8 << 20).read_to_end(&mut bytes).ok().map(|_| bytes)

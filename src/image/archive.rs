@@ -16,7 +16,8 @@ use crate::util::{Result, ResultExt as _};
 pub(super) const MTIME: u64 = 0;
 /// The mode of its files.
 pub(super) const FILE: u32 = 0o644;
-const FOLDER: u32 = 0o755;
+/// The mode of its folders.
+pub(super) const FOLDER: u32 = 0o755;
 
 /// Writes an image, of one platform or several, as the tar of an OCI layout; equal images give equal bytes.
 /// Layers must be on this machine (see [`super::localise`]).

@@ -172,7 +172,8 @@ fn with_base(mut annotations: BTreeMap<String, String>, base: &Base) -> BTreeMap
     annotations
 }
 
-fn manifest(config: &Blob, layers: &[LayerBlob], annotations: BTreeMap<String, String>) -> Result<Vec<u8>> {
+/// The bytes of a manifest.
+pub(super) fn manifest(config: &Blob, layers: &[LayerBlob], annotations: BTreeMap<String, String>) -> Result<Vec<u8>> {
     let layers = layers.iter().map(|layer| {
         let mut descriptor = descriptor(&layer.blob)?;
         if !layer.annotations.is_empty() {

@@ -20,7 +20,7 @@ use crate::util::{Error, Result, ResultExt as _};
 
 pub(super) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The annotation that holds a tag (image-spec, annotations.md).
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Writes an image, of one platform or several, into a layout folder, which may hold others already: the entry
 /// of the same tag (or, without a tag, the untagged one) is replaced. What is there already is not written

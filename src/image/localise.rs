@@ -9,16 +9,13 @@ use super::{Fetch, Image};
 use crate::model::{Blob, BlobSource, LayerBlob};
 use crate::util::{Digest, Result, ResultExt as _};
 
-/// Blobs that are fetched at the same time.
-const CONCURRENCY: usize = 4;
-
-/// Fetches the base layers that are still in a registry, so that the images can be written to files. A push
-/// to a registry does not need this.
+/// Fetches the base layers that are still in a registry, at most `downloads` at once, so that the images can be written
+/// to files. A push to a registry does not need this.
 ///
 /// # Errors
 /// Those of the registry and of the store.
-pub async fn localise(images: &mut [Image], fetch: &dyn Fetch) -> Result<()> {
-    let files = fetch_all(images.iter().flat_map(|image| &image.layers), fetch).await?;
+pub async fn localise(images: &mut [Image], fetch: &dyn Fetch, downloads: usize) -> Result<()> {
+    let files = fetch_all(images.iter().flat_map(|image| &image.layers), fetch, downloads).await?;
     for layer in images.iter_mut().flat_map(|image| &mut image.layers) {
         if let Some(path) = files.get(&layer.blob.digest) {
             layer.blob.source = BlobSource::File(path.clone());
@@ -28,7 +25,11 @@ pub async fn localise(images: &mut [Image], fetch: &dyn Fetch) -> Result<()> {
 }
 
 /// Fetches the layers that are in a registry; returns where each of them is now.
-async fn fetch_all(layers: impl Iterator<Item = &LayerBlob>, fetch: &dyn Fetch) -> Result<BTreeMap<Digest, PathBuf>> {
+async fn fetch_all(
+    layers: impl Iterator<Item = &LayerBlob>,
+    fetch: &dyn Fetch,
+    downloads: usize,
+) -> Result<BTreeMap<Digest, PathBuf>> {
     let wanted: BTreeMap<Digest, (&Blob, &str)> = layers
         .filter_map(|layer| match &layer.blob.source {
             BlobSource::Registry(reference) => Some((layer.blob.digest, (&layer.blob, reference.as_str()))),
@@ -36,7 +37,7 @@ async fn fetch_all(layers: impl Iterator<Item = &LayerBlob>, fetch: &dyn Fetch) 
         })
         .collect();
     let fetches: Vec<_> = wanted.into_values().map(|(blob, reference)| fetch_one(fetch, blob, reference)).collect();
-    stream::iter(fetches).buffer_unordered(CONCURRENCY).try_collect().await
+    stream::iter(fetches).buffer_unordered(downloads).try_collect().await
 }
 
 /// Fetches one layer; returns its digest and where it is now.

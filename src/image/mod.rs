@@ -6,6 +6,7 @@
 //! BaseRef ──open──▶ Base ──probe──▶ BaseFacts
 //!                    │
 //!            layers ─┴─assemble──▶ Image ──localise──▶ write_layout · write_oci_archive · write_docker_archive
+//!                                                         write_load_archive · link_layout
 //! ```
 
 mod archive;
@@ -21,6 +22,7 @@ mod history;
 mod index;
 mod json;
 mod layout;
+mod load;
 mod localise;
 mod media;
 mod output;
@@ -30,13 +32,14 @@ mod reader;
 pub use archive::{write_oci_archive, write_oci_archive_of};
 pub use artifact::{Artifact, ArtifactFile, artifact, lone_artifact};
 pub use assemble::{Assembly, Image, assemble, platform_entry};
-pub use base::{Base, DOCUMENT_LIMIT, check_size, choose, open, open_image};
+pub use base::{Base, DOCUMENT_LIMIT, Documents, check_size, choose, open, open_image};
 pub use codec::diff_id;
 pub use docker_archive::write_docker_archive;
 pub use environment::{path, variable_of};
 pub use fetch::{Fetch, Fetched, Offline};
 pub use index::{documents, image_index};
 pub use layout::{write_layout, write_layout_of};
+pub use load::{link_layout, write_load_archive};
 pub use localise::localise;
 pub use media::{INDEX, MANIFEST, is_index};
 pub use output::{Contents, Written};

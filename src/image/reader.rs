@@ -8,13 +8,11 @@ use fs_err as fs;
 use oci_spec::image::{Descriptor, ImageIndex};
 
 use super::base::{DOCUMENT_LIMIT, TarFile, check_size, verify};
+use super::layout::REF_NAME;
 use super::{json, media};
 use crate::model::BlobSource;
 use crate::store::Store;
 use crate::util::{Digest, Error, Result};
-
-/// The annotation that holds a tag (image-spec, annotations.md).
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// An OCI image layout, wherever its files are.
 pub struct LayoutReader {

@@ -1,6 +1,7 @@
 //! What an environment is made of: conda packages and wheels, as one list of members.
 
 use super::Lock;
+use super::planned::rounded;
 
 /// A package of an environment: an index into the lock's packages or wheels. Packages come before wheels, as they are
 /// installed.
@@ -43,6 +44,15 @@ impl Lock {
             Member::Package(index) => self.packages[index].size(),
             Member::Wheel(index) => self.wheels[index].size,
         }
+    }
+
+    /// The size in bytes that the layer plan counts: a power of two.
+    pub fn member_planned_size(&self, member: Member) -> u64 {
+        let kept = match member {
+            Member::Package(index) => self.packages[index].facts.planned_size,
+            Member::Wheel(_) => None,
+        };
+        kept.unwrap_or_else(|| rounded(self.member_size(member)))
     }
 
     /// Whether byte code is made for a member.

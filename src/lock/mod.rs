@@ -13,6 +13,7 @@ pub(crate) mod local;
 mod locks;
 mod member;
 mod normalise;
+mod planned;
 mod pypi;
 #[cfg(test)]
 pub mod sample;
@@ -37,6 +38,7 @@ pub use inputs::{Inputs, Wanted, changes};
 pub use locks::Locks;
 pub use member::Member;
 pub use normalise::{canonical_channel, canonical_url, normalised};
+pub use planned::classify;
 pub use pypi::file_name;
 pub use warnings::warnings;
 pub use wheel::{LockedWheel, WheelFacts, WheelSource};
@@ -159,6 +161,10 @@ pub struct PackageFacts {
     /// How often the package changes, by its channel's index when the package was first locked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stability: Option<Stability>,
+    /// The size in bytes that the layer plan counts, where it is not the archive's, rounded up to a power of two: that of
+    /// an older version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planned_size: Option<u64>,
 }
 
 /// What `etc/conda/activate.d` and `etc/conda/env_vars.d` of a package do.

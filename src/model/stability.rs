@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stability {
-    /// Hardly ever: less than one release in a year.
+    /// Hardly ever: less than two releases in a year.
     Settled,
-    /// Less than four releases in a year.
+    /// Less than five releases in a year.
     Slow,
-    /// Less than twelve releases in a year.
+    /// Less than nine releases in a year.
     Steady,
-    /// Twelve releases in a year or more.
+    /// Nine releases in a year or more.
     Lively,
 }
 
@@ -24,9 +24,9 @@ impl Stability {
     /// The class of a number of releases in a year.
     pub fn of_rate(releases_per_year: f64) -> Self {
         match releases_per_year {
-            rate if rate < 1.0 => Self::Settled,
-            rate if rate < 4.0 => Self::Slow,
-            rate if rate < 12.0 => Self::Steady,
+            rate if rate < 2.0 => Self::Settled,
+            rate if rate < 5.0 => Self::Slow,
+            rate if rate < 9.0 => Self::Steady,
             _ => Self::Lively,
         }
     }
@@ -34,20 +34,25 @@ impl Stability {
     /// What a package is taken to be of whose releases nothing is known: a wheel, one of an index that was not there.
     pub const UNKNOWN: Self = Self::Steady;
 
-    /// Releases in a year that a package of the class is taken to have: of the classes with two bounds about their
-    /// geometric mean.
-    pub fn releases_per_year(self) -> f64 {
+    /// The probability that a week brings no release: what the replay of real history showed of packages of the class
+    /// (docs/layers.md). A table, because `exp` differs between machines and plans must not.
+    pub fn keeps(self) -> f64 {
         match self {
-            Self::Settled => 0.5,
-            Self::Slow => 2.0,
-            Self::Steady => 7.0,
-            Self::Lively => 20.0,
+            Self::Settled => 0.989,
+            Self::Slow => 0.944,
+            Self::Steady => 0.869,
+            Self::Lively => 0.760,
         }
     }
 
-    /// The probability that there is no release in so many days, when releases come independently of each other.
-    pub fn keeps(self, days: f64) -> f64 {
-        (-self.releases_per_year() * days / 365.25).exp()
+    /// Releases in a year that make [`Stability::keeps`] when they come independently of each other.
+    pub fn releases_per_year(self) -> f64 {
+        match self {
+            Self::Settled => 0.6,
+            Self::Slow => 3.0,
+            Self::Steady => 7.3,
+            Self::Lively => 14.3,
+        }
     }
 
     /// As locks and policies write it.
@@ -66,11 +71,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_are_of_their_own_rate() {
+    fn the_tables_belong_together() {
         for class in Stability::ALL {
             assert_eq!(Stability::of_rate(class.releases_per_year()), class);
-            assert!(class.keeps(0.0) == 1.0 && class.keeps(7.0) < 1.0 && class.keeps(7.0) > class.keeps(8.0));
+            let exact = -class.keeps().ln() * 365.25 / 7.0;
+            assert!((exact / class.releases_per_year() - 1.0).abs() < 0.05, "{class:?}: {exact}");
         }
-        assert!(Stability::ALL.windows(2).all(|pair| pair[0].keeps(7.0) > pair[1].keeps(7.0)));
+        assert!(Stability::ALL.windows(2).all(|pair| pair[0].keeps() > pair[1].keeps()));
     }
 }

@@ -161,10 +161,9 @@ impl Interpreter {
         }
         let key = Digest::of(crate::util::json::canonical(&contents)?);
         let folder = store.interpreter(&key);
-        if !folder.exists() {
+        if store.claim(&folder).is_none() {
             unpack(parts, store, &folder).context(|| format!("cannot unpack `{}`", python.full_name()))?;
         }
-        store.used(&folder);
         let executable = folder.join(&parts.python.path);
         Ok(Self { isolate: can_isolate(&executable), executable })
     }

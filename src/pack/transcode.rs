@@ -22,8 +22,7 @@ const LEVEL: i32 = 1;
 pub fn transcode(archives: &[Archive], store: &Store, jobs: usize) -> Result<()> {
     let is_old = |archive: &&Archive| {
         let Some(path) = archive.transcoded() else { return false };
-        store.used(&path);
-        !path.is_file()
+        !store.has_file(&path, None)
     };
     let old: Vec<&Archive> = archives.iter().filter(is_old).collect();
     parallel(&old, jobs, |archive| transcode_one(archive, store)).map(|_| ())

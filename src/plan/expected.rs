@@ -1,21 +1,24 @@
 //! What an update of an image is expected to cost those who pull it. Pure.
 //!
-//! A layer is pulled again when one of its packages changed since the last pull. Packages change independently of each
-//! other, each with the probability of its class ([`Stability::keeps`]). Two models of who pulls:
+//! A layer is pulled again when something in it changed since the last pull. What was built together changes together,
+//! all else independently of each other, each with the probability of its class ([`super::weights`]). Two models of who
+//! pulls:
 //!
 //! - **blob**: containerd and podman, and registries, fetch the layers that they do not have, whatever lies below them:
-//!   E = Σᵢ sizeᵢ × (1 − Πₚ keepsₚ), p the packages of layer i.
+//!   E = Σᵢ sizeᵢ × (1 − Πₚ keepsₚ), p what layer i changes with.
 //! - **chain**: Docker has a layer only together with all below it, and fetches everything from the first that changed:
 //!   E = Σᵢ sizeᵢ × (1 − Πⱼ Πₚ keepsₚ), j all layers up to i.
 //!
 //! Sizes are those of packages' archives, which are known before anything is packed; compressed layers are about as
-//! large. Byte code, the environment layer (some kilobytes) and project files are not counted.
+//! large, and byte code is estimated. The environment layer (some kilobytes) and project files are not counted.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::PlannedLayer;
-use crate::lock::{Lock, Member};
-use crate::model::Stability;
+use super::weights::{Counted, Part, Weight, Weights};
+use crate::lock::Lock;
 
 /// How often an image is expected to be built and pulled anew, in days.
 pub const UPDATE_DAYS: f64 = 7.0;
@@ -35,36 +38,11 @@ pub struct Expected {
 pub struct Alternatives {
     /// All packages in one layer.
     pub single: Expected,
-    /// One layer for each tier of the policy.
+    /// One layer for each tier of the policy, in the cheapest order.
     pub tiers: Expected,
-    /// A layer for each package, however many that makes, most stable first within a tier: nothing can be pulled
+    /// A layer for each package and its byte code, however many that makes, in the cheapest order: nothing can be pulled
     /// less in the blob model.
     pub per_package: Expected,
-}
-
-/// A layer as far as its cost goes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Weight {
-    /// In bytes.
-    pub size: u64,
-    /// The probability that it stays as it is.
-    pub keeps: f64,
-}
-
-/// The class of a member of a lock; nothing when it is not known.
-pub fn class_of(lock: &Lock, member: Member) -> Option<Stability> {
-    match member {
-        Member::Package(index) => lock.packages[index].facts.stability,
-        Member::Wheel(_) => None,
-    }
-}
-
-/// The weight of a layer of these members.
-pub fn weight(lock: &Lock, members: impl IntoIterator<Item = Member>) -> Weight {
-    members.into_iter().fold(Weight { size: 0, keeps: 1.0 }, |weight, member| Weight {
-        size: weight.size.saturating_add(lock.member_size(member)),
-        keeps: weight.keeps * class_of(lock, member).unwrap_or(Stability::UNKNOWN).keeps(UPDATE_DAYS),
-    })
 }
 
 /// What an update of these layers costs, lowest first.
@@ -80,27 +58,37 @@ pub fn expected(layers: impl IntoIterator<Item = Weight>) -> Expected {
 
 /// What an update of planned layers costs.
 pub fn of_plan(lock: &Lock, layers: &[PlannedLayer]) -> Expected {
-    expected(layers.iter().map(|layer| weight(lock, layer.members())))
+    let weights = Weights::of(lock);
+    expected(layers.iter().map(|layer| weights.weigh(layer.parts())))
 }
 
 /// What other ways to make layers of the same packages would cost.
 pub fn alternatives(lock: &Lock, layers: &[PlannedLayer]) -> Alternatives {
-    let mut tiers: Vec<(&str, Vec<Member>)> = Vec::new();
+    let weights = Weights::of(lock);
+    let mut tiers: BTreeMap<&str, Vec<Part>> = BTreeMap::new();
     for layer in layers {
-        match tiers.last_mut().filter(|(tier, _)| *tier == layer.tier) {
-            Some((_, members)) => members.extend(layer.members()),
-            None => tiers.push((&layer.tier, layer.members().collect())),
-        }
+        tiers.entry(&layer.tier).or_default().extend(layer.parts());
     }
-    for (_, members) in &mut tiers {
-        members.sort_by_key(|&member| class_of(lock, member).unwrap_or(Stability::UNKNOWN));
-    }
-    let members = || tiers.iter().flat_map(|(_, members)| members.iter().copied());
+    let all = || layers.iter().flat_map(PlannedLayer::parts);
     Alternatives {
-        single: expected([weight(lock, members())]),
-        tiers: expected(tiers.iter().map(|(_, members)| weight(lock, members.iter().copied()))),
-        per_package: expected(members().map(|member| weight(lock, [member]))),
+        single: expected([weights.weigh(all())]),
+        tiers: in_order(tiers.into_values().map(|parts| change(&weights, &parts)).collect()),
+        per_package: in_order(all().map(|part| change(&weights, &[part])).collect()),
     }
+}
+
+/// A layer, and its releases in a year.
+fn change(weights: &Weights<'_>, parts: &[Part]) -> (Weight, f64) {
+    let mut counted = Counted::default();
+    parts.iter().flat_map(|&part| weights.sources(part)).for_each(|source| counted.add(source));
+    (weights.weigh(parts.iter().copied()), counted.releases)
+}
+
+/// What layers cost in the order that is cheapest in the chain model: fewest releases per byte first.
+fn in_order(mut layers: Vec<(Weight, f64)>) -> Expected {
+    let ratio = |(weight, releases): &(Weight, f64)| releases / weight.size.max(1) as f64;
+    layers.sort_by(|a, b| ratio(a).total_cmp(&ratio(b)));
+    expected(layers.into_iter().map(|(weight, _)| weight))
 }
 
 #[cfg(test)]

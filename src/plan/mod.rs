@@ -3,7 +3,7 @@
 //!
 //! # The algorithm
 //!
-//! Of the strategy `tiers`; that of `cost` is described where it is made (`cost.rs`) and in docs/layers.md.
+//! Of the strategy `tiers`; those of `cost` and `shared` are described where they are made (`cost/`) and in docs/layers.md.
 //!
 //! 1. Each package belongs to one **tier** of the policy: the first whose rule takes it (Python and what it needs;
 //!    scientific packages by name or size; all others). Tiers stack in the policy's order.
@@ -23,10 +23,12 @@ mod key;
 mod policy;
 mod reason;
 mod shipped;
+#[cfg(test)]
+mod stable;
+pub mod weights;
 
 use rattler_conda_types::Subdir;
 
-pub use cost::BYTECODE_PER_BYTE;
 pub use key::{KeyInputs, Segment, SegmentKind, python_of};
 pub use policy::{Cutting, Policy, Tier};
 pub use reason::{LayerRule, Reason, TierRule, reasons};
@@ -58,6 +60,11 @@ pub struct PlannedLayer {
 }
 
 impl PlannedLayer {
+    /// What is in it.
+    pub fn parts(&self) -> impl Iterator<Item = weights::Part> + '_ {
+        self.segments.iter().map(|segment| weights::Part { member: segment.member, kind: segment.kind })
+    }
+
     /// The members of the lock whose files (not only byte code) are in it.
     pub fn members(&self) -> impl Iterator<Item = Member> {
         self.segments.iter().filter(|segment| segment.kind == SegmentKind::Files).map(|segment| segment.member)
@@ -73,7 +80,7 @@ pub fn plan(lock: &Lock, policy: &Policy, max_layers: usize, inputs: &KeyInputs)
         return Err(Error::usage(format!("`--max-layers {max_layers}` is outside of {MIN_LAYERS} to {MAX_LAYERS}")));
     }
     let groups = match policy.strategy {
-        Cutting::Cost => cost::groups(lock, policy, inputs.bytecode, max_layers - 1),
+        Cutting::Cost | Cutting::Shared => cost::groups(lock, policy, inputs.bytecode, max_layers - 1),
         Cutting::Tiers => {
             let mut groups = group(lock, policy, inputs.bytecode);
             limit(&mut groups, max_layers - 1);
@@ -259,7 +266,7 @@ mod tests {
     }
 
     fn planned(lock: &Lock, max_layers: usize, bytecode: bool) -> LayerPlan {
-        planned_by("default", lock, max_layers, bytecode)
+        planned_by("tiers", lock, max_layers, bytecode)
     }
 
     pub(super) fn planned_by(policy: &str, lock: &Lock, max_layers: usize, bytecode: bool) -> LayerPlan {

@@ -37,6 +37,8 @@ pub enum Cutting {
     Tiers,
     /// What an update is expected to cost: sizes, classes of stability and the limit. `own-layer` does not count.
     Cost,
+    /// As `cost`, and layers that other images have, too: what tiers with `closure-of` take is cut alone.
+    Shared,
 }
 
 impl Cutting {

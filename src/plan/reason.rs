@@ -31,7 +31,7 @@ pub enum LayerRule {
     Shared,
     /// It would have another layer if there could be more of them.
     Limit,
-    /// With the strategy `cost`: the cheapest cut within the limit puts it there.
+    /// With the strategies `cost` and `shared`: the cheapest cut within the limit puts it there.
     Cost,
 }
 
@@ -60,7 +60,7 @@ pub fn reasons(lock: &Lock, policy: &Policy, layers: &[PlannedLayer]) -> Vec<Vec
             let decided = match (tier.together, large) {
                 _ if tier.name != layer.tier => LayerRule::Limit,
                 (true, _) => LayerRule::Together,
-                _ if policy.strategy == Cutting::Cost => LayerRule::Cost,
+                _ if policy.strategy != Cutting::Tiers => LayerRule::Cost,
                 (_, true) if alone => LayerRule::Own,
                 (_, true) => LayerRule::Limit,
                 (_, false) => LayerRule::Shared,

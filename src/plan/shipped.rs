@@ -1,9 +1,10 @@
 //! The layer policies that are compiled in.
 
 /// Name and text of each, the default first.
-pub(super) const SHIPPED: [(&str, &str); 6] = [
+pub(super) const SHIPPED: [(&str, &str); 7] = [
     ("default", include_str!("../../layers/default.yaml")),
-    ("cost", include_str!("../../layers/cost.yaml")),
+    ("shared", include_str!("../../layers/shared.yaml")),
+    ("tiers", include_str!("../../layers/tiers.yaml")),
     ("single", include_str!("../../layers/single.yaml")),
     ("per-package", include_str!("../../layers/per-package.yaml")),
     ("gpu", include_str!("../../layers/gpu.yaml")),

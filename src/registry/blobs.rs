@@ -1,6 +1,5 @@
 //! Blobs: fetched into the store, and pushed when the registry does not have them.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
@@ -15,7 +14,7 @@ use super::transport::{Call, Place};
 use super::upload::{Meter, Upload};
 use super::{Registry, Sent};
 use crate::model::Blob;
-use crate::store::Store;
+use crate::store::{Part, Store, damaged};
 use crate::util::report::{Progress, Silent};
 use crate::util::{Digest, Error, Result, ResultExt as _};
 
@@ -26,7 +25,8 @@ const MOUNT_SOURCES: usize = 2;
 impl Registry {
     /// Fetches a blob of the reference's repository into the store, in bounded memory; gives its path there.
     /// Nothing is fetched when the store has it. `size` is in bytes, as the manifest says. When the connection
-    /// breaks, the rest is asked for.
+    /// breaks, or a process was killed while it fetched the blob, the rest is asked for. Of two that want the same blob
+    /// one waits for the other.
     ///
     /// # Errors
     /// When the registry does not answer, refuses, or sends other bytes; those of the store.
@@ -92,24 +92,54 @@ impl Registry {
     }
 
     async fn fetch(&self, reference: &Reference, digest: &Digest, size: u64, store: &Store) -> Result<(), Failure> {
+        let there = || store.has_blob(digest, size);
+        let Some(mut part) = Part::lock(store.partial(digest), false, there).await? else { return Ok(()) };
         let mut tries = Tries::default();
         let mut again = Again::Later(None);
         loop {
-            let mut reader = BlobReader::open(self, reference, digest, size, 0..size).await?;
-            let mut writer = store.new_blob()?;
-            while let Some(bytes) = reader.next().await? {
-                writer.write_all(&bytes).map_err(Error::from)?;
+            let resumed = self.complete(&mut part, reference, digest, size).await?;
+            let found = part.sha256();
+            if found == *digest {
+                return Ok(part.finish(&store.blob(digest)).await?);
             }
-            let Err(error) = writer.finish(Some(digest)) else { return Ok(()) };
-            // A cause has only what the file system refuses. Bytes may be damaged on their way, but hardly twice.
-            let again = match std::error::Error::source(&error) {
-                Some(_) => Again::Never,
-                None => std::mem::replace(&mut again, Again::Never),
-            };
+            part.clear()?;
+            if resumed {
+                // What an earlier run left was damaged, perhaps: nothing is said of the registry yet.
+                continue;
+            }
+            // Bytes may be damaged on their way, but hardly twice.
+            let again = std::mem::replace(&mut again, Again::Never);
             let whom = format!("the registry `{}`", reference.registry());
-            let failure = Failure { again, ..error.into() }.context(|| format!("{whom} sent damaged bytes"));
-            self.policy().next(&mut tries, failure).await?;
+            let failure = Failure { again, ..damaged(digest, &found).into() };
+            let failure = failure.context(|| format!("{whom} sent damaged bytes"));
+            if let Err(failure) = self.policy().next(&mut tries, failure).await {
+                part.remove();
+                return Err(failure);
+            }
         }
+    }
+
+    /// Fetches what a part lacks; whether it had something.
+    async fn complete(
+        &self,
+        part: &mut Part,
+        reference: &Reference,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<bool, Failure> {
+        part.rehash().await?;
+        if part.size() > size {
+            part.clear()?;
+        }
+        let begin = part.size();
+        if begin < size {
+            tracing::debug!(%digest, begin, size, "fetching");
+            let mut reader = BlobReader::open(self, reference, digest, size, begin..size).await?;
+            while let Some(bytes) = reader.next().await? {
+                part.write(&bytes)?;
+            }
+        }
+        Ok(begin > 0)
     }
 }
 

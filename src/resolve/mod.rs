@@ -12,7 +12,6 @@ mod interpreter;
 mod lookup;
 mod mirrors;
 mod names;
-mod part;
 pub mod pip;
 mod present;
 mod proxies;

@@ -11,9 +11,13 @@
 //! CACHE/v1/index/                              channel indexes (rattler's own format)
 //! CACHE/v1/interpreters/<key>/                 unpacked CPythons that make byte code
 //! CACHE/v1/uv/                                 uv's own cache
+//! CACHE/v1/downloads/<sha256>.part             what was not received to its end, and will be resumed
+//! CACHE/v1/lock                                keeps `prune` from what is being claimed
 //! CACHE/v1/tmp/                                unfinished files; each locked by the process that writes it
 //! ```
 
+mod claim;
+mod part;
 mod usage;
 
 use std::io::{self, BufReader, Read, Write};
@@ -28,6 +32,7 @@ use crate::util::error::ResultExt as _;
 use crate::util::files::{self, named, persist};
 use crate::util::{Digest, Error, Hasher, Result};
 
+pub use part::Part;
 pub use usage::{Item, Limits, Pruned};
 
 /// Names the version of the store's folder layout.
@@ -76,7 +81,7 @@ impl Store {
     /// When the folder cannot be made or written to.
     pub fn open(cache: &Path) -> Result<Self> {
         let root = std::path::absolute(cache).map_err(|error| named(cache, error))?.join(VERSION);
-        for folder in ["archives", "blobs/sha256", "records", "index", "interpreters", "tmp"] {
+        for folder in ["archives", "blobs/sha256", "records", "index", "interpreters", "downloads", "tmp"] {
             fs::create_dir_all(root.join(folder))
                 .context(|| format!("the cache folder `{}` cannot be used", cache.display()))
                 .map_err(|error| error.hint("choose another with `--cache-dir`"))?;
@@ -111,9 +116,9 @@ impl Store {
         self.root.join("archives").join(format!("{}.{extension}", sha256.hex()))
     }
 
-    /// Where an unfinished download of that archive is kept between runs, so that it can be resumed.
-    pub fn partial_archive(&self, sha256: &Digest) -> PathBuf {
-        self.root.join("archives").join(format!("{}.part", sha256.hex()))
+    /// Where an unfinished download, of an archive or a blob, is kept between runs, so that it can be resumed.
+    pub fn partial(&self, sha256: &Digest) -> PathBuf {
+        self.root.join("downloads").join(format!("{}.part", sha256.hex()))
     }
 
     /// Where the blob with this digest is or will be.
@@ -123,16 +128,13 @@ impl Store {
 
     /// Whether the blob is there, whole: of the expected size. It counts as used then.
     pub fn has_blob(&self, digest: &Digest, size: u64) -> bool {
-        let there = self.is_blob(digest, size);
-        if there {
-            usage::used(&self.blob(digest));
-        }
-        there
+        self.has_file(&self.blob(digest), Some(size))
     }
 
-    /// Tells the store that an archive or an interpreter of it is used.
-    pub fn used(&self, path: &Path) {
-        usage::used(path);
+    /// Whether a file of the store is there, of the expected size if one is known. It counts as used then.
+    pub fn has_file(&self, path: &Path, size: Option<u64>) -> bool {
+        let there = self.claim(path);
+        there.is_some_and(|it| it.is_file() && size.is_none_or(|size| size == it.len()))
     }
 
     fn is_blob(&self, digest: &Digest, size: u64) -> bool {
@@ -177,7 +179,8 @@ impl Store {
         // Unfinished in the store's own folder for that, which is swept.
         let mut file = self.temporary()?;
         file.write_all(&crate::util::json::canonical(value)?).map_err(|error| named(&path, error))?;
-        persist(file, &path)
+        // Not while a clean-up looks at the one that is there.
+        self.together(|| persist(file, &path))
     }
 
     /// Removes a blob that is damaged. Best effort: what cannot be removed stays.
@@ -192,7 +195,9 @@ impl Store {
     /// Removes unfinished files that no living process writes. Best effort: what cannot be removed stays.
     fn sweep(&self) {
         let Ok(entries) = std::fs::read_dir(self.scratch()) else { return };
-        entries.flatten().for_each(|entry| files::remove_abandoned(&entry.path()));
+        for entry in entries.flatten() {
+            files::remove_abandoned(&entry.path());
+        }
     }
 }
 
@@ -222,8 +227,7 @@ impl BlobWriter {
         if let Some(expected) = expected
             && *expected != digest
         {
-            return Err(Error::user(format!("a blob that should be {expected} is {digest}"))
-                .hint("it was damaged on its way or on the server; try again"));
+            return Err(damaged(expected, &digest));
         }
         persist(file, &self.store.blob(&digest))?;
         Ok((digest, size))
@@ -249,6 +253,12 @@ impl Write for BlobWriter {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// An error about a blob that is not what it should be.
+pub fn damaged(expected: &Digest, found: &Digest) -> Error {
+    Error::user(format!("a blob that should be {expected} is {found}"))
+        .hint("it was damaged on its way or on the server; try again")
 }
 
 fn finished() -> Error {

@@ -9,22 +9,21 @@ use std::time::{Duration, SystemTime};
 use fs_err as fs;
 
 use super::Store;
+use super::claim::{IN_USE, Removal};
 use crate::util::{Result, files};
 
-/// What was used within this time stays, whatever the limit: another process may be working with it.
-const IN_USE: Duration = Duration::from_secs(60 * 60);
-
-/// Times are renewed only when they are older than this, so that a warm build writes nothing.
-const RENEWED: Duration = Duration::from_secs(10 * 60);
+/// The kind of what processes are writing, or have left: each thing is locked by its process.
+const UNFINISHED: &str = "unfinished";
 
 /// The kinds of things that the store holds, each a folder.
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 7] = [
     ("archives", "archives"),
     ("layers", "blobs/sha256"),
     ("indexes", "index"),
     ("interpreters", "interpreters"),
     ("uv", "uv"),
-    ("unfinished", "tmp"),
+    (UNFINISHED, "downloads"),
+    (UNFINISHED, "tmp"),
 ];
 
 /// One thing in the store.
@@ -58,19 +57,10 @@ pub struct Pruned {
     pub left: u64,
 }
 
-/// Renews the time of something that is used. Best effort: a store may belong to another user.
-pub(super) fn used(path: &Path) {
-    let Ok(file) = std::fs::File::open(path) else { return };
-    let age = file.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
-    if age.is_some_and(|age| age > RENEWED) {
-        let _ = file.set_modified(SystemTime::now());
-    }
-}
-
 impl Store {
-    /// Its folder.
-    pub fn folder(&self) -> &Path {
-        &self.root
+    /// A path in it, as people and reports are told of it: without that of the store.
+    pub fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
     }
 
     /// Everything in it but records, which are small; sorted by kind and path.
@@ -94,14 +84,14 @@ impl Store {
         Ok(items)
     }
 
-    /// Removes what is beyond the limits, and records of layers that are gone. What other processes have used within
-    /// the last hour stays.
+    /// Removes what is beyond the limits, and records of layers that are gone. What was used within the last hour stays.
     ///
     /// # Errors
     /// When something cannot be removed.
     pub fn prune(&self, limits: Limits) -> Result<Pruned> {
-        let now = SystemTime::now();
+        let now = self.now();
         let mut items = self.items()?;
+        let grave = self.grave()?;
         items.sort_by_key(|item| item.used);
         let mut pruned = Pruned { left: items.iter().map(|item| item.size).sum(), ..Pruned::default() };
         for item in items {
@@ -109,10 +99,18 @@ impl Store {
             let age = now.duration_since(item.used).unwrap_or_default();
             let old = limits.age.is_some_and(|limit| age > limit);
             let too_much = limits.size.is_some_and(|limit| pruned.left > limit);
-            // Asked once more: another process may have begun to use it since the list was made.
-            if age > IN_USE && (old || too_much) && !is_in_use(&item.path) {
-                self.remove(&item)?;
+            if age <= IN_USE || !(old || too_much) {
+                continue;
+            }
+            let removal = match item.kind {
+                UNFINISHED if files::remove_abandoned(&item.path) => Removal::Done,
+                UNFINISHED => Removal::Kept,
+                _ => self.remove_unclaimed(&item.path, now, grave.path())?,
+            };
+            if removal != Removal::Kept {
                 pruned.left -= item.size;
+            }
+            if removal == Removal::Done {
                 pruned.removed.push(item);
             }
         }
@@ -120,22 +118,11 @@ impl Store {
         Ok(pruned)
     }
 
-    /// A folder is first renamed, so that nobody finds a half of it.
-    fn remove(&self, item: &Item) -> Result<()> {
-        if item.kind == "unfinished" {
-            files::remove_abandoned(&item.path);
-            return Ok(());
-        }
-        if !item.path.is_dir() {
-            present(fs::remove_file(&item.path))?;
-            return Ok(());
-        }
-        let grave = tempfile::Builder::new()
-            .prefix("removed-")
-            .tempdir_in(self.scratch())
-            .map_err(|error| files::named(&self.scratch(), error))?;
-        present(fs::rename(&item.path, grave.path().join("it")))?;
-        Ok(())
+    /// A folder that things go through on their way out, so that nobody finds a half of one.
+    fn grave(&self) -> Result<tempfile::TempDir> {
+        let scratch = self.scratch();
+        let grave = tempfile::Builder::new().prefix("removed-").tempdir_in(&scratch);
+        grave.map_err(|error| files::named(&scratch, error))
     }
 
     /// Records of layers and segments whose blob is not there any more say nothing that helps.
@@ -145,34 +132,36 @@ impl Store {
     }
 
     fn forget_lost(&self, kind: &str) -> Result<()> {
+        let folder = self.root.join("records").join(kind);
+        let Some(entries) = present(fs::read_dir(&folder))? else { return Ok(()) };
+        for entry in entries {
+            let path = entry?.path();
+            if !self.is_lost(&path)? {
+                continue;
+            }
+            // Asked once more: a build may have written it anew.
+            let forget = || if self.is_lost(&path)? { present(fs::remove_file(&path)).map(drop) } else { Ok(()) };
+            self.alone(forget).transpose()?;
+        }
+        Ok(())
+    }
+
+    /// Whether a record, if it is there, is one of a blob that is not.
+    fn is_lost(&self, record: &Path) -> Result<bool> {
         /// What matters of a record here.
         #[derive(serde::Deserialize)]
         struct Blob {
             digest: crate::util::Digest,
             size: u64,
         }
-        let folder = self.root.join("records").join(kind);
-        let Some(entries) = present(fs::read_dir(&folder))? else { return Ok(()) };
-        for entry in entries {
-            let path = entry?.path();
-            let Some(text) = present(fs::read(&path))? else { continue };
-            let layer = serde_json::from_slice::<Blob>(&text).ok();
-            if layer.is_none_or(|layer| !self.is_blob(&layer.digest, layer.size)) {
-                present(fs::remove_file(&path))?;
-            }
-        }
-        Ok(())
+        let Some(text) = present(fs::read(record))? else { return Ok(false) };
+        let layer = serde_json::from_slice::<Blob>(&text).ok();
+        Ok(layer.is_none_or(|layer| !self.is_blob(&layer.digest, layer.size)))
     }
 }
 
-/// Whether something was used within the last hour.
-fn is_in_use(path: &Path) -> bool {
-    let used = std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified()).ok();
-    used.is_some_and(|time| time.elapsed().unwrap_or_default() <= IN_USE)
-}
-
 /// Nothing when the thing is not there, which is what another process may have seen to.
-fn present<T>(result: std::io::Result<T>) -> Result<Option<T>> {
+pub(super) fn present<T>(result: std::io::Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

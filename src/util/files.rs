@@ -62,13 +62,15 @@ pub fn sweep(folder: &Path) {
 }
 
 /// Removes an unfinished file or folder, unless a living process holds its lock or it is so young that this
-/// process may be about to lock it.
-pub fn remove_abandoned(path: &Path) {
-    let Ok(file) = std::fs::File::open(path) else { return };
+/// process may be about to lock it; whether it is gone.
+pub fn remove_abandoned(path: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(path) else { return false };
     let age = file.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
-    if file.try_lock().is_ok() && age.is_some_and(|age| age > YOUNG) {
-        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    if file.try_lock().is_err() || age.is_none_or(|age| age <= YOUNG) {
+        return false;
     }
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    removed.is_ok()
 }
 
 /// A file that is no older may be between its creation and its lock.

@@ -15,6 +15,8 @@ pub enum Step {
     Write,
     /// Sending blobs and manifests to a registry.
     Push,
+    /// Giving images to container engines.
+    Load,
 }
 
 impl Step {
@@ -26,6 +28,7 @@ impl Step {
             Step::Pack => "pack",
             Step::Write => "write",
             Step::Push => "push",
+            Step::Load => "load",
         }
     }
 }

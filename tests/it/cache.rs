@@ -8,7 +8,7 @@ use crate::common::packages::{Channel, Format, Package};
 use crate::common::{Workspace, fail, run_output, succeed};
 
 /// Makes everything in a folder look as if nobody had asked for it since some hours.
-fn age(folder: &std::path::Path, hours: u64) {
+pub fn age(folder: &std::path::Path, hours: u64) {
     let time = SystemTime::now() - Duration::from_secs(hours * 3600);
     for entry in walkdir::WalkDir::new(folder) {
         let entry = entry.expect("an entry");

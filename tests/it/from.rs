@@ -60,7 +60,7 @@ fn the_examples_work() {
     let of_base = digests(&pulled(&base).0).len();
     let (manifest, config) = pulled(&example("project", &registry, &index));
     let new = packages(&manifest, of_base);
-    assert!(new.starts_with("click-8") && new.contains(" msgpack-python-") && !new.contains("numpy"), "{new}");
+    assert!(new.contains("click-8") && new.contains("msgpack-python-") && !new.contains("numpy"), "{new}");
     assert!(config["config"]["Env"].to_string().contains("\"OMP_NUM_THREADS=1\""), "{config}");
     let service = example("service", &registry, &index);
     let new = packages(&pulled(&service).0, of_base);
@@ -119,7 +119,7 @@ fn a_project_adds_what_is_new_and_sends_nothing_else() {
     let (manifest, config) = pulled(&tag);
     let layers = digests(&manifest);
     assert_eq!(layers[..of_base.len()], of_base, "the base's layers are another image's");
-    assert_eq!(added(&manifest, of_base.len()), ["project-packages", "project-packages-bytecode", "environment"]);
+    assert_eq!(added(&manifest, of_base.len()), ["msgpack-python", "click-bytecode", "click", "environment"]);
     assert_eq!(packages(&manifest, of_base.len()).split(' ').count(), 2, "{manifest}");
     let uploads = registry.uploads();
     assert!(uploads[sent..].iter().all(|digest| !of_base.contains(digest)), "the base was sent");
@@ -182,7 +182,7 @@ fn a_base_without_a_lock_is_read_from_its_layers() {
     assert!(notice.contains("has no lock attached to it"), "{notice}");
     let (manifest, config) = pulled(&tag);
     assert_eq!(digests(&manifest)[..of_base.len()], of_base);
-    assert_eq!(added(&manifest, of_base.len()), ["project-packages", "project-packages-bytecode", "environment"]);
+    assert_eq!(added(&manifest, of_base.len()), ["click", "click-bytecode", "environment"]);
     let variables = config["config"]["Env"].as_array().expect("a list");
     let path = variables.iter().filter_map(|it| it.as_str()?.strip_prefix("PATH=")).collect::<Vec<_>>();
     let mut folders: Vec<&str> = path[0].split(':').collect();

@@ -105,7 +105,7 @@ fn age(path: &Path) {
 }
 
 /// Runs a build up to the moment when a step begins; nothing when it ended before.
-fn run_to(step: &str, command: &mut Command) -> Option<Child> {
+pub fn run_to(step: &str, command: &mut Command) -> Option<Child> {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("runs");
     let mut said = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
     let began = said.any(|line| line.contains(r#""type":"begin""#) && line.contains(&format!(r#""step":"{step}""#)));

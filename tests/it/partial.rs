@@ -48,7 +48,8 @@ impl Bench {
 
     fn build(&self, cache: &str, output: &str, flags: &[&str]) -> Command {
         let mut command = self.condaimg("build", cache);
-        command.args(["--output", &format!("oci:{output}")]).args(flags);
+        // Several packages share a layer.
+        command.args(["--layers", "tiers", "--output", &format!("oci:{output}")]).args(flags);
         command
     }
 

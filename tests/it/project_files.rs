@@ -166,7 +166,7 @@ fn a_changed_file_moves_its_layer_alone_and_a_known_layer_is_not_made_again() {
     let (said, first, image) = build();
     assert!(said.contains("copied: 2 files, 4 B (project to /app)"), "{said}");
     let names: Vec<&Value> = first["layers"].as_array().unwrap().iter().map(|layer| &layer["name"]).collect();
-    assert_eq!(names, ["project-packages", "project-files", "environment"]);
+    assert_eq!(names, ["tool", "project-files", "environment"]);
     assert_eq!((&first["layers"][1]["files"], &first["layers"][1]["new"]), (&Value::from(2), &Value::from(true)));
     assert_eq!(image.config["history"][1]["created_by"], "condaimg: project-files");
 

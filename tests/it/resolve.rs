@@ -371,7 +371,7 @@ async fn a_cut_connection_is_resumed() {
 async fn a_part_of_an_earlier_run_is_continued_or_replaced() {
     let (bench, server, records) = served(300_000).await;
     let whole = fs_err::read(bench.path().join("channel/linux-64/big-1-0.conda")).unwrap();
-    let part = bench.store().partial_archive(&Digest::of(&whole));
+    let part = bench.store().partial(&Digest::of(&whole));
 
     fs_err::write(&part, &whole[..123_456]).unwrap();
     verified(&bench.download(&records).await.unwrap()[0]);

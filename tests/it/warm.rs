@@ -1,5 +1,9 @@
 //! `condaimg warm`: after it, builds fetch and make nothing, whatever was prepared: environments, locks, images.
 
+mod downloads;
+mod load;
+mod shared;
+
 use std::process::{Command, Stdio};
 
 use serde_json::Value;

@@ -53,7 +53,7 @@ pub async fn write(options: &Options, images: &mut [Image], world: &World) -> Re
     if options.outputs.is_empty() {
         return Ok(());
     }
-    image::localise(images, world).await?;
+    image::localise(images, world, options.environment.downloads).await?;
     let tags: Vec<String> = options.tags.iter().map(ToString::to_string).collect();
     // In a layout, a tag names the image; in an archive the whole reference does, which engines load it under.
     let in_layout = options.tags.first().and_then(|tag| tag.tag().map(str::to_owned));

@@ -13,9 +13,6 @@ use crate::ship::{Catalog, RemoteLayer};
 use crate::store::{RecordKind, Store};
 use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
 
-/// Layers that are fetched at once.
-const PARALLEL_DOWNLOADS: usize = 4;
-
 /// A layer that need not be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownLayer {
@@ -66,7 +63,7 @@ pub async fn anywhere(
     let usable: Vec<_> = found.map(|(key, layer)| usable(key, layer, options, world)).collect();
     known.extend(
         stream::iter(usable)
-            .buffer_unordered(PARALLEL_DOWNLOADS)
+            .buffer_unordered(options.environment.downloads)
             .filter_map(std::future::ready)
             .collect::<Vec<_>>()
             .await,

@@ -117,17 +117,30 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
     conclude(options, digest, summaries, &delivered, world)
 }
 
+/// The arguments of a build with what its file says where they say nothing.
+///
+/// # Errors
+/// When there is no such file, or it is wrong.
+pub fn completed(args: &BuildArgs) -> Result<BuildArgs> {
+    let spec = spec::read_with(&args.environment.path(), &args.environment.choices())?;
+    settings::fill(args.clone(), &spec.settings)
+}
+
 /// Makes the images and writes them nowhere: afterwards the store has all of their layers, the base's, too.
 ///
 /// # Errors
 /// Those of a build.
-pub async fn into_store(args: BuildArgs, global: &Global, reporter: SharedReporter) -> Result<Vec<PlatformMetadata>> {
+pub async fn into_store(
+    args: BuildArgs,
+    global: &Global,
+    reporter: SharedReporter,
+) -> Result<(Vec<Image>, Vec<PlatformMetadata>)> {
     let prepared = prepare(args, global, reporter).await?;
     let made = make_all(&prepared, &BTreeSet::new(), Ready::nobody()).await?;
     let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
         made.into_iter().map(|made| (made.image, made.summary)).unzip();
-    image::localise(&mut images, &prepared.world).await?;
-    Ok(summaries)
+    image::localise(&mut images, &prepared.world, prepared.options.environment.downloads).await?;
+    Ok((images, summaries))
 }
 
 /// The project files as they are now that the lock, which may lie among them, is written.

@@ -27,13 +27,15 @@ pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, wor
     // Those of the base came with it.
     let (of_base, new): (Vec<_>, Vec<_>) =
         lock.packages.iter().cloned().partition(|package| lock.is_of_base(package.name()));
-    let classes: Vec<_> = new.iter().map(|package| package.facts.stability).collect();
+    let planned: Vec<_> = new.iter().map(|package| (package.facts.stability, package.facts.planned_size)).collect();
     let records: Vec<_> = new.into_iter().map(|package| package.record).collect();
     let credentials = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
     let archives = Archives { credentials: &credentials, options, world, origin: locked_origin(spec) };
     let mut packages = archives.packages(records, python.clone()).await?;
-    // Both are sorted by name. The archives do not know how often they change.
-    packages.iter_mut().zip(classes).for_each(|(package, class)| package.facts.stability = class);
+    // Both are sorted by name. The archives do not know how often they change, nor what they were.
+    for (package, planned) in packages.iter_mut().zip(planned) {
+        (package.facts.stability, package.facts.planned_size) = planned;
+    }
     let (of_base_wheels, new): (Vec<_>, Vec<_>) =
         lock.wheels.iter().cloned().partition(|wheel| lock.is_wheel_of_base(&wheel.name));
     // The base's Python may have to build some.
@@ -188,7 +190,7 @@ impl Archives<'_> {
 /// When it is not there.
 pub fn wheel_file(wheel: &LockedWheel, store: &Store) -> Result<WheelFile> {
     let path = store.archive(&wheel.sha256, "whl");
-    match path.exists() {
+    match store.has_file(&path, None) {
         true => Ok(WheelFile { path, name: wheel.file_name.clone() }),
         false => Err(Error::user(format!("the wheel `{}` is not in the cache", wheel.file_name))),
     }

@@ -32,7 +32,7 @@ use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name
 
 use crate::cli::world::World;
 use crate::image::{self, Base};
-use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted, local};
+use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted, classify, local};
 use crate::model::{BaseRef, Platform};
 use crate::pack::wheel::normalise_name;
 use crate::resolve::{self, ResolveOptions, VirtualPackageOptions};
@@ -324,7 +324,7 @@ async fn make(
         true => archives.without_facts(records).await?,
         false => archives.packages(records, python.clone()).await?,
     };
-    stability::classify(&mut packages, old, &resolution.stability, options.refresh_stability);
+    classify(&mut packages, old, &resolution.stability, options.refresh_stability);
     let mut lock = Lock {
         inputs: Some(inputs),
         platform: platform.clone(),

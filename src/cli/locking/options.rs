@@ -86,6 +86,8 @@ pub struct EnvironmentOptions {
     pub cache_dir: PathBuf,
     /// Parallelism.
     pub jobs: usize,
+    /// Layers that are fetched from a registry at once.
+    pub downloads: usize,
     /// `--cuda`, or conda's own variable.
     pub cuda: Option<String>,
     /// `--glibc`, or conda's own variable.
@@ -136,6 +138,7 @@ impl EnvironmentOptions {
             prefix: args.prefix.as_deref().map(prefix).transpose()?,
             cache_dir: cache_dir(global)?,
             jobs: jobs(args.jobs)?,
+            downloads: downloads(args.jobs)?,
             cuda: args.cuda.clone().or_else(|| variable("CONDA_OVERRIDE_CUDA")),
             glibc: args.glibc.clone().or_else(|| variable("CONDA_OVERRIDE_GLIBC")),
             virtual_packages: args
@@ -191,6 +194,15 @@ fn jobs(asked: Option<usize>) -> Result<usize> {
         Some(jobs) => Ok(jobs.min(256)),
         None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
     }
+}
+
+/// Layers that are fetched at once: as many as jobs are asked for; otherwise four, since the cores of this machine say
+/// nothing of its network.
+///
+/// # Errors
+/// When it is none.
+pub fn downloads(asked: Option<usize>) -> Result<usize> {
+    if asked.is_some() { jobs(asked) } else { Ok(4) }
 }
 
 fn channels(args: &EnvironmentArgs) -> Vec<String> {

@@ -101,7 +101,7 @@ pub async fn fetch(
 ) -> Result<()> {
     let is_missing = |wheel: &&LockedWheel| {
         let path = world.store.archive(&wheel.sha256, "whl");
-        !std::fs::metadata(path).is_ok_and(|it| it.is_file() && (wheel.size == 0 || it.len() == wheel.size))
+        !world.store.has_file(&path, Some(wheel.size).filter(|size| *size > 0))
     };
     let missing: Vec<&LockedWheel> = needed.into_iter().map(|index| &lock.wheels[index]).filter(is_missing).collect();
     if missing.is_empty() {
@@ -244,6 +244,7 @@ impl<'a> Work<'a> {
         })
         .await
         .map_err(|error| Error::bug("unpacking the Python ended early").caused_by(error))??;
+        self.world.store.claim_all(&self.world.store.uv());
         Uv::find(
             &self.spec.pip,
             UvOptions {

@@ -7,6 +7,7 @@ use crate::cli::locking::Locked;
 use crate::lock::{Lock, Member};
 use crate::model::Stability;
 use crate::plan::expected::{self, Alternatives, Expected, UPDATE_DAYS};
+use crate::plan::weights::{Weights, class_of};
 use crate::plan::{LayerPlan, LayerRule, PlannedLayer, Reason};
 use crate::util::Digest;
 
@@ -178,7 +179,7 @@ impl Layer {
             key: layer.key,
             source_size: layer.archive_size,
             blob,
-            keeps: (!is_bytecode).then(|| expected::weight(lock, layer.members()).keeps),
+            keeps: Some(Weights::of(lock).weigh(layer.parts()).keeps),
             packages,
         }
     }
@@ -212,7 +213,7 @@ impl Package {
             version,
             build,
             size: lock.member_size(member),
-            stability: expected::class_of(lock, member),
+            stability: class_of(lock, member),
             why: reason.map(|reason| Why::new(lock, reason)),
         }
     }

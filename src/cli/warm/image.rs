@@ -5,17 +5,15 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::cli::args::{BuildArgs, Global};
 use crate::cli::build::known;
+use crate::cli::locking::options::downloads;
 use crate::cli::world::{World, cache_dir};
-use crate::image::{self, Base, Fetch as _};
+use crate::image::{self, Fetch as _, Image};
 use crate::model::{BaseRef, BlobSource, LAYER_KEY, LayerBlob, Platform};
 use crate::store::Store;
 use crate::util::report::SharedReporter;
 use crate::util::{Digest, Error, Result, ResultExt as _};
 
-/// Layers that are fetched at the same time.
-const CONCURRENCY: usize = 4;
-
-/// Fetches an image for each platform that is asked for.
+/// Fetches an image for each platform that is asked for; all of their layers are on this machine then.
 ///
 /// # Errors
 /// When it is not there, is damaged, or a registry refuses or does not answer.
@@ -24,9 +22,10 @@ pub async fn fetch(
     args: &BuildArgs,
     global: &Global,
     reporter: &SharedReporter,
-) -> Result<Vec<(Platform, Base)>> {
+) -> Result<Vec<Image>> {
     let environment = &args.environment;
     let registries = environment.registry.options([]);
+    let downloads = downloads(environment.jobs)?;
     let world = World::open(&cache_dir(global)?, registries, reporter.clone(), environment.offline)?;
     let mut platforms = environment.platforms.iter().map(|it| it.parse()).collect::<Result<Vec<Platform>>>()?;
     if platforms.is_empty() {
@@ -37,9 +36,10 @@ pub async fn fetch(
         let base = image::open_image(reference, &platform, &world.store, &world).await;
         let base = base.context(|| format!("the image `{reference}` cannot be fetched"))?;
         let layers: Vec<_> = base.layers.iter().map(|layer| obtain(layer, &world)).collect();
-        stream::iter(layers).buffer_unordered(CONCURRENCY).try_collect::<Vec<()>>().await?;
-        fetched.push((platform, base));
+        stream::iter(layers).buffer_unordered(downloads).try_collect::<Vec<()>>().await?;
+        fetched.push(base.image(&platform).ok_or_else(|| Error::bug("a root file system was taken for an image"))?);
     }
+    image::localise(&mut fetched, &world, downloads).await?;
     Ok(fetched)
 }
 

@@ -1,8 +1,9 @@
 //! `condaimg warm`: brings into the store what builds and images need, so that later builds fetch and make nothing. An
 //! environment goes the way of a build, and is written nowhere; of an image all blobs are fetched, and those of its layers
-//! that have keys become known to builds.
+//! that have keys become known to builds. With `--load`, container engines are given the images.
 
 mod image;
+mod load;
 mod report;
 
 use std::collections::BTreeSet;
@@ -14,10 +15,11 @@ use super::world::cache_dir;
 use super::{build, print_data};
 use crate::model::BaseRef;
 use crate::registry::Registry;
+use crate::ship::Engine;
 use crate::store::{Item as Stored, Limits, Store};
 use crate::util::report::SharedReporter;
 use crate::util::{Error, Result};
-use report::{Item, Layer, Platform, Pruned, Report};
+use report::{Item, Platform, Pruned, Report};
 
 /// Ends of the names of files that are no image references.
 const FILES: [&str; 5] = [".yml", ".yaml", ".lock", ".txt", ".toml"];
@@ -33,19 +35,17 @@ enum What {
 /// # Errors
 /// When something could not be prepared; the others are then, nevertheless.
 pub async fn run(args: WarmArgs, global: Global, reporter: &SharedReporter) -> Result<()> {
-    let store = Store::open(&cache_dir(&global)?)?;
+    let engines = load::engines(&args)?;
+    let warming = Warming { store: Store::open(&cache_dir(&global)?)?, global, reporter, engines };
+    let store = &warming.store;
     let mut report = Report::default();
     let mut failures = Vec::new();
     for (name, args) in items(&args) {
         let before = paths(&store.items()?);
-        let done = prepare(&name, args, &global, reporter, &store, &before).await;
-        let (kind, platforms, error) = match done {
-            Ok((kind, platforms)) => (kind, platforms, None),
-            Err(error) => (None, Vec::new(), Some(error)),
-        };
-        let mut item = Item { what: name, kind, platforms, ..Item::default() };
+        let mut item = Item { what: name, ..Item::default() };
+        let done = warming.prepare(&mut item, args, &before).await;
         item.count(&store.items()?, &before);
-        if let Some(error) = error {
+        if let Err(error) = done {
             item.error = Some(error.chain().join(": "));
             failures.push(error);
         }
@@ -53,8 +53,7 @@ pub async fn run(args: WarmArgs, global: Global, reporter: &SharedReporter) -> R
     }
     if args.max_size.is_some() {
         let pruned = store.prune(Limits { size: args.max_size, age: None })?;
-        let removed = pruned.removed.iter().map(|item| item.size).sum();
-        report.pruned = Some(Pruned { removed, left: pruned.left });
+        report.pruned = Some(Pruned::new(&pruned, store));
         if args.max_size.is_some_and(|limit| pruned.left > limit) {
             reporter.warn("the cache is still larger than `--max-size`: the rest was used within the last hour");
         }
@@ -79,28 +78,39 @@ fn items(args: &WarmArgs) -> Vec<(String, BuildArgs)> {
     std::iter::once(first).chain(more).collect()
 }
 
-async fn prepare(
-    name: &str,
-    args: BuildArgs,
-    global: &Global,
-    reporter: &SharedReporter,
-    store: &Store,
-    before: &BTreeSet<PathBuf>,
-) -> Result<(Option<&'static str>, Vec<Platform>)> {
-    match what(name)? {
-        What::Environment => {
-            let made = Box::pin(build::into_store(args, global, Arc::clone(reporter))).await?;
-            Ok((Some("environment"), made.into_iter().map(|made| Platform::built(made, store, before)).collect()))
+/// What all items have in common.
+struct Warming<'a> {
+    store: Store,
+    global: Global,
+    reporter: &'a SharedReporter,
+    engines: Vec<Engine>,
+}
+
+impl Warming<'_> {
+    /// Prepares an item, and writes into it what came of that, up to where it failed.
+    async fn prepare(&self, item: &mut Item, args: BuildArgs, before: &BTreeSet<PathBuf>) -> Result<()> {
+        let what = what(&item.what)?;
+        // Before hours of work for an image that cannot be loaded.
+        let names = if self.engines.is_empty() { Vec::new() } else { load::names(&what, &args)? };
+        let images = match what {
+            What::Environment => {
+                let making = build::into_store(args, &self.global, Arc::clone(self.reporter));
+                let (images, made) = Box::pin(making).await?;
+                item.kind = Some("environment");
+                item.platforms = made.into_iter().map(|made| Platform::built(made, &self.store, before)).collect();
+                images
+            }
+            What::Image(reference) => {
+                let images = Box::pin(image::fetch(&reference, &args, &self.global, self.reporter)).await?;
+                item.kind = Some("image");
+                item.platforms = images.iter().map(|image| Platform::fetched(image, &self.store, before)).collect();
+                images
+            }
+        };
+        for engine in &self.engines {
+            item.loaded.push(load::load(*engine, &images, &names, &self.store, self.reporter).await?);
         }
-        What::Image(reference) => {
-            let bases = Box::pin(image::fetch(&reference, &args, global, reporter)).await?;
-            let platforms = bases.into_iter().map(|(platform, base)| Platform {
-                platform: platform.to_string(),
-                digest: base.digest,
-                layers: base.layers.iter().map(|layer| Layer::fetched(layer, store, before)).collect(),
-            });
-            Ok((Some("image"), platforms.collect()))
-        }
+        Ok(())
     }
 }
 

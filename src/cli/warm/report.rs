@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::cli::progress::human;
 use crate::cli::summary::PlatformMetadata;
+use crate::image::Image;
 use crate::model::{LAYER_KEY, LayerBlob};
-use crate::store::{Item as Stored, Store};
+use crate::store::{self, Item as Stored, Store};
 use crate::util::{Digest, Error, Result};
 
 /// The whole.
@@ -26,6 +27,27 @@ pub struct Report {
 pub struct Pruned {
     pub removed: u64,
     pub left: u64,
+    /// In the order in which they went.
+    pub items: Vec<Gone>,
+}
+
+/// Something that was removed.
+#[derive(Debug, Serialize)]
+pub struct Gone {
+    /// As `cache ls` has it.
+    pub kind: &'static str,
+    /// Where it was in the store.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+}
+
+impl Pruned {
+    pub fn new(pruned: &store::Pruned, store: &Store) -> Self {
+        let items =
+            pruned.removed.iter().map(|item| Gone { kind: item.kind, path: store.shown(&item.path), size: item.size });
+        Self { removed: pruned.removed.iter().map(|item| item.size).sum(), left: pruned.left, items: items.collect() }
+    }
 }
 
 /// One of what was asked for.
@@ -37,10 +59,23 @@ pub struct Item {
     /// `environment` or `image`; nothing when it failed.
     pub kind: Option<&'static str>,
     pub platforms: Vec<Platform>,
+    /// With `--load`: an entry for each engine that has the image now.
+    pub loaded: Vec<Loaded>,
     /// What came into the store, by kind as `cache ls` has them.
     pub added: BTreeMap<&'static str, Added>,
     /// Why it failed.
     pub error: Option<String>,
+}
+
+/// An image in an engine.
+#[derive(Debug, Serialize)]
+pub struct Loaded {
+    /// `podman`, `docker` or `containerd`.
+    pub engine: &'static str,
+    /// What it is called there.
+    pub names: Vec<String>,
+    /// `loaded`, or `present`: it was there.
+    pub state: &'static str,
 }
 
 /// Things of one kind.
@@ -84,7 +119,7 @@ fn state(digest: &Digest, size: u64, made: bool, store: &Store, before: &BTreeSe
 }
 
 impl Layer {
-    pub fn fetched(layer: &LayerBlob, store: &Store, before: &BTreeSet<PathBuf>) -> Self {
+    fn fetched(layer: &LayerBlob, store: &Store, before: &BTreeSet<PathBuf>) -> Self {
         let (digest, size) = (layer.blob.digest, layer.blob.size);
         let state = state(&digest, size, false, store, before);
         Self { name: None, key: layer.annotations.get(LAYER_KEY).cloned(), digest, size, state }
@@ -92,6 +127,11 @@ impl Layer {
 }
 
 impl Platform {
+    pub fn fetched(image: &Image, store: &Store, before: &BTreeSet<PathBuf>) -> Self {
+        let layers = image.layers.iter().map(|layer| Layer::fetched(layer, store, before));
+        Self { platform: image.platform.to_string(), digest: image.manifest.digest, layers: layers.collect() }
+    }
+
     pub fn built(made: PlatformMetadata, store: &Store, before: &BTreeSet<PathBuf>) -> Self {
         let layers = made.layers.into_iter().map(|layer| Layer {
             state: state(&layer.digest, layer.size, layer.new, store, before),
@@ -119,11 +159,16 @@ impl Item {
         if self.error.is_some() {
             return format!("{what}: failed\n");
         }
-        if self.added.is_empty() {
-            return format!("{what}: all there\n");
-        }
         let added = self.added.iter().map(|(kind, added)| format!("{} {kind}, {}", added.count, human(added.size)));
-        format!("{what}: {}\n", added.collect::<Vec<_>>().join("; "))
+        let mut parts: Vec<String> = added.collect();
+        if parts.is_empty() {
+            parts.push("all there".to_owned());
+        }
+        parts.extend(self.loaded.iter().map(|loaded| match loaded.state {
+            "present" => format!("{} has it", loaded.engine),
+            _ => format!("loaded into {}", loaded.engine),
+        }));
+        format!("{what}: {}\n", parts.join("; "))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Bases from `docker save`: `manifest.json`, a config, and layers that may be compressed or linked to one
 //! another (moby, image/spec, "Combined Image JSON + Filesystem Changeset Format").
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -8,11 +9,12 @@ use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
 
 use super::archive::TarFile;
-use super::{Base, diff_ids, json, media, read_config};
+use super::{Base, Documents, diff_ids, json, media, read_config};
+use crate::image::assemble::manifest;
 use crate::image::codec::{Codec, measure};
 use crate::model::{Blob, BlobSource, LayerBlob, Platform};
 use crate::store::Store;
-use crate::util::{DiffId, Digest, Error, Result};
+use crate::util::{DiffId, Error, Result};
 
 /// One image of a `manifest.json`.
 #[derive(Debug, Deserialize)]
@@ -39,7 +41,11 @@ pub(super) fn open(path: &Path, platform: &Platform, store: &Store) -> Result<Ba
     let bytes = tar.read(&entry.config)?;
     let config = read_config(&bytes, platform)?;
     let layers = layers(&tar, &entry, &config, store)?;
-    Ok(Base { reference: String::new(), digest: Digest::of(&bytes), config, layers })
+    let blob = Blob::from_bytes(media::CONFIG, bytes);
+    let manifest = Blob::from_bytes(media::MANIFEST, manifest(&blob, &layers, BTreeMap::new())?);
+    let digest = blob.digest;
+    let documents = Some(Documents { manifest, config: blob });
+    Ok(Base { reference: String::new(), digest, config, layers, documents })
 }
 
 fn only(entries: Vec<Entry>) -> Result<Entry> {

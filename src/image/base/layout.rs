@@ -4,7 +4,7 @@ use super::document::{Document, choose};
 use super::{Base, digest_of, from_manifest};
 use crate::image::LayoutReader;
 use crate::model::Platform;
-use crate::util::{Error, Result};
+use crate::util::{Digest, Error, Result};
 
 /// Indexes within indexes that are followed.
 const DEPTH: usize = 4;
@@ -19,13 +19,15 @@ pub(super) fn open(layout: &LayoutReader, tag: Option<&str>, platform: &Platform
     };
     for _ in 0..DEPTH {
         let digest = digest_of(&descriptor)?;
-        match Document::parse(&layout.document(&digest, descriptor.size())?)? {
+        let bytes = layout.document(&digest, descriptor.size())?;
+        match Document::parse(&bytes)? {
             Document::Index(index) => {
                 descriptor = choose(&index.manifests().iter().collect::<Vec<_>>(), platform)?.clone();
             }
             Document::Manifest(manifest) => {
                 let config = layout.document(&digest_of(manifest.config())?, manifest.config().size())?;
-                return from_manifest(digest, &manifest, &config, platform, |digest, size| layout.blob(digest, size));
+                let source = |digest: &Digest, size| layout.blob(digest, size);
+                return from_manifest((bytes, &manifest), config, platform, source);
             }
         }
     }

@@ -12,7 +12,7 @@ pub use document::choose;
 
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageManifest, Os, RootFs};
 
-use super::{Fetch, LayoutReader, json, media};
+use super::{Fetch, Image, LayoutReader, json, media};
 use crate::model::{BaseRef, Blob, BlobSource, LayerBlob, Platform};
 use crate::store::Store;
 use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
@@ -34,6 +34,26 @@ pub struct Base {
     pub config: ImageConfiguration,
     /// Its layers, lowest first.
     pub layers: Vec<LayerBlob>,
+    /// Its manifest and config, byte for byte (a docker archive has no manifest: one that fits); none of a root file
+    /// system, and of scratch.
+    pub documents: Option<Documents>,
+}
+
+/// What makes an image of layers.
+#[derive(Debug, Clone)]
+pub struct Documents {
+    /// The manifest.
+    pub manifest: Blob,
+    /// The config.
+    pub config: Blob,
+}
+
+impl Base {
+    /// The image itself, as it is, for something else than to stand on; none of what is no image.
+    pub fn image(&self, platform: &Platform) -> Option<Image> {
+        let Documents { manifest, config } = self.documents.clone()?;
+        Some(Image { platform: platform.clone(), manifest, config, layers: self.layers.clone() })
+    }
 }
 
 /// Opens a base for a platform. Manifests and configs are verified and read; the layers of a registry's image
@@ -75,7 +95,8 @@ fn open_local(base: &BaseRef, platform: &Platform, store: &Store) -> Result<Base
 
 /// The base that holds nothing.
 fn scratch(platform: &Platform) -> Base {
-    Base { reference: String::new(), digest: Digest::of(b""), config: empty_config(platform), layers: Vec::new() }
+    let config = empty_config(platform);
+    Base { reference: String::new(), digest: Digest::of(b""), config, layers: Vec::new(), documents: None }
 }
 
 /// A config that says nothing but the platform.
@@ -88,15 +109,20 @@ fn empty_config(platform: &Platform) -> ImageConfiguration {
     config
 }
 
-/// The base that a manifest and its config (verified already) describe.
+/// The base that a manifest (its bytes, and what they say) and its config, which are verified already, describe.
 fn from_manifest(
-    digest: Digest,
-    manifest: &ImageManifest,
-    config: &[u8],
+    (bytes, manifest): (Vec<u8>, &ImageManifest),
+    config: Vec<u8>,
     platform: &Platform,
     mut source: impl FnMut(&Digest, u64) -> Result<BlobSource>,
 ) -> Result<Base> {
-    let config = read_config(config, platform)?;
+    // Only Docker's own kind has to say what it is.
+    let media_type = manifest.media_type().as_ref().map_or(media::MANIFEST, |media_type| media_type.as_ref());
+    let documents = Documents {
+        manifest: Blob::from_bytes(media_type, bytes),
+        config: Blob::from_bytes(manifest.config().media_type().as_ref(), config.clone()),
+    };
+    let config = read_config(&config, platform)?;
     let diff_ids = diff_ids(&config, manifest.layers().len())?;
     let layers = manifest.layers().iter().zip(diff_ids).map(|(descriptor, diff_id)| {
         let media_type = media::layer(descriptor.media_type().as_ref())?;
@@ -106,7 +132,8 @@ fn from_manifest(
         Ok(layer(blob, diff_id, descriptor))
     });
     let layers = layers.collect::<Result<_>>()?;
-    Ok(Base { reference: String::new(), digest, config, layers })
+    let digest = documents.manifest.digest;
+    Ok(Base { reference: String::new(), digest, config, layers, documents: Some(documents) })
 }
 
 fn layer(blob: Blob, diff_id: DiffId, descriptor: &Descriptor) -> LayerBlob {

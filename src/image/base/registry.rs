@@ -29,7 +29,7 @@ pub(super) async fn open(reference: &str, platform: &Platform, fetch: &dyn Fetch
                 let path = fetch.blob(&pinned, &digest, manifest.config().size()).await?;
                 let config = read_verified(&path, &digest)?;
                 let source = |_: &Digest, _| Ok(BlobSource::Registry(pinned.clone()));
-                let base = from_manifest(fetched.digest, &manifest, &config, platform, source)?;
+                let base = from_manifest((fetched.bytes, &manifest), config, platform, source)?;
                 return Ok(Base { reference: without_digest(reference).to_owned(), ..base });
             }
         }

@@ -42,7 +42,7 @@ pub(super) fn open(path: &Path, platform: &Platform, store: &Store) -> Result<Ba
     };
     let mut config = empty_config(platform);
     config.rootfs_mut().set_diff_ids(vec![measured.diff_id.to_string()]);
-    Ok(Base { reference: String::new(), digest: measured.digest, config, layers: vec![layer] })
+    Ok(Base { reference: String::new(), digest: measured.digest, config, layers: vec![layer], documents: None })
 }
 
 /// Reads a tar once: its digests, and whether it is a tar at all.

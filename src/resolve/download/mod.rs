@@ -1,9 +1,6 @@
 //! Archives into the content-addressed store: parallel, resumed, verified before they get their name.
 //!
-//! An archive grows in a `.part` file that is locked (flock(2)) by whoever writes it. It becomes an archive by a
-//! rename, after its hash was compared with the channel's index. So at any byte a process may be killed: the next
-//! run finds a `.part` that it continues, or a whole archive. And of two processes that want the same archive one
-//! waits and then finds it.
+//! See [`Part`] for what happens when a process is killed, or two want the same archive.
 
 mod transfer;
 mod wanted;
@@ -17,12 +14,10 @@ use rattler_conda_types::RepoDataRecord;
 use reqwest_middleware::ClientWithMiddleware;
 
 use super::human;
-use super::part::Part;
-use crate::store::Store;
+use crate::store::{Part, Store};
 use crate::util::report::{Progress, SharedReporter, Step};
 use crate::util::{Digest, Error, Result, ResultExt as _, plural};
 use transfer::{Failure, Transfer};
-pub(super) use wanted::Mismatch;
 pub use wanted::{SaidBy, Wanted};
 
 /// An archive in the store.
@@ -150,9 +145,9 @@ async fn fetch(
     let mut transfer = Transfer::new(wanted, client, progress);
     for attempt in 0.. {
         match transfer.run(&mut part).await {
-            Ok(()) => match part.verify(wanted) {
+            Ok(()) => match wanted.verify(&part) {
                 Ok(sha256) => {
-                    let (path, size) = (store.archive(&sha256, &wanted.extension), part.len());
+                    let (path, size) = (store.archive(&sha256, &wanted.extension), part.size());
                     part.finish(&path).await.map_err(full)?;
                     fetched.fetch_add(1, Ordering::Relaxed);
                     return Ok(Stored { path, sha256, size });

@@ -10,7 +10,7 @@ use reqwest_middleware::ClientWithMiddleware;
 
 use super::wanted::{Mismatch, Wanted};
 use crate::resolve::client::{Tries, backoff, certificate_hint, reason};
-use crate::resolve::part::Part;
+use crate::store::Part;
 use crate::util::report::Progress;
 use crate::util::{Error, Result};
 
@@ -77,16 +77,16 @@ impl<'a> Transfer<'a> {
     async fn receive(&mut self, part: &mut Part) -> Result<(), Failure> {
         let mut tried = 0;
         for _ in 0..MOST_TRANSFERS {
-            let before = part.len();
+            let before = part.size();
             let cut = match self.request(part).await? {
                 Answer::Whole => return Ok(()),
                 Answer::Cut(reason) => reason,
             };
-            tried = if part.len() > before { 0 } else { tried + 1 };
+            tried = if part.size() > before { 0 } else { tried + 1 };
             if tried >= TRIES {
                 return Err(self.unreachable(&cut));
             }
-            tracing::debug!(package = %self.wanted, at = part.len(), cut, "going on");
+            tracing::debug!(package = %self.wanted, at = part.size(), cut, "going on");
             tokio::time::sleep(backoff(tried + 1)).await;
         }
         Err(self.unreachable("the connection breaks again and again"))
@@ -98,14 +98,14 @@ impl<'a> Transfer<'a> {
             self.count(part);
         }
         match self.wanted.size {
-            Some(size) if part.len() == size => return Ok(Answer::Whole),
-            Some(size) if part.len() > size => part.clear().map_err(Failure::Store)?,
+            Some(size) if part.size() == size => return Ok(Answer::Whole),
+            Some(size) if part.size() > size => part.clear().map_err(Failure::Store)?,
             _ => {}
         }
         let mut request =
             self.client.get(self.wanted.url.clone()).header(ACCEPT_ENCODING, "identity").with_extension(Tries(TRIES));
-        if part.len() > 0 {
-            request = request.header(RANGE, format!("bytes={}-", part.len()));
+        if part.size() > 0 {
+            request = request.header(RANGE, format!("bytes={}-", part.size()));
         }
         let response = request.send().await.map_err(|error| self.unreachable(&reason(error)))?;
         let Some(total) = self.accept(&response, part)? else {
@@ -124,11 +124,11 @@ impl<'a> Transfer<'a> {
     fn accept(&self, response: &reqwest::Response, part: &mut Part) -> Result<Option<Option<u64>>, Failure> {
         match response.status() {
             StatusCode::PARTIAL_CONTENT => match content_range(response) {
-                Some((start, total)) if start == part.len() => Ok(Some(total)),
+                Some((start, total)) if start == part.size() => Ok(Some(total)),
                 // A server that answers with some other part than the one asked for.
                 _ => part.clear().map(|()| None).map_err(Failure::Store),
             },
-            StatusCode::RANGE_NOT_SATISFIABLE if part.len() > 0 => part.clear().map(|()| None).map_err(Failure::Store),
+            StatusCode::RANGE_NOT_SATISFIABLE if part.size() > 0 => part.clear().map(|()| None).map_err(Failure::Store),
             status if status.is_success() => {
                 part.clear().map_err(Failure::Store)?;
                 Ok(Some(response.content_length()))
@@ -146,16 +146,16 @@ impl<'a> Transfer<'a> {
             };
             // Never more on the disk than the index says.
             if let Some(size) = self.wanted.size
-                && part.len() + chunk.len() as u64 > size
+                && part.size() + chunk.len() as u64 > size
             {
-                return Err(size_mismatch(size, part.len() + chunk.len() as u64).into());
+                return Err(size_mismatch(size, part.size() + chunk.len() as u64).into());
             }
             // Into the page cache: no worse for the other transfers of this thread than the hashing.
             part.write(&chunk).map_err(Failure::Store)?;
             self.count(part);
         }
         match self.wanted.size {
-            Some(size) if part.len() < size => Ok(Answer::Cut("the connection ended early".to_owned())),
+            Some(size) if part.size() < size => Ok(Answer::Cut("the connection ended early".to_owned())),
             _ => Ok(Answer::Whole),
         }
     }
@@ -170,14 +170,14 @@ impl<'a> Transfer<'a> {
         part.copy(file, self.wanted.size).await.map_err(Failure::Store)?;
         self.count(part);
         match self.wanted.size {
-            Some(size) if size != part.len() => Err(size_mismatch(size, part.len()).into()),
+            Some(size) if size != part.size() => Err(size_mismatch(size, part.size()).into()),
             _ => Ok(()),
         }
     }
 
     /// Tells the progress of bytes that it does not know yet; those that come a second time are not counted.
     fn count(&mut self, part: &Part) {
-        let new = part.len().saturating_sub(self.counted);
+        let new = part.size().saturating_sub(self.counted);
         if self.wanted.size.is_none() {
             self.progress.grow(new);
         }

@@ -10,7 +10,7 @@ use reqwest::StatusCode;
 use url::Url;
 
 use super::Stored;
-use crate::store::Store;
+use crate::store::{Part, Store};
 use crate::util::{Digest, Error, Result, redact};
 
 /// Who says what a file should be; errors name who it is that must change something.
@@ -37,9 +37,9 @@ pub struct Wanted {
     is_pip: bool,
     /// Of its file in the store.
     pub(super) extension: String,
-    pub(in super::super) sha256: Option<Digest>,
-    pub(in super::super) md5: Option<[u8; 16]>,
-    pub(in super::super) size: Option<u64>,
+    pub(super) sha256: Option<Digest>,
+    pub(super) md5: Option<[u8; 16]>,
+    pub(super) size: Option<u64>,
 }
 
 impl Wanted {
@@ -81,9 +81,10 @@ impl Wanted {
         self.sha256.map(|sha256| store.archive(&sha256, &self.extension))
     }
 
-    /// The archive's size, if it is in the store, of the right size. Its bytes were verified when it came.
+    /// The archive's size, if it is in the store, of the right size. Its bytes were verified when it came. It counts as
+    /// used then.
     pub(super) fn present(&self, store: &Store) -> Option<u64> {
-        let size = std::fs::metadata(self.path(store)?).ok().filter(|metadata| metadata.is_file())?.len();
+        let size = store.claim(&self.path(store)?).filter(|metadata| metadata.is_file())?.len();
         (size > 0 && self.size.is_none_or(|expected| expected == size)).then_some(size)
     }
 
@@ -97,7 +98,22 @@ impl Wanted {
     pub(super) fn part(&self, store: &Store) -> PathBuf {
         // Two archives without sha256 must not meet in one file.
         let key = self.sha256.unwrap_or_else(|| Digest::of(self.url.as_str()));
-        store.partial_archive(&key)
+        store.partial(&key)
+    }
+
+    /// Compares what came with what is known; the sha256.
+    pub(super) fn verify(&self, part: &Part) -> Result<Digest, Mismatch> {
+        let sha256 = part.sha256();
+        if let Some(expected) = self.sha256 {
+            if expected != sha256 {
+                return Err(Mismatch { what: "sha256", expected: expected.hex(), got: sha256.hex() });
+            }
+        } else if let (Some(expected), Some(md5)) = (self.md5, part.md5())
+            && expected != md5
+        {
+            return Err(Mismatch { what: "md5", expected: hex::encode(expected), got: hex::encode(md5) });
+        }
+        Ok(sha256)
     }
 
     pub(super) fn is_local(&self) -> bool {
@@ -205,8 +221,8 @@ impl fmt::Display for Wanted {
 
 /// How an archive differs from what the index says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct Mismatch {
-    pub(in super::super) what: &'static str,
-    pub(in super::super) expected: String,
-    pub(in super::super) got: String,
+pub(super) struct Mismatch {
+    pub(super) what: &'static str,
+    pub(super) expected: String,
+    pub(super) got: String,
 }

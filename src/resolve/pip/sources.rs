@@ -98,8 +98,7 @@ impl Sources<'_> {
     }
 
     fn is_stored(&self, sha256: &Digest, size: u64) -> bool {
-        let path = self.store.archive(sha256, "whl");
-        std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && (size == 0 || metadata.len() == size))
+        self.store.has_file(&self.store.archive(sha256, "whl"), Some(size).filter(|size| *size > 0))
     }
 
     fn built(&self, source: &WheelSource, name: &str, sha256: Digest, size: u64) -> Built {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use condaimg::lock::{Lock, LockedBase, LockedPackage, PackageFacts};
-use condaimg::model::{BaseFacts, Cutoff, Platform, Stability};
+use condaimg::lock::{Lock, LockedBase, LockedPackage, PackageFacts, classify};
+use condaimg::model::{BaseFacts, Cutoff, Platform};
 use condaimg::resolve::{ResolveOptions, resolve, stability_of};
 use condaimg::spec;
 use condaimg::util::report::{SharedReporter, Silent};
@@ -183,27 +183,28 @@ async fn solve(
     Ok(resolution.records.iter().map(file_of).collect())
 }
 
-/// Locks as condaimg would have made them: each package keeps the class that it had in the lock of the week before.
+/// Locks as condaimg would have made them, each from the one of the week before.
 fn locks(solved: &Solved, index: &Index, platform: &Platform) -> Result<Vec<Lock>> {
     let mut locks: Vec<Lock> = Vec::new();
-    let mut before: HashMap<String, Option<Stability>> = HashMap::new();
     for (date, files) in solved {
         let as_of = date.parse::<Cutoff>()?.last();
-        let mut now = HashMap::new();
         let mut packages = Vec::new();
+        let mut classes = BTreeMap::new();
         for file in files {
             let record = index.records.get(file).ok_or_else(|| Error::user(format!("`{file}` is in no index")))?;
-            let known = before.get(file).copied();
-            let class = || stability_of(index.of_name(record.package_record.name.as_normalized()), as_of);
-            let stability = known.unwrap_or_else(class);
-            now.insert(file.clone(), stability);
             let bytecode = record.package_record.noarch.is_python();
-            let facts = PackageFacts { stability, bytecode, ..PackageFacts::default() };
-            packages.push(LockedPackage { record: (**record).clone(), facts });
+            let package = LockedPackage {
+                record: (**record).clone(),
+                facts: PackageFacts { bytecode, ..PackageFacts::default() },
+            };
+            if let Some(class) = stability_of(index.of_name(package.name()), as_of) {
+                classes.insert(package.name().to_owned(), class);
+            }
+            packages.push(package);
         }
         packages.sort_by(|a, b| a.name().cmp(b.name()));
+        classify(&mut packages, locks.last(), &classes, false);
         locks.push(lock(packages, platform));
-        before = now;
     }
     Ok(locks)
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use condaimg::lock::{Lock, Member};
 use condaimg::model::Stability;
-use condaimg::plan::{BYTECODE_PER_BYTE, KeyInputs, Policy, SegmentKind, plan, python_of};
+use condaimg::plan::weights::{BYTECODE_PER_BYTE, class_of};
+use condaimg::plan::{KeyInputs, Policy, SegmentKind, plan, python_of};
 use condaimg::util::{Digest, Result};
 
 /// A layer: what its bytes depend on, and how many they are.
@@ -21,14 +22,24 @@ pub enum Strategy {
     Popularity,
     Apko,
     Chunkah,
-    Before,
+    Sizes,
     Ours,
+    Shared,
     Bound,
 }
 
 impl Strategy {
-    pub const ALL: [Self; 8] =
-        [Self::Single, Self::Tiers, Self::Popularity, Self::Apko, Self::Chunkah, Self::Before, Self::Ours, Self::Bound];
+    pub const ALL: [Self; 9] = [
+        Self::Single,
+        Self::Tiers,
+        Self::Popularity,
+        Self::Apko,
+        Self::Chunkah,
+        Self::Sizes,
+        Self::Ours,
+        Self::Shared,
+        Self::Bound,
+    ];
     /// What ours is compared with.
     pub const OTHERS: [Self; 5] = [Self::Single, Self::Tiers, Self::Popularity, Self::Apko, Self::Chunkah];
 
@@ -39,8 +50,9 @@ impl Strategy {
             Self::Popularity => "popularity top-k",
             Self::Apko => "apko-like",
             Self::Chunkah => "chunkah-like",
-            Self::Before => "tiers and sizes",
-            Self::Ours => "cost (ours)",
+            Self::Sizes => "`tiers` (ours)",
+            Self::Ours => "`default` (ours)",
+            Self::Shared => "`shared` (ours)",
             Self::Bound => "per package, no limit",
         }
     }
@@ -51,8 +63,9 @@ impl Strategy {
         let groups = match self {
             Self::Single => vec![members(lock)],
             Self::Tiers => return planned(lock, &with_tiers_together()?, budget),
-            Self::Before => return planned(lock, &with_sizes()?, budget),
-            Self::Ours => return planned(lock, &Policy::named("cost")?, budget),
+            Self::Sizes => return planned(lock, &with_sizes()?, budget),
+            Self::Ours => return planned(lock, &Policy::named("default")?, budget),
+            Self::Shared => return planned(lock, &Policy::named("shared")?, budget),
             Self::Popularity => top(by_popularity(lock), most),
             Self::Apko => top(by_origin(lock), most),
             Self::Chunkah => greedy(lock, most),
@@ -94,7 +107,7 @@ fn members(lock: &Lock) -> Vec<Member> {
 }
 
 fn with_sizes() -> Result<Policy> {
-    Policy::named("default")
+    Policy::named("tiers")
 }
 
 fn with_tiers_together() -> Result<Policy> {
@@ -165,8 +178,8 @@ fn by_origin(lock: &Lock) -> Vec<Vec<Member>> {
 fn greedy(lock: &Lock, most: usize) -> Vec<Vec<Member>> {
     let one = |member: Member| {
         let bytecode = if lock.member_has_bytecode(member) { BYTECODE_PER_BYTE } else { 0 };
-        let class = condaimg::plan::expected::class_of(lock, member).unwrap_or(Stability::UNKNOWN);
-        ((lock.member_size(member) * (1 + bytecode)) as f64, class.keeps(7.0), vec![member])
+        let class = class_of(lock, member).unwrap_or(Stability::UNKNOWN);
+        ((lock.member_size(member) * (1 + bytecode)) as f64, class.keeps(), vec![member])
     };
     let mut groups: Vec<(f64, f64, Vec<Member>)> = lock.members().map(one).collect();
     while groups.len() > most {
@@ -194,7 +207,7 @@ fn greedy(lock: &Lock, most: usize) -> Vec<Vec<Member>> {
 fn bound(lock: &Lock) -> Vec<Layer> {
     let mut all: Vec<Part> = lock.members().flat_map(|member| parts(lock, member)).collect();
     let ratio = |(member, kind): &Part| {
-        let class = |member| condaimg::plan::expected::class_of(lock, member).unwrap_or(Stability::UNKNOWN);
+        let class = |member| class_of(lock, member).unwrap_or(Stability::UNKNOWN);
         let own = class(*member).releases_per_year();
         let size = lock.member_size(*member).max(1) as f64;
         match kind {

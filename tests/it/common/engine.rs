@@ -44,6 +44,15 @@ impl Engine {
         podman
     }
 
+    /// Variables by which podman, whoever runs it, finds this storage.
+    pub fn variables(&self) -> [(&'static str, PathBuf); 2] {
+        fs_err::create_dir_all(&self.folder).expect("a folder");
+        let (at, file) = (self.folder.display(), self.folder.join("storage.conf"));
+        let text = format!("[storage]\ndriver = \"overlay\"\ngraphroot = \"{at}/root\"\nrunroot = \"{at}/run\"\n");
+        fs_err::write(&file, text).expect("writes");
+        [("CONTAINERS_STORAGE_CONF", file), ("CONTAINERS_CONF", settings())]
+    }
+
     /// buildah on this storage.
     pub fn buildah(&self) -> Command {
         self.command("buildah", "buildah")
@@ -51,7 +60,7 @@ impl Engine {
 
     fn command(&self, name: &str, package: &str) -> Command {
         let mut command = program(name, package);
-        command.env("CONTAINERS_CONF", Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/containers.conf"));
+        command.env("CONTAINERS_CONF", settings());
         command.arg("--root").arg(self.folder.join("root")).arg("--runroot").arg(self.folder.join("run"));
         command.args(["--storage-driver", "overlay"]);
         command
@@ -75,6 +84,10 @@ impl Engine {
         podman.args(["run", "--detach", "--stop-signal=KILL"]).args(STRICT).args([image, "sleep", "600"]);
         Container { engine: self, id: succeed(&mut podman).trim().to_owned() }
     }
+}
+
+fn settings() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/containers.conf")
 }
 
 /// A running container; removed when dropped.

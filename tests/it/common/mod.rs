@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod certificates;
+pub mod daemons;
 pub mod engine;
 pub mod file_server;
 pub mod forward_proxy;

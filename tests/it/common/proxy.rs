@@ -98,6 +98,10 @@ impl Plan {
             }
             total += count as u64;
             if sender == self.sender && total >= self.after && self.take() {
+                if sender == Sender::Server && self.cut == Cut::Stall {
+                    self.done.fetch_add(1, Ordering::Release);
+                    thread::park();
+                }
                 if sender == Sender::Server {
                     let _ = from.shutdown(Shutdown::Both);
                     end(to);

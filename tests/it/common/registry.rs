@@ -165,11 +165,20 @@ impl LocalRegistry {
 
     /// The blobs that were asked for and sent whole (digest and bytes), in the order in which they were.
     pub fn blob_downloads(&self) -> Vec<(String, u64)> {
+        self.downloads(200)
+    }
+
+    /// The parts of blobs that were asked for and sent (digest and bytes), likewise.
+    pub fn part_downloads(&self) -> Vec<(String, u64)> {
+        self.downloads(206)
+    }
+
+    fn downloads(&self, status: u16) -> Vec<(String, u64)> {
         let log = fs::read_to_string(self.folder.path().join("log")).expect("reads");
         // `"GET /v2/team/env/blobs/sha256:... HTTP/1.1" 200 4711 ...`
         let gets = log.lines().filter_map(|line| line.split_once("\"GET /v2/")?.1.split_once("/blobs/"));
         gets.filter_map(|(_, rest)| {
-            let (digest, rest) = rest.split_once(" HTTP/1.1\" 200 ")?;
+            let (digest, rest) = rest.split_once(&format!(" HTTP/1.1\" {status} "))?;
             Some((digest.to_owned(), rest.split(' ').next()?.parse().ok()?))
         })
         .collect()

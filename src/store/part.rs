@@ -1,4 +1,8 @@
-//! A file that becomes an archive: locked, hashed as it grows, named when it is whole.
+//! A download that outlives its process: locked, hashed as it grows, named when it is whole.
+//!
+//! It grows in a `.part` file that is locked (flock(2)) by whoever writes it, and gets its name by a rename, after its
+//! hash was compared with the one that is expected. So at any byte a process may be killed: the next run finds a
+//! `.part` that it continues, or the whole thing. And of two processes that want the same one waits and then finds it.
 
 use std::fs::TryLockError;
 use std::io::{self, Read as _, Write as _};
@@ -10,7 +14,6 @@ use fs_err as fs;
 use rattler_digest::digest::Digest as _;
 use rattler_digest::{Md5, Sha256};
 
-use super::download::{Mismatch, Wanted};
 use crate::util::files::named;
 use crate::util::{Digest, Error, Result};
 
@@ -19,8 +22,8 @@ use crate::util::{Digest, Error, Result};
 const SHORTEST_POLL: Duration = Duration::from_millis(5);
 const LONGEST_POLL: Duration = Duration::from_millis(100);
 
-/// The `.part` of an archive, held by a lock as long as this lives.
-pub(super) struct Part {
+/// The `.part` of an archive or a blob, held by a lock as long as this lives.
+pub struct Part {
     path: PathBuf,
     file: fs::File,
     hashes: Hashes,
@@ -57,8 +60,11 @@ impl Hashes {
 }
 
 impl Part {
-    /// Takes the file, as soon as no other process has it; nothing when `done` says that the archive is there.
-    pub(super) async fn lock(path: PathBuf, with_md5: bool, done: impl Fn() -> bool) -> Result<Option<Self>> {
+    /// Takes the file, as soon as no other process has it; nothing when `done` says that the whole thing is there.
+    ///
+    /// # Errors
+    /// When there can be no such file, or it cannot be locked.
+    pub async fn lock(path: PathBuf, with_md5: bool, done: impl Fn() -> bool) -> Result<Option<Self>> {
         loop {
             let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
             let mut wait = SHORTEST_POLL;
@@ -66,7 +72,7 @@ impl Part {
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(LONGEST_POLL);
             }
-            // While it waited, the file may have become the archive, or have been removed.
+            // While it waited, the file may have become whole, or have been removed.
             let mine = file.metadata()?;
             let still_there = fs::metadata(&path).is_ok_and(|now| now.ino() == mine.ino() && now.dev() == mine.dev());
             if done() {
@@ -81,13 +87,16 @@ impl Part {
         }
     }
 
-    /// Bytes so far.
-    pub(super) fn len(&self) -> u64 {
+    /// The number of bytes so far.
+    pub fn size(&self) -> u64 {
         self.len
     }
 
     /// Hashes what an earlier run left; whether there was anything.
-    pub(super) async fn rehash(&mut self) -> Result<bool> {
+    ///
+    /// # Errors
+    /// Those of the file system, as of all that follows.
+    pub async fn rehash(&mut self) -> Result<bool> {
         if self.hashes.covered == self.len {
             return Ok(false);
         }
@@ -108,7 +117,10 @@ impl Part {
     }
 
     /// Empties it.
-    pub(super) fn clear(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn clear(&mut self) -> Result<()> {
         if self.len > 0 {
             self.file.set_len(0)?;
         }
@@ -117,7 +129,10 @@ impl Part {
     }
 
     /// Appends.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes)?;
         self.hashes.update(bytes);
         self.len += bytes.len() as u64;
@@ -125,7 +140,10 @@ impl Part {
     }
 
     /// Appends a file, but hardly more than `most` bytes.
-    pub(super) async fn copy(&mut self, source: fs::File, most: Option<u64>) -> Result<()> {
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub async fn copy(&mut self, source: fs::File, most: Option<u64>) -> Result<()> {
         let mut target = self.file.file().try_clone()?;
         let path = self.path.clone();
         let mut hashes = self.hashes.clone();
@@ -144,24 +162,21 @@ impl Part {
         Ok(())
     }
 
-    /// Compares with what is known; the sha256.
-    pub(super) fn verify(&self, wanted: &Wanted) -> Result<Digest, Mismatch> {
-        let sha256 = Digest::from_bytes(self.hashes.sha256.clone().finalize().into());
-        if let Some(expected) = wanted.sha256 {
-            if expected != sha256 {
-                return Err(Mismatch { what: "sha256", expected: expected.hex(), got: sha256.hex() });
-            }
-        } else if let (Some(expected), Some(md5)) = (wanted.md5, self.hashes.md5.clone()) {
-            let md5: [u8; 16] = md5.finalize().into();
-            if expected != md5 {
-                return Err(Mismatch { what: "md5", expected: hex::encode(expected), got: hex::encode(md5) });
-            }
-        }
-        Ok(sha256)
+    /// The sha256 of the bytes so far.
+    pub fn sha256(&self) -> Digest {
+        Digest::from_bytes(self.hashes.sha256.clone().finalize().into())
     }
 
-    /// Gives the whole archive its name. On the disk first: its bytes are never read again to verify them.
-    pub(super) async fn finish(self, path: &Path) -> Result<()> {
+    /// Their md5, where it was asked for.
+    pub fn md5(&self) -> Option<[u8; 16]> {
+        self.hashes.md5.clone().map(|md5| md5.finalize().into())
+    }
+
+    /// Gives the whole thing its name. On the disk first: its bytes are never read again to verify them.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub async fn finish(self, path: &Path) -> Result<()> {
         let target = path.to_owned();
         blocking(move || {
             self.file.sync_data()?;
@@ -172,7 +187,7 @@ impl Part {
     }
 
     /// Takes it away; what cannot be removed stays, to be emptied by the next run.
-    pub(super) fn remove(&self) {
+    pub fn remove(&self) {
         let _ = fs::remove_file(&self.path);
     }
 

@@ -1,0 +1,120 @@
+//! Layers by expected cost: the strategies `cost` and `shared` of a policy. Pure.
+//!
+//! # What is minimised
+//!
+//! The bytes that a node is expected to pull when an image is rebuilt a week later, in two models
+//! ([`super::expected`] has the formulas): *blob*, where layers are had one by one, and *chain*, where all above the first
+//! layer that changed is had anew. Which packages share a layer decides on the first, the order of layers only on the
+//! second, so that one is chosen after the other, and both count in full. A layer has a cost of its own, too.
+//!
+//! # How
+//!
+//! 1. **Units** ([`unit`]). Packages that were built together change together, so that sharing a layer costs nothing: they
+//!    are one unit, in the lowest tier that one of them belongs to. Byte code is a unit of its own: it changes with Python, too. What is smaller than what a layer takes beside
+//!    its content shares a unit with the others of its tier and class.
+//! 2. **Cuts** ([`cut`]). Within its tier, units go by releases per byte, fewest first. Dynamic programming finds the
+//!    cuts of that order into runs which are cheapest in the blob model, no run across tiers, under the limit of layers.
+//!    (Of two layers' sizes and releases the cost is about Σ size × releases: such a product is least when the layers
+//!    are consecutive in releases per byte.)
+//! 3. **Order** ([`order`]). Layers go by releases per byte, fewest first: Smith's rule for weighted completion times. Of
+//!    two neighbours, exchanging them never makes the chain model cheaper. What another image need not have counts as if
+//!    it had some more releases, so that images begin alike where it is cheap.
+//!
+//! `shared` ([`shared`]) gives up some of the first for layers that other images have, too.
+//!
+//! Sizes are powers of two, and stay when a package is locked again ([`crate::lock::PackageFacts::planned_size`]), as
+//! classes do: a release moves nothing. As long as the limit is not reached, no package changes layers because another one
+//! appeared. Only additions, multiplications and divisions are done, which IEEE 754 defines to the bit: the same lock gives
+//! the same plan on every machine.
+
+mod cut;
+mod order;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod unit;
+
+use std::collections::BTreeMap;
+
+use super::weights::{Part, Weights};
+use super::{Cutting, Group, Policy, SegmentKind};
+use crate::lock::{Lock, Member};
+use unit::Unit;
+
+/// What a layer takes beside its content, in bytes of about the same time: its request and answer, its descriptors, the ends
+/// of tar and compressed stream.
+const LAYER_BYTES: u64 = 131_072;
+/// What a layer costs in the objective, in bytes: of two plans that cost the same, the one with fewer layers is taken.
+const LAYER_COST: f64 = 1e-3;
+
+/// With fewer layers than this for each tier, tiers cost more than they are worth (docs/layers.md): the uppermost are joined.
+const LAYERS_PER_TIER: usize = 5;
+
+/// Units that share a layer.
+type Run = Vec<Unit>;
+
+/// The groups of a plan of at most `most` layers, lowest first.
+pub(super) fn groups(lock: &Lock, policy: &Policy, bytecode: bool, most: usize) -> Vec<Group> {
+    let mut units = unit::units(lock, policy, &Weights::of(lock), bytecode);
+    let common: Vec<bool> = policy.tiers.iter().map(|tier| !tier.closure_of.is_empty()).collect();
+    let is_shared = policy.strategy == Cutting::Shared;
+    if is_shared {
+        shared::join_tiers(&mut units, &common);
+    }
+    let names = join_tiers(&mut units, policy, if is_shared { 1 } else { LAYERS_PER_TIER }, most);
+    let mut of_tier: BTreeMap<usize, usize> = BTreeMap::new();
+    units.iter().for_each(|unit| *of_tier.entry(unit.tier).or_default() += 1);
+    let units = order::units(lock, units);
+    let (mut runs, stranger) = match is_shared {
+        true => (shared::runs(units, &common, most), shared::STRANGER),
+        false => (cut::runs(units, most), order::STRANGER),
+    };
+    order::runs(lock, &mut runs, &common, stranger);
+    let whole = |run: &Run| of_tier.get(&run[0].tier) == Some(&run.len());
+    runs.iter().map(|run| group(lock, run, whole(run), &names)).collect()
+}
+
+/// The layer of a run.
+fn group(lock: &Lock, units: &[Unit], whole_tier: bool, names: &[String]) -> Group {
+    let of_kind = |kind: SegmentKind| {
+        let parts = units.iter().flat_map(|unit| &unit.parts).filter(|part| part.kind == kind);
+        let mut members: Vec<Member> = parts.map(|part| part.member).collect();
+        members.sort_unstable();
+        members
+    };
+    let (members, bytecode) = (of_kind(SegmentKind::Files), of_kind(SegmentKind::Bytecode));
+    let of = if members.is_empty() { &bytecode } else { &members };
+    let largest = of.iter().max_by_key(|&&member| (lock.member_size(member), std::cmp::Reverse(member)));
+    let largest = largest.map_or("", |&largest| lock.member_name(largest));
+    let tier = units[0].tier;
+    Group {
+        name: match (whole_tier && of.len() > 1, members.is_empty()) {
+            (true, _) => names[tier].clone(),
+            (false, true) => format!("{largest}-bytecode"),
+            (false, false) => largest.to_owned(),
+        },
+        tier,
+        tier_name: names[tier].clone(),
+        shared: units.len() > 1,
+        size: members.iter().fold(0, |sum: u64, &member| sum.saturating_add(lock.member_size(member))),
+        members,
+        bytecode,
+        companion: false,
+    }
+}
+
+/// Where there are fewer layers than `each` for a tier, the uppermost tiers become one; the names of the tiers by number.
+fn join_tiers(units: &mut [Unit], policy: &Policy, each: usize, most: usize) -> Vec<String> {
+    let mut names: Vec<String> = policy.tiers.iter().map(|tier| tier.name.clone()).collect();
+    loop {
+        let mut used: Vec<usize> = units.iter().map(|unit| unit.tier).collect();
+        used.sort_unstable();
+        used.dedup();
+        let [.., lower, upper] = used[..] else { return names };
+        if used.len() * each <= most {
+            return names;
+        }
+        names[lower] = format!("{}-{}", names[lower], names[upper]);
+        units.iter_mut().filter(|unit| unit.tier == upper).for_each(|unit| unit.tier = lower);
+    }
+}

@@ -1,0 +1,104 @@
+//! What a later index and another version may move: properties of the plans of locks that are made again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::{KeyInputs, LayerPlan, Policy, plan};
+use crate::lock::sample::lock;
+use crate::lock::{Lock, LockedPackage, Member, PackageFacts, classify};
+use crate::model::Stability;
+use crate::util::Digest;
+
+fn package(name: &str, version: &str, size: u64) -> LockedPackage {
+    let file = format!("{name}-{version}-0.conda");
+    let record = json!({
+        "name": name, "version": version, "build": "0", "build_number": 0, "subdir": "linux-64", "depends": [],
+        "size": size, "sha256": Digest::of(&file).hex(), "fn": file, "channel": "https://channel.example/c",
+        "url": format!("https://channel.example/c/linux-64/{file}"),
+    });
+    LockedPackage { record: serde_json::from_value(record).expect("a record"), facts: PackageFacts::default() }
+}
+
+fn planned(lock: &Lock) -> LayerPlan {
+    let inputs = KeyInputs {
+        prefix: "/opt/env".to_owned(),
+        root: "opt/env".to_owned(),
+        codec: "gzip".to_owned(),
+        group_write: false,
+        bytecode: false,
+        python: None,
+        python_archive: None,
+    };
+    plan(lock, &Policy::named("default").expect("a policy"), 32, &inputs).expect("a plan")
+}
+
+/// The names of each layer's packages, by its key.
+fn layers(lock: &Lock) -> BTreeMap<Digest, BTreeSet<String>> {
+    let names = |members: &mut dyn Iterator<Item = Member>| {
+        members.map(|member| lock.member_name(member).to_owned()).collect::<BTreeSet<_>>()
+    };
+    planned(lock).layers.iter().map(|layer| (layer.key, names(&mut layer.members()))).collect()
+}
+
+fn by_name(packages: &[LockedPackage], rates: &[f64]) -> BTreeMap<String, Stability> {
+    packages.iter().zip(rates).map(|(package, rate)| (package.name().to_owned(), Stability::of_rate(*rate))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Rates measured later, of any class, and another version of one package: all layers without it stay.
+    #[test]
+    fn a_later_index_moves_no_package_that_was_locked(
+        sizes in prop::collection::vec(0_u64..30_000_000, 2..20),
+        rates in prop::collection::vec(0.0..40.0_f64, 20),
+        later in prop::collection::vec(0.0..40.0_f64, 20),
+        bumped in any::<prop::sample::Index>(),
+    ) {
+        let name = |index: usize| format!("{}-{index:02}", if index.is_multiple_of(3) { "numpy" } else { "app" });
+        let mut packages: Vec<LockedPackage> =
+            sizes.iter().enumerate().map(|(index, size)| package(&name(index), "1", *size)).collect();
+        packages.sort_by(|a, b| a.name().cmp(b.name()));
+        let found = by_name(&packages, &rates);
+        classify(&mut packages, None, &found, false);
+        let old = lock(packages.clone());
+        let mut again = packages.clone();
+        again.iter_mut().for_each(|package| package.facts = PackageFacts::default());
+        classify(&mut again, Some(&old), &by_name(&packages, &later), false);
+        prop_assert_eq!(layers(&lock(again.clone())), layers(&old));
+
+        let bumped = bumped.index(again.len());
+        let name = again[bumped].name().to_owned();
+        let size = again[bumped].size();
+        again[bumped] = package(&name, "2", size);
+        classify(&mut again, Some(&old), &by_name(&packages, &later), false);
+        let new = layers(&lock(again));
+        for (key, names) in layers(&old).iter().filter(|(_, names)| !names.contains(&name)) {
+            prop_assert_eq!(new.get(key), Some(names));
+        }
+    }
+
+    /// Within a class the rate is of no account.
+    #[test]
+    fn rates_within_a_class_make_the_same_layers(
+        classes in prop::collection::vec((0_usize..4, 0.0..1.0_f64, 0.0..1.0_f64), 2..20),
+        sizes in prop::collection::vec(0_u64..30_000_000, 20),
+    ) {
+        let bounds = [0.0, 2.0, 5.0, 9.0, 100.0];
+        let rates = |part: fn(&(usize, f64, f64)) -> f64| -> Vec<f64> {
+            let rate = |class: &(usize, f64, f64)| bounds[class.0] + part(class) * (bounds[class.0 + 1] - bounds[class.0]);
+            classes.iter().map(rate).collect()
+        };
+        let made = |rates: &[f64]| {
+            let mut packages: Vec<LockedPackage> =
+                (0..rates.len()).map(|index| package(&format!("app-{index:02}"), "1", sizes[index])).collect();
+            let found = by_name(&packages, rates);
+            classify(&mut packages, None, &found, false);
+            lock(packages)
+        };
+        let (one, other) = (made(&rates(|class| class.1)), made(&rates(|class| class.2)));
+        prop_assert_eq!(planned(&one), planned(&other));
+    }
+}
