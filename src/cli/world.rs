@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 
 use super::args::Global;
 use crate::image::{Fetch, Fetched};
-use crate::registry::{Registry, RegistryOptions};
+use crate::registry::{Reference, Registry, RegistryOptions};
 use crate::store::Store;
 use crate::util::error::ResultExt as _;
 use crate::util::report::SharedReporter;
@@ -24,6 +24,8 @@ pub struct World {
     pub reporter: SharedReporter,
     /// Whether the network may not be used.
     pub offline: bool,
+    /// The cache registry, if what it says is believed.
+    pub cache: Option<Reference>,
 }
 
 impl World {
@@ -32,7 +34,7 @@ impl World {
     /// # Errors
     /// When the store or what registries are spoken to with cannot be used.
     pub fn open(cache: &Path, registries: RegistryOptions, reporter: SharedReporter, offline: bool) -> Result<Self> {
-        Ok(Self { store: Store::open(cache)?, registry: Registry::new(registries)?, reporter, offline })
+        Ok(Self { store: Store::open(cache)?, registry: Registry::new(registries)?, reporter, offline, cache: None })
     }
 
     /// A manifest by digest may be in the store already: bases are pinned.

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use url::Url;
 
+use super::Lock;
 use crate::model::BaseRef;
 
 /// What relative places begin with.
@@ -86,6 +87,19 @@ pub fn written_channel(text: &str, folder: &Path, lock_folder: &Path) -> String 
         None => None,
     };
     path.and_then(|path| relative(&path, lock_folder)).unwrap_or_else(|| text.to_owned())
+}
+
+impl Lock {
+    /// Whether packages, or the channels that were searched, lie on this machine.
+    pub fn names_local_files(&self) -> bool {
+        let packages = self.packages.iter().chain(self.interpreters.values().flatten());
+        let urls =
+            packages.map(|package| &package.record.url).chain(self.wheels.iter().map(|wheel| wheel.source.url()));
+        let inputs = self.inputs.iter();
+        let channels = inputs.flat_map(|inputs| inputs.channels.iter().chain(inputs.channel_urls.values().flatten()));
+        let is_local = |channel: &String| channel.starts_with(['.', '/']) || channel.starts_with("file:");
+        urls.into_iter().any(|url| url.scheme() == "file") || self.channels.iter().chain(channels).any(is_local)
+    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,13 @@ pub enum WheelSource {
 }
 
 impl WheelSource {
+    /// Where it is.
+    pub fn url(&self) -> &Url {
+        match self {
+            Self::Wheel { url } | Self::Sdist { url, .. } | Self::Git { url, .. } | Self::Folder { url, .. } => url,
+        }
+    }
+
     /// Whether the wheel has to be built.
     pub fn is_built(&self) -> bool {
         !matches!(self, Self::Wheel { .. })

@@ -23,7 +23,7 @@ use crate::util::{Digest, Error, Result};
 
 /// Raised whenever facts say more or other of the same archives: what stores have of older versions is read anew.
 /// 2: `pypi`. 3: `made`.
-pub(super) const FACTS_VERSION: u32 = 3;
+pub const FACTS_VERSION: u32 = 3;
 
 /// What an archive by itself tells an environment with a certain Python.
 #[derive(Debug, Clone, Serialize, Deserialize)]

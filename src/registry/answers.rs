@@ -157,10 +157,20 @@ pub(super) fn registry_message(body: &[u8]) -> Option<String> {
     (!text.trim().is_empty()).then(|| text.trim().to_owned())
 }
 
-/// The first error code of the registry's answer (`BLOB_UNKNOWN`).
+/// The error code of the registry's answer (`BLOB_UNKNOWN`): of several the one that says that something is not there, else
+/// the first. (CNCF distribution says `DIGEST_INVALID` before it while somebody else writes the blob's link.)
 pub(super) fn registry_code(body: &[u8]) -> Option<String> {
     let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
-    Some(answer.get("errors")?.get(0)?.get("code")?.as_str()?.to_owned())
+    let errors = answer.get("errors")?.as_array()?;
+    let code = |error: &serde_json::Value| error.get("code")?.as_str().map(str::to_owned);
+    let missing = errors.iter().filter_map(code).find(|code| says_missing(code));
+    missing.or_else(|| code(errors.first()?))
+}
+
+/// Whether a code says that a blob is not there (distribution-spec, error codes; some say it of a manifest's parts as they
+/// say it of a blob that is asked for).
+pub(super) fn says_missing(code: &str) -> bool {
+    code.to_ascii_uppercase().ends_with("BLOB_UNKNOWN")
 }
 
 /// The innermost reason, in as few words as it has.
@@ -251,6 +261,18 @@ mod tests {
             (500, "UNKNOWN", "disk is full"),
         ] {
             assert!(hints(status, code).contains(hint), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn of_several_codes_that_counts_which_says_that_something_is_missing() {
+        for (codes, expected) in [
+            (r#"[{"code":"DIGEST_INVALID"},{"code":"MANIFEST_BLOB_UNKNOWN"}]"#, Some("MANIFEST_BLOB_UNKNOWN")),
+            (r#"[{"code":"DIGEST_INVALID"},{"code":"UNKNOWN"}]"#, Some("DIGEST_INVALID")),
+            (r#"[{"message":"no"}]"#, None),
+            ("[]", None),
+        ] {
+            assert_eq!(registry_code(format!(r#"{{"errors":{codes}}}"#).as_bytes()).as_deref(), expected, "{codes}");
         }
     }
 

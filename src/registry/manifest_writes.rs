@@ -7,6 +7,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Method, Response, ResponseBuilderExt as _, StatusCode};
 
 use super::answers::registry_code;
+use super::gone::Gone;
 use super::manifests::{content_digest, mute};
 use super::reference::{Reference, digest_of};
 use super::refusals::{Answered, Refused};
@@ -124,7 +125,9 @@ impl Registry {
                 sent => return sent.map(|_| Sent::Uploaded(bytes.len() as u64)),
             }
         }
-        self.send_manifest(&place, &sending).await.map(|_| Sent::Uploaded(bytes.len() as u64))
+        let sent = self.send_manifest(&place, &sending).await;
+        sent.map(|_| Sent::Uploaded(bytes.len() as u64))
+            .map_err(|failure| if failure.lacks_a_part() { Gone::mark_failure(failure) } else { failure })
     }
 
     /// Whether the name stands for a manifest with this digest already. Some registries let us write but not look:

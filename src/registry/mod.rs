@@ -18,6 +18,7 @@ mod certs;
 mod challenge;
 mod chunks;
 mod credentials;
+mod gone;
 mod helper;
 mod location;
 mod logins;
@@ -44,6 +45,7 @@ use std::sync::{Arc, Mutex};
 
 pub use capabilities::{DEFAULT_REPOSITORY, Examination, Finding, State};
 pub use certs::ClientCertificate;
+pub use gone::Gone;
 pub use logins::{CredentialFile, Logins, credential_files};
 pub use manifests::FetchedManifest;
 pub use reference::Reference;
@@ -127,12 +129,12 @@ pub enum Sent {
 #[derive(Debug, Clone)]
 pub struct Registry {
     inner: Arc<Inner>,
+    retrier: Arc<Retrier>,
 }
 
 #[derive(Debug)]
 struct Inner {
     transport: Transport,
-    retrier: Retrier,
     chunking: Chunking,
     /// Repositories (registry, name) from which the registry lets us mount nothing.
     unmountable: Mutex<HashSet<(String, String)>>,
@@ -151,12 +153,18 @@ impl Registry {
         let transport = Transport::new(wire, Authenticator::new(credentials), options.insecure);
         let inner = Inner {
             transport,
-            retrier: Retrier::new(options.retry),
             chunking: Chunking::new(options.chunk_size),
             unmountable: Mutex::default(),
             turns: Turns::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), retrier: Arc::new(Retrier::new(options.retry)) })
+    }
+
+    /// The same client with a retry budget of its own, and so many attempts at most: for what must not use up the
+    /// patience that others need.
+    #[must_use]
+    pub fn apart(&self, attempts: u32) -> Self {
+        Self { inner: Arc::clone(&self.inner), retrier: Arc::new(self.retrier.anew(attempts)) }
     }
 
     /// Parses and normalises a reference: `debian:12-slim` is `docker.io/library/debian:12-slim`; without a tag
@@ -173,7 +181,7 @@ impl Registry {
     }
 
     fn policy(&self) -> &Retrier {
-        &self.inner.retrier
+        &self.retrier
     }
 
     fn chunking(&self) -> &Chunking {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
+use super::answers::says_missing;
 use crate::util::{Error, Result, ResultExt as _};
 
 /// Attempts at a registry that never gave a sign of life: more likely a wrong name than a registry that is
@@ -55,7 +56,7 @@ pub(super) struct Failure {
     pub(super) error: Error,
     pub(super) again: Again,
     pub(super) contact: Contact,
-    /// The first error code that the registry gave (`BLOB_UNKNOWN`; distribution-spec, error codes).
+    /// The error code that the registry gave (`BLOB_UNKNOWN`; distribution-spec, error codes).
     pub(super) code: Option<String>,
 }
 
@@ -98,10 +99,9 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    /// Whether the registry lacks something that a manifest names (distribution-spec, error codes; some say it as they
-    /// say it of a blob that is asked for).
+    /// Whether the registry lacks something that a manifest names.
     pub(super) fn lacks_a_part(&self) -> bool {
-        self.code.as_deref().is_some_and(|code| code.to_ascii_uppercase().ends_with("BLOB_UNKNOWN"))
+        self.code.as_deref().is_some_and(says_missing)
     }
 
     /// A failure that may pass.
@@ -170,6 +170,11 @@ pub(super) struct Retrier {
 impl Retrier {
     pub(super) fn new(policy: RetryPolicy) -> Self {
         Self { policy, spent: AtomicU32::new(0) }
+    }
+
+    /// The same of which nothing is spent, with at most so many attempts.
+    pub(super) fn anew(&self, attempts: u32) -> Self {
+        Self::new(RetryPolicy { attempts: self.policy.attempts.min(attempts), ..self.policy })
     }
 
     /// Runs `attempt` until it succeeds, fails for good, or has failed too often.

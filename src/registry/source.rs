@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use reqwest::Body;
+use reqwest::{Body, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::Registry;
+use super::gone::Gone;
 use super::reader::BlobReader;
 use super::reference::parse;
 use super::retry::Failure;
@@ -69,8 +70,12 @@ pub(super) async fn body(
         }
         BlobSource::Registry(reference) => {
             let from = parse(reference)?;
-            let reader = BlobReader::open(registry, &from, &blob.digest, blob.size, part).await?;
-            let lost = move |failure: Failure| failure.context(|| format!("cannot read from `{from}`"));
+            let named = from.clone();
+            let lost = move |failure: Failure| {
+                let failure = failure.context(|| format!("cannot read from `{named}`"));
+                if failure.status() == Some(StatusCode::NOT_FOUND) { Gone::mark_failure(failure) } else { failure }
+            };
+            let reader = BlobReader::open(registry, &from, &blob.digest, blob.size, part).await.map_err(&lost)?;
             let pieces = stream::try_unfold(reader, |mut reader| async {
                 Ok(reader.next().await?.map(|bytes| (bytes, reader)))
             });
@@ -79,12 +84,22 @@ pub(super) async fn body(
     }
 }
 
-/// Looks again at a file whose bytes the registry found to be others: a damaged file is not the registry's fault.
+/// Looks again at where bytes came from that the registry found to be others: a damaged file is not the registry's fault,
+/// nor is what another repository has.
 ///
 /// # Errors
-/// When the file is not the blob.
+/// When the source does not have the blob.
 pub(super) async fn check_bytes(blob: &Blob) -> Result<()> {
-    let BlobSource::File(path) = &blob.source else { return Ok(()) };
+    let path = match &blob.source {
+        BlobSource::File(path) => path,
+        BlobSource::Registry(at) => {
+            return Err(Gone::mark(Error::user(format!(
+                "`{at}` has other bytes than those of the blob {}",
+                blob.digest
+            ))));
+        }
+        BlobSource::Bytes(_) => return Ok(()),
+    };
     let file = path.clone();
     let hashing = tokio::task::spawn_blocking(move || Ok::<_, Error>(Hasher::drain(fs_err::File::open(&file)?)?.0));
     let found = hashing.await.map_err(|error| Error::bug("hashing ended early").caused_by(error))??;

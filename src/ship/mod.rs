@@ -14,7 +14,9 @@ mod source;
 
 pub use attach::attach;
 pub use attached::attached;
-pub use catalog::{Catalog, Entry, Found, NewEntry, RemoteLayer};
+pub use catalog::{
+    Catalog, CatalogWriter, Entry, Found, NewEntry, Noted, RemoteLayer, arriving, document, new_document,
+};
 pub use copy::{Carrier, Copied, CopyOptions, Destination};
 pub use engine::{Engine, Intake};
-pub use push::{Delivered, Pusher};
+pub use push::{Delivered, Lost, Pusher};

@@ -1,17 +1,18 @@
 //! To registries: blobs as they come, many at a time, each once a repository; then what refers to them, and the
 //! tags last of all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
 use super::places::{Places, same_repository};
 use crate::model::{Blob, BlobSource};
-use crate::registry::{Reference, Registry, Sent};
+use crate::registry::{Gone, Reference, Registry, Sent};
 use crate::store::Store;
 use crate::util::report::Progress;
 use crate::util::{Digest, Error, Result};
@@ -33,15 +34,26 @@ pub struct Delivered {
     pub moved: bool,
 }
 
+/// Blobs that a registry had a moment ago.
+#[derive(Debug)]
+pub struct Lost {
+    /// Which.
+    pub digests: BTreeSet<Digest>,
+    /// How that was noticed.
+    pub error: Error,
+}
+
 /// Sends blobs and documents to the repositories of all targets.
 pub struct Pusher {
     registry: Registry,
     store: Store,
     targets: Vec<Reference>,
     repositories: Arc<[Reference]>,
-    seen: BTreeSet<Digest>,
+    cache: Option<Reference>,
+    sent: BTreeMap<Digest, Blob>,
+    lost: Option<Lost>,
     permits: Arc<Semaphore>,
-    uploads: JoinSet<Result<()>>,
+    uploads: JoinSet<(Digest, Result<()>)>,
     progress: Arc<dyn Progress>,
     counts: Arc<Counts>,
 }
@@ -60,7 +72,9 @@ impl Pusher {
             store: store.clone(),
             targets: targets.to_vec(),
             repositories: repositories(targets).into(),
-            seen: BTreeSet::new(),
+            cache: None,
+            sent: BTreeMap::new(),
+            lost: None,
             permits: Arc::new(Semaphore::new(PARALLEL_UPLOADS)),
             uploads: JoinSet::new(),
             progress,
@@ -68,39 +82,51 @@ impl Pusher {
         }
     }
 
+    /// Tries this repository, too, where a blob may be mounted from.
+    #[must_use]
+    pub fn mounting_from(self, cache: Option<&Reference>) -> Self {
+        Self { cache: cache.cloned(), ..self }
+    }
+
     /// Sends each blob as it comes, until no more will come.
     ///
     /// # Errors
-    /// Those of the first upload that fails: at once, not after everything has come.
-    pub async fn receive(mut self, mut ready: UnboundedReceiver<Blob>) -> Result<Self> {
+    /// Those of the first upload that fails: at once, not after everything has come. That a blob is lost is told by
+    /// [`Self::deliver`].
+    pub async fn receive(&mut self, mut ready: UnboundedReceiver<Blob>) -> Result<()> {
         loop {
             tokio::select! {
                 blob = ready.recv() => match blob {
                     Some(blob) => self.begin(blob),
-                    None => return Ok(self),
+                    None => return Ok(()),
                 },
-                Some(upload) = self.uploads.join_next() => done(upload)?,
+                Some(upload) = self.uploads.join_next() => self.done(upload)?,
             }
         }
     }
 
     /// Begins to send a blob, unless it was begun before.
     pub fn begin(&mut self, blob: Blob) {
-        if !self.seen.insert(blob.digest) {
+        if self.sent.contains_key(&blob.digest) {
             return;
         }
+        self.sent.insert(blob.digest, blob.clone());
         self.progress.grow(blob.size * self.repositories.len() as u64);
         let upload = Upload {
             registry: self.registry.clone(),
             store: self.store.clone(),
             repositories: Arc::clone(&self.repositories),
+            cache: self.cache.clone(),
             progress: Arc::clone(&self.progress),
             counts: Arc::clone(&self.counts),
         };
         let permits = Arc::clone(&self.permits);
         self.uploads.spawn(async move {
-            let _permit = permits.acquire_owned().await.map_err(|error| Error::bug("no uploads").caused_by(error))?;
-            upload.run(blob).await
+            let digest = blob.digest;
+            match permits.acquire_owned().await {
+                Ok(_permit) => (digest, upload.run(blob).await),
+                Err(error) => (digest, Err(Error::bug("no uploads").caused_by(error))),
+            }
         });
     }
 
@@ -110,9 +136,30 @@ impl Pusher {
     /// # Errors
     /// When a registry refuses or does not answer: no tag was moved then that stands for anything incomplete.
     pub async fn finish(mut self, documents: &[Blob]) -> Result<Delivered> {
+        self.deliver(documents).await?.map_err(|lost| lost.error)
+    }
+
+    /// The same, for who can make blobs again that were lost between two requests (a clean-up of the registry): those are
+    /// told, nothing that needs them was sent, and all can be sent again.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn deliver(&mut self, documents: &[Blob]) -> Result<Result<Delivered, Lost>> {
         while let Some(upload) = self.uploads.join_next().await {
-            done(upload)?;
+            self.done(upload)?;
         }
+        let lost = match self.lost.take() {
+            Some(lost) => lost,
+            None => match self.put_all(documents).await {
+                Err(error) if Gone::is_cause_of(&error) => Lost { digests: self.missing().await?, error },
+                put => return put.map(Ok),
+            },
+        };
+        self.sent.clear();
+        Ok(Err(lost))
+    }
+
+    async fn put_all(&self, documents: &[Blob]) -> Result<Delivered> {
         let Some((root, children)) = documents.split_last() else {
             return Err(Error::bug("there is no manifest to push"));
         };
@@ -126,7 +173,7 @@ impl Pusher {
             moved |= self.put(target, root).await?;
         }
         Ok(Delivered {
-            blobs: self.seen.len() * self.repositories.len(),
+            blobs: self.sent.len() * self.repositories.len(),
             bytes: self.counts.bytes.load(Ordering::Relaxed),
             mounted: self.counts.mounted.load(Ordering::Relaxed),
             moved,
@@ -140,10 +187,31 @@ impl Pusher {
         let sent = self.registry.push_manifest(target, &document.media_type, bytes).await?;
         Ok(matches!(sent, Sent::Uploaded(_)))
     }
-}
 
-fn done(upload: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
-    upload.map_err(|error| Error::bug("an upload ended early").caused_by(error))?
+    /// What a repository does not have of all that was sent.
+    async fn missing(&self) -> Result<BTreeSet<Digest>> {
+        let pairs =
+            self.repositories.iter().flat_map(|repository| self.sent.values().map(move |blob| (repository, blob)));
+        let questions: Vec<_> = pairs
+            .map(|(repository, blob)| async move {
+                let there = self.registry.has_blob(repository, blob).await?;
+                Ok::<_, Error>((!there).then_some(blob.digest))
+            })
+            .collect();
+        let missing = stream::iter(questions).buffer_unordered(PARALLEL_UPLOADS);
+        missing.try_filter_map(|digest| std::future::ready(Ok(digest))).try_collect().await
+    }
+
+    fn done(&mut self, upload: Result<(Digest, Result<()>), tokio::task::JoinError>) -> Result<()> {
+        let (digest, upload) = upload.map_err(|error| Error::bug("an upload ended early").caused_by(error))?;
+        match upload {
+            Err(error) if Gone::is_cause_of(&error) => {
+                self.lost.get_or_insert(Lost { digests: BTreeSet::new(), error }).digests.insert(digest);
+                Ok(())
+            }
+            done => done,
+        }
+    }
 }
 
 /// The repositories of references, each once.
@@ -167,6 +235,7 @@ struct Upload {
     registry: Registry,
     store: Store,
     repositories: Arc<[Reference]>,
+    cache: Option<Reference>,
     progress: Arc<dyn Progress>,
     counts: Arc<Counts>,
 }
@@ -180,7 +249,8 @@ impl Upload {
         }
         let blob = self.nearest(blob);
         for repository in self.repositories.iter() {
-            let sources = places.beside(repository);
+            let mut sources = places.beside(repository);
+            sources.extend(self.cache.clone());
             let sent = self.registry.push_blob(repository, &blob, &sources, self.progress.as_ref()).await?;
             match sent {
                 Sent::Uploaded(bytes) => {

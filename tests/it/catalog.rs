@@ -1,6 +1,11 @@
 //! Layers that are found in registries, by what their bytes depend on: a builder that has nothing asks for no package and
 //! sends no layer; what is wrong with an entry is noticed, and the layer made.
 
+mod beside;
+mod foreign;
+mod gone;
+mod several;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -24,10 +29,15 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 struct Bench {
     workspace: Workspace,
     server: FileServer,
+    base: String,
 }
 
 impl Bench {
     fn new() -> Self {
+        Self::on_base("scratch")
+    }
+
+    fn on_base(base: &str) -> Self {
         let workspace = Workspace::new();
         let mut channel = Channel::new(workspace.path("channel"));
         for (number, name) in PACKAGES.iter().enumerate() {
@@ -38,8 +48,8 @@ impl Bench {
         let server = FileServer::start(workspace.path("channel"));
         workspace.file("environment.yml", format!("dependencies: [{}]\n", PACKAGES.join(", ")));
         workspace.file("src/main.py", "print('hello')\n");
-        let bench = Self { workspace, server };
-        succeed(bench.on("first", "lock").args(["--base", "scratch", "--glibc", "2.36"]));
+        let bench = Self { workspace, server, base: base.to_owned() };
+        succeed(bench.on("first", "lock").args(["--base", base, "--glibc", "2.36"]));
         bench
     }
 
@@ -55,7 +65,7 @@ impl Bench {
 
     fn build(&self, machine: &str, flags: &[&str]) -> Command {
         let mut build = self.on(machine, "build");
-        build.args(["--base", "scratch", "--glibc", "2.36", "--layers", "per-package", "--copy", "src:/app"]);
+        build.args(["--base", &self.base, "--glibc", "2.36", "--layers", "per-package", "--copy", "src:/app"]);
         build.args(["--metadata-file", &format!("{machine}.json")]).args(flags);
         build
     }
@@ -293,24 +303,6 @@ fn a_cache_that_refuses_gets_a_notice_and_no_more() {
     drop(registry);
     let flags = [&flags[..], &["--registry-retries", "0"]].concat();
     bench.expect_made("alone", &digest, LAYERS, &flags);
-}
-
-#[test]
-fn two_builders_at_once_note_the_same() {
-    let (bench, registry) = (Bench::new(), LocalRegistry::start(Mode::Plain));
-    let cache = format!("{}/cache", registry.host());
-    let flags = |tag: &str| ["--locked", "--cache-registry", &cache, "--push", "--tag", tag].map(str::to_owned);
-    let tags_of = ["a", "b"].map(|name| format!("{}/{name}:1", registry.host()));
-    let mut builders: Vec<_> = ["a", "b"]
-        .iter()
-        .zip(&tags_of)
-        .map(|(machine, tag)| bench.build(machine, &strs(&flags(tag))).spawn().expect("starts"))
-        .collect();
-    assert!(builders.iter_mut().all(|builder| builder.wait().expect("ends").success()));
-    assert_eq!(bench.outcome("a").0, bench.outcome("b").0);
-    assert_eq!(tags(&registry, "cache").len(), LAYERS);
-    let tag = format!("{}/c:1", registry.host());
-    bench.expect_bare("c", &bench.outcome("a").0, &strs(&flags(&tag)));
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! Sending an image on its way: to registries while layers are still being packed, to layouts and archives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::options::{Options, Output};
 use crate::cli::progress::human;
+use crate::cli::summary::LayerRow;
 use crate::cli::world::World;
 use crate::image::{self, Artifact, ArtifactFile, Image};
 use crate::lock;
 use crate::model::Blob;
-use crate::ship;
+use crate::ship::{self, Lost};
 use crate::util::report::Step;
 use crate::util::{Error, Result};
 
@@ -18,6 +19,19 @@ pub fn lock_of(image: &Image, text: String) -> Result<Artifact> {
     let file =
         ArtifactFile { blob: Blob::from_bytes(lock::MEDIA_TYPE, text.into_bytes()), title: "condaimg.lock".to_owned() };
     image::artifact(&subject, lock::MEDIA_TYPE, &[file], &BTreeMap::new())
+}
+
+/// What a registry did not have any more, for people.
+pub fn told<'a>(lost: &Lost, layers: impl Iterator<Item = &'a LayerRow>) -> String {
+    let gone = layers.filter(|layer| lost.digests.contains(&layer.digest));
+    let names: BTreeSet<String> = gone.map(|layer| format!("`{}`", layer.name)).collect();
+    let what = match names.len() {
+        0 => "something that the image needs".to_owned(),
+        1 => format!("the layer {}", names.into_iter().collect::<String>()),
+        _ => format!("each of the layers {}", names.into_iter().collect::<Vec<_>>().join(", ")),
+    };
+    let why = lost.error.chain().join(": ");
+    format!("{what} is gone from the registry meanwhile (garbage collection?) and is made or sent again: {why}")
 }
 
 /// Attaches the locks to the images in the registries of all tags. The images are there already: what goes wrong is a

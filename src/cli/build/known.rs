@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, stream};
 
-use super::layers::MadeLayer;
 use super::options::Options;
 use crate::cli::world::World;
 use crate::image;
-use crate::model::{LAYER_KEY, Platform};
+use crate::model::Platform;
 use crate::pack::LayerDigests;
-use crate::ship::{Catalog, Entry, NewEntry, RemoteLayer};
+use crate::ship::{Catalog, RemoteLayer};
 use crate::store::{RecordKind, Store};
 use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
 
@@ -40,10 +39,11 @@ pub fn in_store(store: &Store, key: &Digest) -> Option<KnownLayer> {
 }
 
 /// Which of the layers with these keys are known: to the store, else to the registries that the build pushes to, else to
-/// the cache registry. What is only in a registry stays there if that is enough for what the build is to do. Nothing is
-/// known to a build with `--no-cache`.
+/// the cache registry, but for what is `gone` from there. What is only in a registry stays there if that is enough for
+/// what the build is to do. Nothing is known to a build with `--no-cache`.
 pub async fn anywhere(
     mut keys: BTreeSet<Digest>,
+    gone: &BTreeSet<Digest>,
     platform: &Platform,
     options: &Options,
     world: &World,
@@ -59,7 +59,8 @@ pub async fn anywhere(
     }
     let found = catalog(platform, options, world).find(&keys).await;
     found.notices.iter().for_each(|notice| world.reporter.notice(notice));
-    let usable: Vec<_> = found.layers.into_iter().map(|(key, layer)| usable(key, layer, options, world)).collect();
+    let found = found.layers.into_iter().filter(|(_, layer)| !gone.contains(&layer.digest));
+    let usable: Vec<_> = found.map(|(key, layer)| usable(key, layer, options, world)).collect();
     known.extend(
         stream::iter(usable)
             .buffer_unordered(options.environment.downloads)
@@ -121,30 +122,4 @@ pub async fn learn(key: &Digest, blob: (Digest, u64), diff_id: DiffId, store: &S
     let digests = LayerDigests { digest, size, diff_id, diff_size };
     store.remember(RecordKind::Layer, key, &digests)?;
     Ok(digests)
-}
-
-/// Notes layers in the cache registry, if there is one, by platforms. Whoever may not write there has a notice of it: the
-/// image is whole without.
-pub async fn note(layers: &[(Platform, Vec<NewEntry>)], options: &Options, world: &World) {
-    let Some(cache) = options.cache_registry.as_ref().filter(|_| !world.offline) else { return };
-    for (platform, entries) in layers {
-        match catalog(platform, options, world).note(cache, entries).await {
-            Ok(written) => tracing::debug!(written, of = entries.len(), "layers are noted in the cache registry"),
-            Err(error) => {
-                let why = error.chain().join(": ");
-                let (registry, repository) = (cache.registry(), cache.repository());
-                return world.reporter.notice(&format!(
-                    "the layers are not noted in the cache registry `{registry}/{repository}`: {why}"
-                ));
-            }
-        }
-    }
-}
-
-/// What there is to note of a layer.
-pub fn entry(made: &MadeLayer) -> Option<NewEntry> {
-    let MadeLayer { layer, new, .. } = made;
-    let key = layer.annotations.get(LAYER_KEY)?.parse().ok()?;
-    let entry = Entry { key, digest: layer.blob.digest, size: layer.blob.size, diff_id: layer.diff_id };
-    Some(NewEntry { entry, blob: layer.blob.clone(), made: *new })
 }

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tokio::sync::mpsc::UnboundedSender;
-
+use super::Prepared;
 use super::known::{self, KnownLayer};
+use super::noting::Ready;
 use super::options::Options;
 use super::packing::Work;
 use crate::cli::locking::base_files::{self, BaseFiles};
@@ -15,7 +15,7 @@ use crate::cli::locking::{self, from, interpreter};
 use crate::cli::world::World;
 use crate::image::Base;
 use crate::lock::{self, Lock, LockedPackage, LockedWheel, Member};
-use crate::model::{Blob, Compression, LAYOUT_VERSION, LayerBlob, Parameters, Platform, User};
+use crate::model::{Compression, LAYOUT_VERSION, LayerBlob, Parameters, Platform, User};
 use crate::pack::project::{InPrefix, ProjectLayer};
 use crate::pack::{Archive, ForeignInterpreter, KnownSegment, ModePolicy, Target, WheelFile, codec_id, environment};
 use crate::plan::{KeyInputs, LayerPlan, MIN_LAYERS, PlannedLayer, Segment, SegmentKind, plan, python_of};
@@ -90,13 +90,13 @@ pub fn planned(parts: &Parts<'_>, options: &Options) -> Result<LayerPlan> {
     plan(lock, &options.policy, max_layers, &inputs)
 }
 
-/// Makes all layers that are added to the base. Each is sent to `ready` as soon as it is in the store.
+/// Makes all layers that are added to the base. Each is sent to `ready` as soon as it is in the store. No registry is
+/// believed to have what is `gone`.
 pub async fn make(
     parts: Parts<'_>,
-    options: &Options,
-    spec: &Spec,
-    world: &World,
-    ready: UnboundedSender<Blob>,
+    Prepared { options, spec, world, .. }: &Prepared,
+    gone: &BTreeSet<Digest>,
+    ready: Ready,
 ) -> Result<Vec<MadeLayer>> {
     let plan = planned(&parts, options)?;
     check_collisions(&parts, options, spec, world).await?;
@@ -105,7 +105,7 @@ pub async fn make(
     let project = project.map(|files| Ok::<_, Error>((project_key(&files, compression)?, files))).transpose()?;
     let environment = environment_tar(lock, &target, user, compression)?;
     let keys = plan.layers.iter().map(|layer| layer.key).chain(project.as_ref().map(|it| it.0)).chain([environment.0]);
-    let found = known::anywhere(keys.collect(), platform, options, world).await;
+    let found = known::anywhere(keys.collect(), gone, platform, options, world).await;
     let known: Vec<Option<KnownLayer>> = plan.layers.iter().map(|layer| found.get(&layer.key).cloned()).collect();
     for (layer, known) in plan.layers.iter().zip(&known) {
         let packages: Vec<&str> = layer.members().map(|member| lock.member_name(member)).collect();

@@ -4,28 +4,31 @@ mod config;
 mod deliver;
 pub mod known;
 pub mod layers;
+mod noting;
 mod once;
 pub mod options;
 mod packing;
 pub mod project;
 mod settings;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::args::{BuildArgs, Global};
-use super::locking::{self, Locked};
+use super::locking::{self, Locked, cached};
 use super::summary::{LayerRow, Metadata, PlatformMetadata, delivery, table};
 use super::world::World;
 use crate::image::{self, Artifact, Base, Image};
 use crate::lock::{self, Lock};
-use crate::model::{Blob, LayerBlob};
-use crate::ship::{Delivered, NewEntry, Pusher};
+use crate::model::LayerBlob;
+use crate::ship::{Delivered, Lost, NewEntry, Pusher};
 use crate::spec::{self, Spec};
 use crate::util::report::{SharedReporter, Step};
 use crate::util::{Digest, Error, Result, files};
 use layers::{MadeLayer, Parts};
+use noting::{Noting, Ready};
 use once::Once;
 use options::Options;
 use project::{Chosen, Project};
@@ -61,7 +64,8 @@ pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter)
     let written = options.tags.iter().chain(&options.cache_registry);
     let registries = options.args.environment.registry.options(written);
     let offline = options.args.environment.offline;
-    let world = World::open(&options.environment.cache_dir, registries, Arc::new(Once::new(reporter)), offline)?;
+    let mut world = World::open(&options.environment.cache_dir, registries, Arc::new(Once::new(reporter)), offline)?;
+    world.cache = options.cache_registry.clone().filter(|_| !offline && !options.args.no_cache);
     let project = Project::new(&options, &spec)?;
     let mut platforms = locking::obtain(&options.environment, &spec, &world).await?;
     for Locked { platform, lock, .. } in &mut platforms {
@@ -75,7 +79,7 @@ pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter)
 
 /// What the layers of one platform are made of.
 pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>, world: &World) -> Result<Parts<'a>> {
-    let Locked { platform, lock, base } = locked;
+    let Locked { platform, lock, base, .. } = locked;
     let target = layers::target(lock, &options.parameters)?;
     let user = config::user(options, lock, base, world);
     let project = chosen.map(|chosen| chosen.layer(lock, &target, user)).transpose()?;
@@ -87,40 +91,30 @@ pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>,
 /// # Errors
 /// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
 pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
-    let Prepared { options, spec, world, platforms, chosen } = prepare(args, &global, reporter).await?;
-    let (ready, packed) = tokio::sync::mpsc::unbounded_channel();
-    let making = make_all(&options, &spec, platforms, chosen.as_ref(), &world, ready);
-    let (made, pusher) = if options.args.push {
-        let progress = Arc::from(world.reporter.begin(Step::Push, 0));
-        let pushing = Pusher::new(&world.registry, &world.store, &options.tags, Arc::clone(&progress)).receive(packed);
-        let (made, pusher) = both(making, pushing).await?;
-        (made, Some((pusher, progress)))
-    } else {
-        drop(packed);
-        (making.await?, None)
+    let prepared = prepare(args, &global, reporter).await?;
+    let Prepared { options, world, .. } = &prepared;
+    let (noting, entries) = Noting::begin(options, world);
+    let (made, delivered) = match options.args.push {
+        true => make_and_push(&prepared, entries).await?,
+        false => (make_all(&prepared, &BTreeSet::new(), Ready::unpushed(entries)).await?, Delivered::default()),
     };
 
     let locks: Vec<Artifact> = made.iter().map(|made| made.attachment.clone()).collect();
-    let notes: Vec<_> = made.iter().map(|made| (made.image.platform.clone(), made.entries.clone())).collect();
     let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
         made.into_iter().map(|made| (made.image, made.summary)).unzip();
-    let documents = image::documents(&images)?;
-    let digest = documents.last().ok_or_else(|| Error::bug("a build of no platform"))?.digest;
-    let mut delivered = Delivered::default();
-    if let Some((pusher, progress)) = pusher {
-        delivered = pusher.finish(&documents).await?;
-        progress.finish(&delivery(&delivered));
-        // Where the image is, the cache can have its layers from: a registry sends itself nothing.
-        known::note(&notes, &options, &world).await;
-        if !options.args.no_referrers {
-            deliver::attach(&options, &locks, &world).await;
+    let digest = image::documents(&images)?.last().ok_or_else(|| Error::bug("a build of no platform"))?.digest;
+    let delivering = async {
+        if options.args.push && !options.args.no_referrers {
+            deliver::attach(options, &locks, world).await;
         }
-    }
-    deliver::write(&options, &mut images, &world).await?;
-    if !options.args.push {
-        known::note(&notes, &options, &world).await;
-    }
-    conclude(&options, digest, summaries, &delivered, &world)
+        deliver::write(options, &mut images, world).await
+    };
+    let noting = async {
+        noting.end().await;
+        Ok(())
+    };
+    tokio::try_join!(delivering, noting)?;
+    conclude(options, digest, summaries, &delivered, world)
 }
 
 /// The arguments of a build with what its file says where they say nothing.
@@ -141,12 +135,11 @@ pub async fn into_store(
     global: &Global,
     reporter: SharedReporter,
 ) -> Result<(Vec<Image>, Vec<PlatformMetadata>)> {
-    let Prepared { options, spec, world, platforms, chosen } = prepare(args, global, reporter).await?;
-    let (ready, _) = tokio::sync::mpsc::unbounded_channel();
-    let made = make_all(&options, &spec, platforms, chosen.as_ref(), &world, ready).await?;
+    let prepared = prepare(args, global, reporter).await?;
+    let made = make_all(&prepared, &BTreeSet::new(), Ready::nobody()).await?;
     let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
         made.into_iter().map(|made| (made.image, made.summary)).unzip();
-    image::localise(&mut images, &world, options.environment.downloads).await?;
+    image::localise(&mut images, &prepared.world, prepared.options.environment.downloads).await?;
     Ok((images, summaries))
 }
 
@@ -162,61 +155,70 @@ async fn choose(project: Option<Project>, options: &Options, world: &World) -> R
 struct Made {
     image: Image,
     summary: PlatformMetadata,
-    /// What there is to note of its layers.
-    entries: Vec<NewEntry>,
     /// Its lock, to be attached to it.
     attachment: Artifact,
 }
 
+/// Makes the images of all platforms and pushes them meanwhile. Layers that were in a registry when they were looked
+/// for, and are not there when they are needed (its garbage collection ran), are made after all; once.
+async fn make_and_push(prepared: &Prepared, entries: UnboundedSender<NewEntry>) -> Result<(Vec<Made>, Delivered)> {
+    let Prepared { options, world, .. } = prepared;
+    let progress = Arc::from(world.reporter.begin(Step::Push, 0));
+    let mut pusher = Pusher::new(&world.registry, &world.store, &options.tags, Arc::clone(&progress))
+        .mounting_from(options.cache_registry.as_ref());
+    let mut lost: Option<Lost> = None;
+    loop {
+        let (blobs, packed) = tokio::sync::mpsc::unbounded_channel();
+        let ready = Ready::new(blobs, entries.clone());
+        let gone = lost.as_ref().map(|lost| lost.digests.clone()).unwrap_or_default();
+        let (made, ()) = both(make_all(prepared, &gone, ready), pusher.receive(packed)).await?;
+        let images: Vec<Image> = made.iter().map(|made| made.image.clone()).collect();
+        match pusher.deliver(&image::documents(&images)?).await? {
+            Ok(delivered) => {
+                progress.finish(&delivery(&delivered));
+                return Ok((made, delivered));
+            }
+            Err(again) if lost.is_some() => return Err(again.error),
+            Err(now) => {
+                world.reporter.notice(&deliver::told(&now, made.iter().flat_map(|made| &made.summary.layers)));
+                lost = Some(now);
+            }
+        }
+    }
+}
+
 /// Makes the images of all platforms, one after the other, so that they need no more memory than one. Each blob goes
-/// to `ready` as soon as it is whole.
-async fn make_all(
-    options: &Options,
-    spec: &Spec,
-    platforms: Vec<Locked>,
-    chosen: Option<&Chosen>,
-    world: &World,
-    ready: UnboundedSender<Blob>,
-) -> Result<Vec<Made>> {
+/// to `ready` as soon as it is whole. No registry is believed to have what is `gone`.
+async fn make_all(prepared: &Prepared, gone: &BTreeSet<Digest>, ready: Ready) -> Result<Vec<Made>> {
+    let Prepared { options, world, platforms, .. } = prepared;
     let mut made = Vec::with_capacity(platforms.len());
-    for locked in &platforms {
+    for locked in platforms {
         if platforms.len() > 1 {
             world.reporter.notice(&locked.platform.to_string());
         }
-        made.push(
-            options.environment.named(&locked.platform, make(options, spec, locked, chosen, world, &ready).await)?,
-        );
+        made.push(options.environment.named(&locked.platform, make(prepared, locked, gone, &ready).await)?);
     }
     Ok(made)
 }
 
 /// Makes the image of one platform.
-async fn make(
-    options: &Options,
-    spec: &Spec,
-    locked: &Locked,
-    chosen: Option<&Chosen>,
-    world: &World,
-    ready: &UnboundedSender<Blob>,
-) -> Result<Made> {
-    let Locked { platform, lock, base } = locked;
+async fn make(prepared: &Prepared, locked: &Locked, gone: &BTreeSet<Digest>, ready: &Ready) -> Result<Made> {
+    let Prepared { options, world, chosen, .. } = prepared;
+    let Locked { platform, lock, base, made } = locked;
     for warning in lock::warnings(lock) {
         world.reporter.warn(&warning);
     }
     let lock_text = lock::normalised(lock, &options.parameters)?;
     let lock_digest = Digest::of(&lock_text);
-    let parts = parts(options, locked, chosen, world)?;
+    let parts = parts(options, locked, chosen.as_ref(), world)?;
     let user = parts.user;
     config::check_entrypoint(options, lock, world);
-    // Nobody listens when nothing is pushed.
-    for layer in &base.layers {
-        let _ = ready.send(layer.blob.clone());
-    }
-    let made = layers::make(parts, options, spec, world, ready.clone()).await?;
+    base.layers.iter().try_for_each(|layer| ready.base_layer(layer))?;
+    cached::entry(lock, *made)?.into_iter().for_each(|entry| ready.entry(entry));
+    let made = layers::make(parts, prepared, gone, ready.clone()).await?;
     let layers = made.iter().map(|layer| layer.layer.clone());
     let image = config::image(options, platform, lock, lock_digest, base, layers, user)?;
-    let _ = ready.send(image.config.clone());
-    let entries = made.iter().filter_map(known::entry).collect();
+    ready.blob(&image.config);
     let rows = rows(base, made);
     let summary = PlatformMetadata {
         platform: platform.to_string(),
@@ -227,7 +229,7 @@ async fn make(
         layers: rows,
     };
     let attachment = deliver::lock_of(&image, lock_text)?;
-    Ok(Made { image, summary, entries, attachment })
+    Ok(Made { image, summary, attachment })
 }
 
 /// Packs and pushes at once. An error of either ends both; when packing fails, the pusher ends because nothing

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc::UnboundedSender;
-
 use super::known::KnownLayer;
 use super::layers::{MadeLayer, Materials};
+use super::noting::Ready;
 use crate::lock::Lock;
 use crate::model::{Blob, BlobSource, Compression, LAYER_KEY, LayerBlob};
 use crate::pack::compress::LayerWriter;
@@ -34,7 +33,7 @@ pub(super) struct Work {
     pub(super) store: Store,
     pub(super) compression: Compression,
     pub(super) jobs: usize,
-    pub(super) ready: UnboundedSender<Blob>,
+    pub(super) ready: Ready,
 }
 
 impl Work {
@@ -42,7 +41,7 @@ impl Work {
         let compressors = Compressors::start(self.compression, self.jobs)?;
         for (planned, known) in self.plan.layers.iter().zip(&self.known) {
             if let Some(known) = known {
-                self.hand_on(&self.layer_blob(planned, known));
+                self.ready.layer(&self.layer_blob(planned, known), false)?;
             }
         }
         let materials = std::mem::take(&mut self.materials);
@@ -137,13 +136,8 @@ impl Work {
         let planned = &self.plan.layers[index];
         let digests = packer.pack(planned, compressors, progress)?;
         self.store.remember(RecordKind::Layer, &planned.key, &digests)?;
-        self.hand_on(&self.layer_blob(planned, &digests.into()));
+        self.ready.layer(&self.layer_blob(planned, &digests.into()), true)?;
         Ok(digests)
-    }
-
-    fn hand_on(&self, layer: &LayerBlob) {
-        // Nobody listens when the build has failed meanwhile, or does not push.
-        let _ = self.ready.send(layer.blob.clone());
     }
 
     fn layer_blob(&self, planned: &PlannedLayer, layer: &KnownLayer) -> LayerBlob {
@@ -224,7 +218,7 @@ impl Work {
             }
         };
         let layer = self.blob(name, key, "", &layer);
-        self.hand_on(&layer);
+        self.ready.layer(&layer, known.is_none())?;
         Ok(MadeLayer { layer, packages: Vec::new(), files: None, new: known.is_none() })
     }
 }

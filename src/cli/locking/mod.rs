@@ -2,6 +2,7 @@
 
 mod base;
 pub mod base_files;
+pub mod cached;
 mod diff;
 mod errors;
 pub mod facts;
@@ -44,6 +45,8 @@ pub struct Locked {
     pub platform: Platform,
     pub lock: Arc<Lock>,
     pub base: Base,
+    /// Whether the lock was made just now.
+    pub made: bool,
 }
 
 /// The locks of a build's platforms and their bases. A lock that is current is used as it is; those that are missing
@@ -59,8 +62,8 @@ pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) ->
     let mut made = Locks::default();
     for platform in &options.platforms {
         let (base, new) = options.named(platform, one(options, platform, spec, &old, world).await)?;
-        bases.push(base);
-        if let Some(lock) = new {
+        bases.push((base, new.as_ref().is_some_and(|(_, made)| *made)));
+        if let Some((lock, _)) = new {
             made.insert(with_interpreter(options, spec, lock, &old, &made, world).await?);
         }
     }
@@ -72,9 +75,9 @@ pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) ->
             new
         }
     };
-    let platforms = options.platforms.iter().zip(bases).map(|(platform, base)| {
+    let platforms = options.platforms.iter().zip(bases).map(|(platform, (base, made))| {
         let lock = locks.get(platform).ok_or_else(|| Error::bug(format!("{platform} has no lock")))?;
-        Ok(Locked { platform: platform.clone(), lock: Arc::new(lock.clone()), base })
+        Ok(Locked { platform: platform.clone(), lock: Arc::new(lock.clone()), base, made })
     });
     platforms.collect()
 }
@@ -104,14 +107,14 @@ pub fn save(options: &EnvironmentOptions, spec: &Spec, new: Vec<Lock>, world: &W
     Ok(locks)
 }
 
-/// The base of one platform, and its lock if a new one had to be made.
+/// The base of one platform, and its lock if a new one is needed; whether that was made just now.
 async fn one(
     options: &EnvironmentOptions,
     platform: &Platform,
     spec: &Spec,
     locks: &Locks,
     world: &World,
-) -> Result<(Base, Option<Lock>)> {
+) -> Result<(Base, Option<(Lock, bool)>)> {
     let path = path(options, spec);
     let lock_folder = std::path::absolute(folder(&path))?;
     let comparable = locks.get(platform).cloned().map(|lock| with_written_channels(lock, &lock_folder));
@@ -148,7 +151,7 @@ async fn one(
                 let lock = filled.unwrap_or_else(|| lock.clone());
                 filled = Some(stability::renew(options, spec, lock, world).await?);
             }
-            Ok((base, filled))
+            Ok((base, filled.map(|lock| (lock, true))))
         }
         Some(lock) if options.mode == LockMode::Locked => Err(stale(&path, platform, &lock::changes(lock, wanted))),
         None if !options.mode.writes() => Err(missing(&path, platform, locks)),
@@ -157,9 +160,14 @@ async fn one(
             if let Some(lock) = old.filter(|lock| !lock.edited.is_empty()) {
                 world.reporter.notice(&format!("{}; it is made anew", edited(&path, lock)));
             }
+            if let Some(mut lock) = cached::find(wanted, platform, &lock_folder, world).await {
+                world.reporter.notice("the lock was made before, and is taken from the cache registry");
+                lock.base.reference = reference(&options.base, &lock_folder)?;
+                return Ok((base, Some((lock, false))));
+            }
             let new = make(options, platform, spec, &base, inputs, pinned.as_ref(), old, locks, world).await?;
             lock::check_wheels(&new)?;
-            Ok((base, Some(new)))
+            Ok((base, Some((new, true))))
         }
     }
 }

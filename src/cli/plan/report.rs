@@ -142,7 +142,7 @@ pub struct ExpectedPull {
 impl PlatformPlan {
     /// All but the layers.
     pub fn new(locked: &Locked, lock_digest: Digest, plan: &LayerPlan) -> Self {
-        let Locked { platform, lock, base } = locked;
+        let Locked { platform, lock, base, .. } = locked;
         Self {
             platform: platform.to_string(),
             lock: lock_digest,

@@ -18,7 +18,7 @@ use rattler_conda_types::{PackageName, PackageRecord, RepoDataRecord, Subdir, Ve
 use serde::Serialize;
 use url::Url;
 
-use super::canonical_url;
+use super::{Lock, LockedPackage, LockedWheel, WheelSource, canonical_url};
 use crate::model::Platform;
 use crate::util::{Digest, Error, Result, json, redact};
 
@@ -198,6 +198,33 @@ impl Pinned {
     }
 }
 
+impl Pinned {
+    /// Whether a lock has exactly what is pinned, by the hashes that are given.
+    pub fn are_in(&self, lock: &Lock) -> bool {
+        let same_package = |(pinned, locked): (&PinnedPackage, &LockedPackage)| {
+            let (asked, has) = (&pinned.record.package_record, &locked.record.package_record);
+            // Not every index gives an md5 beside the sha256.
+            let same_bytes = match asked.sha256 {
+                Some(_) => asked.sha256 == has.sha256,
+                None => asked.md5.is_none() || asked.md5 == has.md5,
+            };
+            same_bytes && pinned.record.identifier == locked.record.identifier
+        };
+        let same_wheel = |(pinned, locked): (&PinnedWheel, &LockedWheel)| {
+            let has = match &locked.source {
+                WheelSource::Wheel { .. } => Some(locked.sha256),
+                WheelSource::Sdist { sha256, .. } => Some(*sha256),
+                WheelSource::Git { .. } | WheelSource::Folder { .. } => None,
+            };
+            pinned.name == locked.name && (pinned.sha256.is_none() || pinned.sha256 == has)
+        };
+        self.packages.len() == lock.packages.len()
+            && self.wheels.len() == lock.wheels.len()
+            && self.packages.iter().zip(&lock.packages).all(same_package)
+            && self.wheels.iter().zip(&lock.wheels).all(same_wheel)
+    }
+}
+
 /// What the URL of an archive tells of its package, or why it tells nothing.
 fn record_of(url: &Url) -> Result<RepoDataRecord, String> {
     let canonical = redact::canonical(url);
@@ -287,4 +314,76 @@ fn platform_of(subdir: Subdir) -> Option<Platform> {
 /// Environment variables that conda-lock leaves in URLs, so that no password is in the file: `$NAME`, `${NAME}`.
 fn environment_of(names: &[String]) -> BTreeMap<String, String> {
     names.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::{PackageFacts, sample};
+
+    fn package(name: &str, bytes: &str) -> LockedPackage {
+        let url = Url::parse(&format!("https://host/channel/noarch/{name}-1.0-0.conda")).expect("a URL");
+        let mut record = record_of(&url).expect("a record");
+        record.package_record.sha256 = Some(rattler_digest::compute_bytes_digest::<rattler_digest::Sha256>(bytes));
+        record.package_record.md5 = Some(rattler_digest::compute_bytes_digest::<rattler_digest::Md5>(bytes));
+        LockedPackage { record, facts: PackageFacts::default() }
+    }
+
+    fn pinned(packages: &[LockedPackage], change: impl Fn(&mut PackageRecord)) -> Pinned {
+        let pin = |package: &LockedPackage| {
+            let mut record = package.record.clone();
+            change(&mut record.package_record);
+            PinnedPackage { record, complete: true }
+        };
+        Pinned { packages: packages.iter().map(pin).collect(), wheels: Vec::new() }
+    }
+
+    #[test]
+    fn a_lock_has_what_is_pinned_by_the_hashes_that_are_given() {
+        let packages = vec![package("a", "A"), package("b", "B")];
+        let lock = sample::lock(packages.clone());
+        let forms: [fn(&mut PackageRecord); 4] = [
+            |_| (),
+            // Not every index says it.
+            |record| record.md5 = Some(rattler_digest::compute_bytes_digest::<rattler_digest::Md5>("other")),
+            |record| record.sha256 = None,
+            |record| (record.sha256, record.md5) = (None, None),
+        ];
+        for form in forms {
+            assert!(pinned(&packages, form).are_in(&lock));
+        }
+        assert!(!pinned(&packages[1..], |_| ()).are_in(&lock));
+        assert!(!pinned(&[package("a", "A"), package("c", "B")], |_| ()).are_in(&lock));
+        let other = [package("a", "A"), package("b", "other")];
+        assert!(!pinned(&other, |_| ()).are_in(&lock));
+        assert!(!pinned(&other, |record| record.sha256 = None).are_in(&lock));
+    }
+
+    #[test]
+    fn a_lock_has_the_wheels_that_are_pinned() {
+        let url = Url::parse("https://host/a-1.0-py3-none-any.whl").expect("a URL");
+        let wheel = |sha256| PinnedWheel::at("a", None, &url, sha256, false);
+        let [bytes, other] = ["A", "other"].map(Digest::of);
+        let locked = |source| LockedWheel {
+            name: "a".to_owned(),
+            version: "1.0".to_owned(),
+            file_name: "a-1.0-py3-none-any.whl".to_owned(),
+            sha256: bytes,
+            size: 1,
+            source,
+            index: None,
+            requires_dist: Vec::new(),
+            requires_python: None,
+            facts: crate::lock::WheelFacts::default(),
+        };
+        let has = |source, sha256| {
+            let lock = Lock { wheels: vec![locked(source)], ..sample::lock(Vec::new()) };
+            Pinned { packages: Vec::new(), wheels: vec![wheel(sha256)] }.are_in(&lock)
+        };
+        let (of_index, built) =
+            (|| WheelSource::Wheel { url: url.clone() }, || WheelSource::Sdist { url: url.clone(), sha256: other });
+        assert!(has(of_index(), Some(bytes)) && has(of_index(), None));
+        assert!(has(built(), Some(other)) && !has(built(), Some(bytes)));
+        assert!(!has(of_index(), Some(other)));
+    }
 }

@@ -5,29 +5,32 @@
 //!     └─▶ the cache registry: one artifact per key, under the tag `condaimg-<32 hex of the key>`
 //! ```
 //!
+//! The cache registry keeps small documents, too, in the same way ([`document()`]), and the layers of bases.
+//!
 //! What either says of a layer is a claim. It counts only when the registry has a blob of that digest and size; what is
 //! wrong, missing or collected is as if it were not known. Nobody can tell without the packages whether the right bytes
 //! have that digest: who may write there is trusted with them (`docs/caching.md`).
 //!
 //! Writers need no lock: the artifact of a layer depends on the layer alone, so that two writers write the same bytes.
 
+mod document;
 mod entry;
 mod image;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
+pub use document::{document, new_document};
 pub use entry::Entry;
+pub use write::{CatalogWriter, NewEntry, Noted, arriving};
 
-use super::places::Places;
 use super::push::by_digest;
-use crate::image as images;
 use crate::model::{Blob, BlobSource, Platform};
 use crate::registry::{Reference, Registry};
 use crate::store::Store;
-use crate::util::report::Silent;
 use crate::util::{DiffId, Digest, Error, Result};
 
 /// Questions that are asked at once.
@@ -64,17 +67,6 @@ pub struct Found {
     pub layers: BTreeMap<Digest, RemoteLayer>,
     /// Why something could not be asked: for the user, who may want to mend it.
     pub notices: Vec<String>,
-}
-
-/// A layer to be noted.
-#[derive(Debug, Clone)]
-pub struct NewEntry {
-    /// What is noted.
-    pub entry: Entry,
-    /// Its bytes, wherever they are.
-    pub blob: Blob,
-    /// Whether it was made just now: it is put there whatever is noted of it, since that may be wrong.
-    pub made: bool,
 }
 
 /// The sources of one build.
@@ -192,41 +184,6 @@ impl Catalog<'_> {
             tracing::debug!(digest = %layer.digest, at = %layer.at, "a layer of the catalog is not there as it should be");
         }
         Ok(there)
-    }
-
-    /// Notes layers in the cache registry, and puts them there; those that are noted already cost a question. Returns how
-    /// many entries were written.
-    ///
-    /// # Errors
-    /// When the registry refuses or does not answer.
-    pub async fn note(&self, cache: &Reference, layers: &[NewEntry]) -> Result<usize> {
-        let Some((first, rest)) = layers.split_first() else { return Ok(0) };
-        let mut written = usize::from(self.note_one(cache, first).await?);
-        let notes: Vec<_> = rest.iter().map(|layer| self.note_one(cache, layer)).collect();
-        let mut notes = stream::iter(notes).buffer_unordered(PARALLEL);
-        while let Some(new) = notes.try_next().await? {
-            written += usize::from(new);
-        }
-        Ok(written)
-    }
-
-    async fn note_one(&self, cache: &Reference, layer: &NewEntry) -> Result<bool> {
-        let NewEntry { entry, blob, made } = layer;
-        let artifact = images::lone_artifact(entry::TYPE, blob, &entry.annotations())?;
-        let reference = entry::reference(cache, &entry.key);
-        if !made && self.registry.tag_digest(&reference).await? == Some(artifact.manifest.digest) {
-            return Ok(false);
-        }
-        let mut places = Places::of(self.store, blob.digest);
-        if let BlobSource::Registry(at) = &blob.source {
-            places.add(Registry::parse(at)?);
-        }
-        self.registry.push_blob(&reference, blob, &places.beside(&reference), &Silent).await?;
-        self.registry.push_blob(&reference, &artifact.config, &[], &Silent).await?;
-        let manifest = &artifact.manifest;
-        let sent =
-            self.registry.push_manifest(&reference, &manifest.media_type, super::copy::bytes_of(manifest)?).await?;
-        Ok(matches!(sent, crate::registry::Sent::Uploaded(_)))
     }
 }
 
