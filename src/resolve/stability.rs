@@ -95,7 +95,7 @@ mod tests {
     fn the_class_is_that_of_the_channel_that_a_package_comes_from() {
         let last = moment("2024-05-08T00:00:00Z");
         let often = released("https://a.example", "zlib", last, 14);
-        let seldom = released("https://b.example", "zlib", last, 300);
+        let seldom = released("https://b.example", "zlib", last, 150);
         let seen = [often.clone(), seldom.clone()].concat();
         assert_eq!(of(&[&often[0]], &seen, None), [("zlib".to_owned(), Stability::Lively)].into());
         assert_eq!(of(&[&seldom[0]], &seen, None), [("zlib".to_owned(), Stability::Slow)].into());
