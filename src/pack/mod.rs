@@ -5,6 +5,7 @@ pub mod archive;
 pub mod bytecode;
 pub mod collisions;
 pub mod compress;
+pub mod content;
 pub mod environment;
 pub mod facts;
 pub mod layer;
