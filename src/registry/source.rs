@@ -59,7 +59,7 @@ pub(super) async fn body(
             feed.taken.store(part.end - part.start, Ordering::Relaxed);
             Ok(Body::from(bytes.slice(part.start as usize..part.end as usize)))
         }
-        BlobSource::File(path) => {
+        BlobSource::File(path) | BlobSource::Packed(path) => {
             let mut file = fs_err::tokio::File::open(path).await.map_err(Error::from)?;
             let length = file.metadata().await.map_err(Error::from)?.len();
             check_size(blob, length, &format!("the file `{}`", path.display()))?;
@@ -84,8 +84,8 @@ pub(super) async fn body(
 /// # Errors
 /// When the file is not the blob.
 pub(super) async fn check_bytes(blob: &Blob) -> Result<()> {
-    let BlobSource::File(path) = &blob.source else { return Ok(()) };
-    let file = path.clone();
+    let Some(path) = blob.source.file() else { return Ok(()) };
+    let file = path.to_owned();
     let hashing = tokio::task::spawn_blocking(move || Ok::<_, Error>(Hasher::drain(fs_err::File::open(&file)?)?.0));
     let found = hashing.await.map_err(|error| Error::bug("hashing ended early").caused_by(error))??;
     if found == blob.digest {

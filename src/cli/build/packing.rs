@@ -42,7 +42,7 @@ impl Work {
         let compressors = Compressors::start(self.compression, self.jobs)?;
         for (planned, known) in self.plan.layers.iter().zip(&self.known) {
             if let Some(known) = known {
-                self.hand_on(&self.layer_blob(planned, known));
+                self.hand_on(&self.layer_blob(planned, known, false));
             }
         }
         let materials = std::mem::take(&mut self.materials);
@@ -52,7 +52,7 @@ impl Work {
             let layer = known.clone().or(packed.map(KnownLayer::from));
             let layer = layer.ok_or_else(|| Error::bug("a planned layer was not made"))?;
             made.push(MadeLayer {
-                layer: self.layer_blob(planned, &layer),
+                layer: self.layer_blob(planned, &layer, known.is_none()),
                 packages: planned.members().map(|member| self.lock.member_full_name(member)).collect(),
                 files: None,
                 new: known.is_none(),
@@ -137,7 +137,7 @@ impl Work {
         let planned = &self.plan.layers[index];
         let digests = packer.pack(planned, compressors, progress)?;
         self.store.remember(RecordKind::Layer, &planned.key, &digests)?;
-        self.hand_on(&self.layer_blob(planned, &digests.into()));
+        self.hand_on(&self.layer_blob(planned, &digests.into(), true));
         Ok(digests)
     }
 
@@ -146,12 +146,12 @@ impl Work {
         let _ = self.ready.send(layer.blob.clone());
     }
 
-    fn layer_blob(&self, planned: &PlannedLayer, layer: &KnownLayer) -> LayerBlob {
+    fn layer_blob(&self, planned: &PlannedLayer, layer: &KnownLayer, new: bool) -> LayerBlob {
         let packages: Vec<String> = planned.members().map(|member| self.lock.member_full_name(member)).collect();
-        self.blob(&planned.name, &planned.key, &packages.join(" "), layer)
+        self.blob(&planned.name, &planned.key, &packages.join(" "), layer, new)
     }
 
-    fn blob(&self, name: &str, key: &Digest, packages: &str, known: &KnownLayer) -> LayerBlob {
+    fn blob(&self, name: &str, key: &Digest, packages: &str, layer: &KnownLayer, new: bool) -> LayerBlob {
         let annotations = [
             ("dev.condaimg.layer.name", name.to_owned()),
             (LAYER_KEY, key.to_string()),
@@ -160,14 +160,15 @@ impl Work {
         LayerBlob {
             blob: Blob {
                 media_type: self.compression.media_type().to_owned(),
-                digest: known.digest,
-                size: known.size,
-                source: match &known.at {
+                digest: layer.digest,
+                size: layer.size,
+                source: match &layer.at {
                     Some(reference) => BlobSource::Registry(reference.clone()),
-                    None => BlobSource::File(self.store.blob(&known.digest)),
+                    None if new => BlobSource::Packed(self.store.blob(&layer.digest)),
+                    None => BlobSource::File(self.store.blob(&layer.digest)),
                 },
             },
-            diff_id: known.diff_id,
+            diff_id: layer.diff_id,
             name: name.to_owned(),
             annotations: annotations
                 .into_iter()
@@ -223,7 +224,7 @@ impl Work {
                 digests.into()
             }
         };
-        let layer = self.blob(name, key, "", &layer);
+        let layer = self.blob(name, key, "", &layer, known.is_none());
         self.hand_on(&layer);
         Ok(MadeLayer { layer, packages: Vec::new(), files: None, new: known.is_none() })
     }
