@@ -6,9 +6,11 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use super::codec::Codec;
+use super::permits::Permits;
 use super::reuse;
 use crate::model::Compression;
 use crate::store::BlobWriter;
@@ -136,53 +138,14 @@ fn work(compression: Compression, jobs: &Mutex<Receiver<Job>>) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { mut buffers, reply }) = job else { return };
+        let Buffers { input, filled, output } = &mut buffers;
+        let chunk = &input[..*filled];
         let size = match &mut codec {
-            Some(codec) => codec.compress(&mut buffers),
-            none => Codec::new(compression).and_then(|new| none.insert(new).compress(&mut buffers)),
+            Some(codec) => codec.compress(chunk, output),
+            none => Codec::new(compression).and_then(|new| none.insert(new).compress(chunk, output)),
         };
         // Nobody waits for it when the layer has failed meanwhile.
         let _ = reply.send((buffers, size));
-    }
-}
-
-/// One thread's compressor; its memory is reused from chunk to chunk.
-enum Codec {
-    Gzip(libdeflater::Compressor),
-    Zstd(zstd::bulk::Compressor<'static>),
-}
-
-impl Codec {
-    fn new(compression: Compression) -> io::Result<Self> {
-        match compression {
-            Compression::Gzip(level) => {
-                let level = libdeflater::CompressionLvl::new(i32::from(level))
-                    .map_err(|_| io::Error::other("libdeflate refuses the level"))?;
-                Ok(Self::Gzip(libdeflater::Compressor::new(level)))
-            }
-            Compression::Zstd(level) => {
-                let mut compressor = zstd::bulk::Compressor::new(i32::from(level))?;
-                // So that a damaged layer is noticed by the reader; gzip has its CRC anyway.
-                compressor.include_checksum(true)?;
-                compressor.include_contentsize(true)?;
-                Ok(Self::Zstd(compressor))
-            }
-        }
-    }
-
-    /// Compresses the input; the size of the result in the output.
-    fn compress(&mut self, Buffers { input, filled, output }: &mut Buffers) -> io::Result<usize> {
-        let input = &input[..*filled];
-        let bound = match self {
-            Self::Gzip(compressor) => compressor.gzip_compress_bound(input.len()),
-            Self::Zstd(_) => zstd::zstd_safe::compress_bound(input.len()),
-        };
-        if output.len() < bound {
-            *output = vec![0; bound];
-        }
-        match self {
-            Self::Gzip(compressor) => compressor.gzip_compress(input, output).map_err(io::Error::other),
-            Self::Zstd(compressor) => compressor.compress_to_buffer(input, output.as_mut_slice()),
-        }
     }
 }
 
@@ -372,38 +335,6 @@ impl Write for LayerWriter<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// A counting semaphore.
-struct Permits {
-    free: Mutex<usize>,
-    freed: Condvar,
-}
-
-impl Permits {
-    fn new(count: usize) -> Self {
-        Self { free: Mutex::new(count), freed: Condvar::new() }
-    }
-
-    fn try_take(&self) -> bool {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = *free > 0;
-        *free -= usize::from(taken);
-        taken
-    }
-
-    fn take(&self) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        while *free == 0 {
-            free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
-        }
-        *free -= 1;
-    }
-
-    fn give(&self) {
-        *self.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.freed.notify_one();
     }
 }
 

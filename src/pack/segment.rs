@@ -2,6 +2,7 @@
 //! conda's installer does to a prefix, without installing. Entries come in the archive's order, then the entry
 //! points, then the conda-meta record.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -148,14 +149,18 @@ struct SegmentWriter<'a, W> {
 
 impl<W: Sink> SegmentWriter<'_, W> {
     /// Remembers a file's permissions and time, and gives them to the hard links to it.
-    fn with_attributes(&mut self, entry: &Entry) -> Entry {
+    fn with_attributes<'e>(&mut self, entry: &'e Entry) -> Cow<'e, Entry> {
         let own = (entry.mode, entry.mtime);
-        let (mode, mtime) = match &entry.kind {
-            Kind::Hardlink(source) => self.attributes.get(source).copied().unwrap_or(own),
-            _ => own,
+        let source = match &entry.kind {
+            Kind::Hardlink(source) => self.attributes.get(source),
+            _ => None,
         };
+        let (mode, mtime) = source.copied().unwrap_or(own);
         self.attributes.insert(entry.path.clone(), (mode, mtime));
-        Entry { mode, mtime, ..entry.clone() }
+        match (mode, mtime) == own {
+            true => Cow::Borrowed(entry),
+            false => Cow::Owned(Entry { mode, mtime, ..entry.clone() }),
+        }
     }
 
     fn entry(&mut self, entry: &Entry, reader: &mut dyn Read) -> Result<ControlFlow<()>> {
