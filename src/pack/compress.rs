@@ -108,7 +108,7 @@ impl Compressors {
     pub fn layer(&self, blob: BlobWriter) -> LayerWriter<'_> {
         LayerWriter {
             compressors: self,
-            buffers: Buffers::default(),
+            buffers: self.spare().pop().unwrap_or_default(),
             in_flight: VecDeque::new(),
             diff: Hasher::default(),
             blob,
@@ -379,6 +379,20 @@ mod tests {
             assert_eq!(one.diff_id, DiffId(Digest::of(&plain)));
             assert_eq!(one.digest, Digest::of(&bytes));
         }
+    }
+
+    #[test]
+    fn layers_take_the_buffers_of_those_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).expect("opens");
+        let compressors = Compressors::start(Compression::Gzip(1), 1).expect("starts");
+        for number in 0..20 {
+            let mut layer = compressors.layer(store.new_blob().expect("begins"));
+            layer.write_all(&vec![number; 3 * GZIP_CHUNK]).expect("writes");
+            layer.finish().expect("finishes");
+        }
+        // One thread has four permits.
+        assert!(compressors.spare().len() <= 5, "{}", compressors.spare().len());
     }
 
     #[test]
