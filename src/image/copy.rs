@@ -22,6 +22,7 @@ pub(super) fn copy_blob(blob: &Blob, output: &mut dyn Write, progress: &dyn Prog
             Ok(())
         }
         BlobSource::File(path) => copy_file(blob, path, output, progress),
+        BlobSource::Packed(path) => copy_packed(blob, path, output, progress),
         BlobSource::Registry(reference) => Err(not_local(blob, reference)),
     }
 }
@@ -29,7 +30,7 @@ pub(super) fn copy_blob(blob: &Blob, output: &mut dyn Write, progress: &dyn Prog
 /// The file that holds a layer.
 pub(super) fn file_of(blob: &Blob) -> Result<&Path> {
     match &blob.source {
-        BlobSource::File(path) => Ok(path),
+        BlobSource::File(path) | BlobSource::Packed(path) => Ok(path),
         BlobSource::Registry(reference) => Err(not_local(blob, reference)),
         BlobSource::Bytes(_) => Err(Error::bug(format!("the layer {} is kept in memory", blob.digest))),
     }
@@ -40,24 +41,46 @@ fn not_local(blob: &Blob, reference: &str) -> Error {
 }
 
 fn copy_file(blob: &Blob, path: &Path, output: &mut dyn Write, progress: &dyn Progress) -> Result<()> {
-    let mut file = fs::File::open(path)?;
     let mut hasher = Hasher::default();
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        let count = match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error.into()),
-        };
-        hasher.update(&buffer[..count]);
-        output.write_all(&buffer[..count])?;
-        progress.advance(count as u64);
-    }
+    each_piece(path, |piece| {
+        hasher.update(piece);
+        output.write_all(piece)?;
+        progress.advance(piece.len() as u64);
+        Ok(())
+    })?;
     let (digest, size) = hasher.finish();
     if digest != blob.digest || size != blob.size {
         return Err(Error::user(format!("`{}` should be the blob {} and is {digest}", path.display(), blob.digest))
             .hint("the file is damaged: remove it and build again"));
     }
     Ok(())
+}
+
+/// What this process wrote was hashed then.
+fn copy_packed(blob: &Blob, path: &Path, output: &mut dyn Write, progress: &dyn Progress) -> Result<()> {
+    let mut size = 0;
+    each_piece(path, |piece| {
+        size += piece.len() as u64;
+        output.write_all(piece)?;
+        progress.advance(piece.len() as u64);
+        Ok(())
+    })?;
+    match size == blob.size {
+        true => Ok(()),
+        false => Err(Error::user(format!("`{}` should have {} bytes and has {size}", path.display(), blob.size))
+            .hint("something else has changed the cache meanwhile: build again")),
+    }
+}
+
+fn each_piece(path: &Path, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut file = fs::File::open(path)?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => take(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Blobs: bytes with a digest, and where they can be read.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
@@ -17,8 +17,21 @@ pub enum BlobSource {
     Bytes(Bytes),
     /// In a file that is whole and holds nothing else.
     File(PathBuf),
+    /// Likewise, and this process has made it: its bytes need not be hashed again. It lies in the store, which may
+    /// share it.
+    Packed(PathBuf),
     /// In a registry, under this reference (`HOST/REPOSITORY[:TAG][@DIGEST]`).
     Registry(String),
+}
+
+impl BlobSource {
+    /// The file that holds the bytes, if one does.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::Packed(path) => Some(path),
+            Self::Bytes(_) | Self::Registry(_) => None,
+        }
+    }
 }
 
 /// Bytes known by their digest (image-spec, descriptor.md).

@@ -4,11 +4,13 @@
 //! and a segment's bytes do not depend on its neighbours.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use super::codec::Codec;
+use super::permits::Permits;
 use super::reuse;
 use crate::model::Compression;
 use crate::store::BlobWriter;
@@ -44,8 +46,25 @@ struct Job {
 /// A chunk and room for its compressed form. Both are used again: fresh memory for each chunk costs page faults.
 #[derive(Default)]
 struct Buffers {
+    /// Room for a whole chunk, once there is something in it.
     input: Vec<u8>,
+    /// Bytes of the input that hold something.
+    filled: usize,
     output: Vec<u8>,
+}
+
+impl Buffers {
+    fn chunk(&self) -> &[u8] {
+        &self.input[..self.filled]
+    }
+
+    /// What is left of a chunk of `limit` bytes.
+    fn room(&mut self, limit: usize) -> &mut [u8] {
+        if self.input.is_empty() {
+            self.input = vec![0; limit];
+        }
+        &mut self.input[self.filled..]
+    }
 }
 
 /// The buffers and the size of the compressed chunk in the output.
@@ -89,7 +108,7 @@ impl Compressors {
     pub fn layer(&self, blob: BlobWriter) -> LayerWriter<'_> {
         LayerWriter {
             compressors: self,
-            buffers: Buffers::default(),
+            buffers: self.spare().pop().unwrap_or_default(),
             in_flight: VecDeque::new(),
             diff: Hasher::default(),
             blob,
@@ -119,52 +138,14 @@ fn work(compression: Compression, jobs: &Mutex<Receiver<Job>>) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { mut buffers, reply }) = job else { return };
+        let Buffers { input, filled, output } = &mut buffers;
+        let chunk = &input[..*filled];
         let size = match &mut codec {
-            Some(codec) => codec.compress(&mut buffers),
-            none => Codec::new(compression).and_then(|new| none.insert(new).compress(&mut buffers)),
+            Some(codec) => codec.compress(chunk, output),
+            none => Codec::new(compression).and_then(|new| none.insert(new).compress(chunk, output)),
         };
         // Nobody waits for it when the layer has failed meanwhile.
         let _ = reply.send((buffers, size));
-    }
-}
-
-/// One thread's compressor; its memory is reused from chunk to chunk.
-enum Codec {
-    Gzip(libdeflater::Compressor),
-    Zstd(zstd::bulk::Compressor<'static>),
-}
-
-impl Codec {
-    fn new(compression: Compression) -> io::Result<Self> {
-        match compression {
-            Compression::Gzip(level) => {
-                let level = libdeflater::CompressionLvl::new(i32::from(level))
-                    .map_err(|_| io::Error::other("libdeflate refuses the level"))?;
-                Ok(Self::Gzip(libdeflater::Compressor::new(level)))
-            }
-            Compression::Zstd(level) => {
-                let mut compressor = zstd::bulk::Compressor::new(i32::from(level))?;
-                // So that a damaged layer is noticed by the reader; gzip has its CRC anyway.
-                compressor.include_checksum(true)?;
-                compressor.include_contentsize(true)?;
-                Ok(Self::Zstd(compressor))
-            }
-        }
-    }
-
-    /// Compresses the input; the size of the result in the output.
-    fn compress(&mut self, Buffers { input, output }: &mut Buffers) -> io::Result<usize> {
-        let bound = match self {
-            Self::Gzip(compressor) => compressor.gzip_compress_bound(input.len()),
-            Self::Zstd(_) => zstd::zstd_safe::compress_bound(input.len()),
-        };
-        if output.len() < bound {
-            output.resize(bound, 0);
-        }
-        match self {
-            Self::Gzip(compressor) => compressor.gzip_compress(input, output).map_err(io::Error::other),
-            Self::Zstd(compressor) => compressor.compress_to_buffer(input, output.as_mut_slice()),
-        }
     }
 }
 
@@ -208,26 +189,48 @@ impl LayerWriter<'_> {
     /// # Errors
     /// Those of the codec and of the store.
     pub fn end_segment(&mut self) -> io::Result<()> {
-        if !self.buffers.input.is_empty() {
-            self.send()?;
-        }
+        self.end_chunk()?;
         self.spans.push(Span::default());
         Ok(())
+    }
+
+    /// Takes a reader to its end, into the chunk that is compressed, without a copy between; returns the number of
+    /// bytes.
+    ///
+    /// # Errors
+    /// Those of the reader, of the codec and of the store.
+    pub fn fill(&mut self, reader: &mut dyn Read) -> io::Result<u64> {
+        let limit = chunk_size(self.compressors.compression);
+        let mut taken = 0;
+        loop {
+            match reader.read(self.buffers.room(limit)) {
+                Ok(0) => return Ok(taken),
+                Ok(count) => {
+                    self.filled(count)?;
+                    taken += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The digest of the tar so far and of a compressed segment of `plain` bytes behind it.
     ///
     /// # Errors
     /// Those of the reader; a damaged segment.
-    pub fn hash(&self, segment: impl io::Read, plain: u64) -> io::Result<Hasher> {
-        reuse::hash(segment, plain, self.compressors.compression, self.diff.clone())
+    pub fn hash(&self, segment: impl Read, plain: u64) -> io::Result<Hasher> {
+        let mut before = self.diff.clone();
+        before.update(self.buffers.chunk());
+        reuse::hash(segment, plain, self.compressors.compression, before)
     }
 
     /// Appends a segment that is compressed already; `hasher` is what [`Self::hash`] made of it. It is ended then.
     ///
     /// # Errors
     /// Those of the reader, of the codec and of the store.
-    pub fn append(&mut self, segment: impl io::Read, span: Span, hasher: Hasher) -> io::Result<()> {
+    pub fn append(&mut self, segment: impl Read, span: Span, hasher: Hasher) -> io::Result<()> {
+        self.end_chunk()?;
         while !self.in_flight.is_empty() {
             self.receive()?;
         }
@@ -263,7 +266,22 @@ impl LayerWriter<'_> {
         Ok((LayerDigests { digest, size, diff_id: DiffId(diff_id), diff_size }, spans))
     }
 
+    /// So many bytes more are in the chunk's room.
+    fn filled(&mut self, count: usize) -> io::Result<()> {
+        self.buffers.filled += count;
+        if let Some(span) = self.spans.last_mut() {
+            span.plain += count as u64;
+        }
+        if self.buffers.filled == self.buffers.input.len() { self.send() } else { Ok(()) }
+    }
+
+    fn end_chunk(&mut self) -> io::Result<()> {
+        if self.buffers.filled > 0 { self.send() } else { Ok(()) }
+    }
+
     fn send(&mut self) -> io::Result<()> {
+        // Here and not piece by piece: most pieces are small.
+        self.diff.update(self.buffers.chunk());
         // A chunk in flight holds a permit until it is received. Who holds some frees one of them; who holds
         // none waits for the others, which never wait for anything but their own chunks.
         while !self.compressors.permits.try_take() {
@@ -289,7 +307,7 @@ impl LayerWriter<'_> {
         let size = size?;
         self.blob.write_all(&buffers.output[..size])?;
         self.spans[segment].compressed += size as u64;
-        buffers.input.clear();
+        buffers.filled = 0;
         self.compressors.spare().push(buffers);
         Ok(())
     }
@@ -300,62 +318,23 @@ impl Drop for LayerWriter<'_> {
         for _ in self.in_flight.drain(..) {
             self.compressors.permits.give();
         }
+        self.buffers.filled = 0;
+        self.compressors.spare().push(std::mem::take(&mut self.buffers));
     }
 }
 
 impl Write for LayerWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let limit = chunk_size(self.compressors.compression);
-        let chunk = &mut self.buffers.input;
-        if chunk.capacity() < limit {
-            chunk.reserve_exact(limit - chunk.len());
-        }
-        let count = bytes.len().min(limit - chunk.len());
-        self.diff.update(&bytes[..count]);
-        if let Some(span) = self.spans.last_mut() {
-            span.plain += count as u64;
-        }
-        chunk.extend_from_slice(&bytes[..count]);
-        if chunk.len() == limit {
-            self.send()?;
-        }
+        let room = self.buffers.room(limit);
+        let count = bytes.len().min(room.len());
+        room[..count].copy_from_slice(&bytes[..count]);
+        self.filled(count)?;
         Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// A counting semaphore.
-struct Permits {
-    free: Mutex<usize>,
-    freed: Condvar,
-}
-
-impl Permits {
-    fn new(count: usize) -> Self {
-        Self { free: Mutex::new(count), freed: Condvar::new() }
-    }
-
-    fn try_take(&self) -> bool {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = *free > 0;
-        *free -= usize::from(taken);
-        taken
-    }
-
-    fn take(&self) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        while *free == 0 {
-            free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
-        }
-        *free -= 1;
-    }
-
-    fn give(&self) {
-        *self.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.freed.notify_one();
     }
 }
 
@@ -400,6 +379,20 @@ mod tests {
             assert_eq!(one.diff_id, DiffId(Digest::of(&plain)));
             assert_eq!(one.digest, Digest::of(&bytes));
         }
+    }
+
+    #[test]
+    fn layers_take_the_buffers_of_those_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).expect("opens");
+        let compressors = Compressors::start(Compression::Gzip(1), 1).expect("starts");
+        for number in 0..20 {
+            let mut layer = compressors.layer(store.new_blob().expect("begins"));
+            layer.write_all(&vec![number; 3 * GZIP_CHUNK]).expect("writes");
+            layer.finish().expect("finishes");
+        }
+        // One thread has four permits.
+        assert!(compressors.spare().len() <= 5, "{}", compressors.spare().len());
     }
 
     #[test]

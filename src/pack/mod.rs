@@ -3,13 +3,16 @@
 pub mod activation;
 pub mod archive;
 pub mod bytecode;
+mod codec;
 pub mod collisions;
 pub mod compress;
+pub mod content;
 pub mod environment;
 pub mod facts;
 pub mod layer;
 pub mod layout;
 pub mod metadata;
+mod permits;
 pub mod project;
 mod pypi;
 mod record;

@@ -2,8 +2,9 @@
 //! conda's installer does to a prefix, without installing. Entries come in the archive's order, then the entry
 //! points, then the conda-meta record.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::ops::ControlFlow;
 
 use rattler::install::link::copy_and_replace_placeholders;
@@ -12,6 +13,7 @@ use rattler_conda_types::Subdir;
 use rattler_conda_types::package::{PathType, PrefixPlaceholder};
 
 use super::archive::{Archive, Entry, Kind, read_whole};
+use super::content::{Hashed, Sink};
 use super::layout::{LaidFile, PackageLayout};
 use super::metadata::{DIRECTORY_MTIME, ModePolicy};
 use super::record::{RecordBuilder, WrittenFile};
@@ -19,7 +21,7 @@ use crate::lock::{LockedPackage, PackageFacts};
 use crate::model::FolderFacts;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
-use crate::util::{Error, Hasher, Result};
+use crate::util::{Digest, Error, Hasher, Result};
 
 /// The environment that packages are packed for.
 #[derive(Debug, Clone)]
@@ -68,7 +70,7 @@ impl Target {
 /// # Errors
 /// Damaged and hostile archives, named; those of the writer.
 pub fn write(
-    out: &mut impl Write,
+    out: &mut impl Sink,
     archive: &Archive,
     package: &LockedPackage,
     layout: &PackageLayout,
@@ -145,16 +147,20 @@ struct SegmentWriter<'a, W> {
     attributes: HashMap<String, (u32, u64)>,
 }
 
-impl<W: Write> SegmentWriter<'_, W> {
+impl<W: Sink> SegmentWriter<'_, W> {
     /// Remembers a file's permissions and time, and gives them to the hard links to it.
-    fn with_attributes(&mut self, entry: &Entry) -> Entry {
+    fn with_attributes<'e>(&mut self, entry: &'e Entry) -> Cow<'e, Entry> {
         let own = (entry.mode, entry.mtime);
-        let (mode, mtime) = match &entry.kind {
-            Kind::Hardlink(source) => self.attributes.get(source).copied().unwrap_or(own),
-            _ => own,
+        let source = match &entry.kind {
+            Kind::Hardlink(source) => self.attributes.get(source),
+            _ => None,
         };
+        let (mode, mtime) = source.copied().unwrap_or(own);
         self.attributes.insert(entry.path.clone(), (mode, mtime));
-        Entry { mode, mtime, ..entry.clone() }
+        match (mode, mtime) == own {
+            true => Cow::Borrowed(entry),
+            false => Cow::Owned(Entry { mode, mtime, ..entry.clone() }),
+        }
     }
 
     fn entry(&mut self, entry: &Entry, reader: &mut dyn Read) -> Result<ControlFlow<()>> {
@@ -217,17 +223,19 @@ impl<W: Write> SegmentWriter<'_, W> {
 
     fn plain(&mut self, file: &LaidFile, entry: &Entry, reader: &mut dyn Read) -> Result<WrittenFile> {
         self.header(file, TarKind::File(entry.size), entry)?;
-        let mut hasher = file.entry.sha256.is_none().then(Hasher::default);
-        let copied = copy(reader, self.out, hasher.as_mut())?;
+        let (copied, sha256) = match file.entry.sha256 {
+            Some(stated) => (self.out.take_all(reader)?, Digest::from_bytes(stated.into())),
+            None => {
+                let mut hashed = Hashed::new(reader, Hasher::default());
+                let copied = self.out.take_all(&mut hashed)?;
+                (copied, hashed.finish().finish().0)
+            }
+        };
         if copied != entry.size {
             return Err(self.archive.broken(format!("`{}` ends after {copied} of {} bytes", entry.path, entry.size)));
         }
         tarball::padding(self.out, copied)?;
-        let sha256 = match hasher {
-            Some(hasher) => Some(hasher.finish().0),
-            None => file.entry.sha256.map(|sha256| crate::util::Digest::from_bytes(sha256.into())),
-        };
-        Ok(WrittenFile { sha256, size: file.entry.size_in_bytes.unwrap_or(copied), patched: None })
+        Ok(WrittenFile { sha256: Some(sha256), size: file.entry.size_in_bytes.unwrap_or(copied), patched: None })
     }
 
     fn patched(
@@ -240,7 +248,7 @@ impl<W: Write> SegmentWriter<'_, W> {
         let content = replace_prefix(self.archive, file, placeholder, source, self.target)?;
         self.content(file, entry, &content)?;
         Ok(WrittenFile {
-            sha256: Some(crate::util::Digest::of(&content)),
+            sha256: Some(Digest::of(&content)),
             size: content.len() as u64,
             patched: Some(placeholder.file_mode),
         })
@@ -274,7 +282,7 @@ impl<W: Write> SegmentWriter<'_, W> {
             Some(placeholder) => self.patched(file, entry, placeholder, &content),
             None => {
                 self.content(file, entry, &content)?;
-                let sha256 = Some(crate::util::Digest::of(&content));
+                let sha256 = Some(Digest::of(&content));
                 Ok(WrittenFile { sha256, size: content.len() as u64, patched: None })
             }
         }
@@ -312,23 +320,5 @@ impl<W: Write> SegmentWriter<'_, W> {
             record.entry_point(target, &script);
         }
         Ok(record)
-    }
-}
-
-fn copy(reader: &mut dyn Read, out: &mut impl Write, mut hasher: Option<&mut Hasher>) -> std::io::Result<u64> {
-    let mut buffer = [0; 64 * 1024];
-    let mut copied = 0;
-    loop {
-        let count = match reader.read(&mut buffer) {
-            Ok(0) => return Ok(copied),
-            Ok(count) => count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        if let Some(hasher) = &mut hasher {
-            hasher.update(&buffer[..count]);
-        }
-        out.write_all(&buffer[..count])?;
-        copied += count as u64;
     }
 }

@@ -60,7 +60,7 @@ pub(super) async fn body(
             feed.taken.store(part.end - part.start, Ordering::Relaxed);
             Ok(Body::from(bytes.slice(part.start as usize..part.end as usize)))
         }
-        BlobSource::File(path) => {
+        BlobSource::File(path) | BlobSource::Packed(path) => {
             let mut file = fs_err::tokio::File::open(path).await.map_err(Error::from)?;
             let length = file.metadata().await.map_err(Error::from)?.len();
             check_size(blob, length, &format!("the file `{}`", path.display()))?;
@@ -91,7 +91,7 @@ pub(super) async fn body(
 /// When the source does not have the blob.
 pub(super) async fn check_bytes(blob: &Blob) -> Result<()> {
     let path = match &blob.source {
-        BlobSource::File(path) => path,
+        BlobSource::File(path) | BlobSource::Packed(path) => path,
         BlobSource::Registry(at) => {
             return Err(Gone::mark(Error::user(format!(
                 "`{at}` has other bytes than those of the blob {}",

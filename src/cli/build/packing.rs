@@ -41,7 +41,7 @@ impl Work {
         let compressors = Compressors::start(self.compression, self.jobs)?;
         for (planned, known) in self.plan.layers.iter().zip(&self.known) {
             if let Some(known) = known {
-                self.ready.layer(&self.layer_blob(planned, known), false)?;
+                self.ready.layer(&self.layer_blob(planned, known, false), false)?;
             }
         }
         let materials = std::mem::take(&mut self.materials);
@@ -51,7 +51,7 @@ impl Work {
             let layer = known.clone().or(packed.map(KnownLayer::from));
             let layer = layer.ok_or_else(|| Error::bug("a planned layer was not made"))?;
             made.push(MadeLayer {
-                layer: self.layer_blob(planned, &layer),
+                layer: self.layer_blob(planned, &layer, known.is_none()),
                 packages: planned.members().map(|member| self.lock.member_full_name(member)).collect(),
                 files: None,
                 new: known.is_none(),
@@ -136,16 +136,16 @@ impl Work {
         let planned = &self.plan.layers[index];
         let digests = packer.pack(planned, compressors, progress)?;
         self.store.remember(RecordKind::Layer, &planned.key, &digests)?;
-        self.ready.layer(&self.layer_blob(planned, &digests.into()), true)?;
+        self.ready.layer(&self.layer_blob(planned, &digests.into(), true), true)?;
         Ok(digests)
     }
 
-    fn layer_blob(&self, planned: &PlannedLayer, layer: &KnownLayer) -> LayerBlob {
+    fn layer_blob(&self, planned: &PlannedLayer, layer: &KnownLayer, new: bool) -> LayerBlob {
         let packages: Vec<String> = planned.members().map(|member| self.lock.member_full_name(member)).collect();
-        self.blob(&planned.name, &planned.key, &packages.join(" "), layer)
+        self.blob(&planned.name, &planned.key, &packages.join(" "), layer, new)
     }
 
-    fn blob(&self, name: &str, key: &Digest, packages: &str, known: &KnownLayer) -> LayerBlob {
+    fn blob(&self, name: &str, key: &Digest, packages: &str, layer: &KnownLayer, new: bool) -> LayerBlob {
         let annotations = [
             ("dev.condaimg.layer.name", name.to_owned()),
             (LAYER_KEY, key.to_string()),
@@ -154,14 +154,15 @@ impl Work {
         LayerBlob {
             blob: Blob {
                 media_type: self.compression.media_type().to_owned(),
-                digest: known.digest,
-                size: known.size,
-                source: match &known.at {
+                digest: layer.digest,
+                size: layer.size,
+                source: match &layer.at {
                     Some(reference) => BlobSource::Registry(reference.clone()),
-                    None => BlobSource::File(self.store.blob(&known.digest)),
+                    None if new => BlobSource::Packed(self.store.blob(&layer.digest)),
+                    None => BlobSource::File(self.store.blob(&layer.digest)),
                 },
             },
-            diff_id: known.diff_id,
+            diff_id: layer.diff_id,
             name: name.to_owned(),
             annotations: annotations
                 .into_iter()
@@ -217,7 +218,7 @@ impl Work {
                 digests.into()
             }
         };
-        let layer = self.blob(name, key, "", &layer);
+        let layer = self.blob(name, key, "", &layer, known.is_none());
         self.ready.layer(&layer, known.is_none())?;
         Ok(MadeLayer { layer, packages: Vec::new(), files: None, new: known.is_none() })
     }

@@ -69,7 +69,7 @@ async fn obtain(layer: &LayerBlob, world: &World) -> Result<()> {
 fn copy(source: &BlobSource, digest: &Digest, store: &Store) -> Result<()> {
     let mut blob = store.new_blob()?;
     match source {
-        BlobSource::File(path) => blob.fill(fs::File::open(path)?)?,
+        BlobSource::File(path) | BlobSource::Packed(path) => blob.fill(fs::File::open(path)?)?,
         BlobSource::Bytes(bytes) => blob.fill(&bytes[..])?,
         BlobSource::Registry(reference) => return Err(Error::bug(format!("`{reference}` is not on this machine"))),
     };

@@ -1,7 +1,7 @@
 //! Packing one wheel: its zip streamed into tar entries at their place in the image, in the order of their paths,
 //! then the new RECORD.
 
-use std::io::{Read, Write};
+use std::io::Read;
 
 use rattler::install::{PythonInfo, python_entry_point_template};
 
@@ -9,6 +9,7 @@ use super::layout::{LaidEntry, WheelLayout, need_python};
 use super::record::{NewRecord, Verifier};
 use super::{WheelFile, WheelZip};
 use crate::lock::LockedWheel;
+use crate::pack::content::{Hashed, Sink};
 use crate::pack::layout::ancestors;
 use crate::pack::segment::Target;
 use crate::util::report::Progress;
@@ -26,7 +27,7 @@ const LONGEST_LINE: u64 = 64 << 10;
 /// # Errors
 /// Damaged and hostile wheels, named; those of the writer.
 pub fn write(
-    out: &mut impl Write,
+    out: &mut impl Sink,
     wheel: &WheelFile,
     locked: &LockedWheel,
     layout: &WheelLayout,
@@ -81,7 +82,7 @@ struct SegmentWriter<'a, W> {
     site_packages: String,
 }
 
-impl<W: Write> SegmentWriter<'_, W> {
+impl<W: Sink> SegmentWriter<'_, W> {
     /// A path of the prefix as RECORD has it: relative to site-packages.
     fn in_record(&self, path: &str) -> String {
         if let Some(inside) = path.strip_prefix(&self.site_packages).and_then(|rest| rest.strip_prefix('/')) {
@@ -112,7 +113,7 @@ impl<W: Write> SegmentWriter<'_, W> {
                 true => self.script(path, file, &mut reader)?,
                 false => {
                     self.header(path, file, file.entry.size, file.entry.executable)?;
-                    self.copy(file.entry.size, &mut reader, None)?;
+                    self.copy(file.entry.size, &mut reader)?;
                     None
                 }
             };
@@ -133,7 +134,7 @@ impl<W: Write> SegmentWriter<'_, W> {
         if start != PLACEHOLDER {
             self.header(path, file, file.entry.size, true)?;
             self.out.write_all(&start)?;
-            self.copy(file.entry.size - start.len() as u64, reader, None)?;
+            self.copy(file.entry.size - start.len() as u64, reader)?;
             return Ok(None);
         }
         let replaced = start.len() as u64 + self.rest_of_line(file, reader)?;
@@ -143,8 +144,9 @@ impl<W: Write> SegmentWriter<'_, W> {
         self.out.write_all(first.as_bytes())?;
         let mut hasher = Hasher::default();
         hasher.update(first.as_bytes());
-        self.copy(rest, reader, Some(&mut hasher))?;
-        Ok(Some(hasher.finish()))
+        let mut reader = Hashed::new(reader, hasher);
+        self.copy(rest, &mut reader)?;
+        Ok(Some(reader.finish().finish()))
     }
 
     /// Skips the rest of a first line, its newline included; how many bytes that were.
@@ -170,22 +172,8 @@ impl<W: Write> SegmentWriter<'_, W> {
     }
 
     /// The rest of a file, `size` bytes.
-    fn copy(&mut self, size: u64, reader: &mut dyn Read, mut hasher: Option<&mut Hasher>) -> Result<()> {
-        let mut buffer = vec![0; 64 * 1024];
-        let mut copied = 0;
-        loop {
-            let count = match reader.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.into()),
-            };
-            if let Some(hasher) = &mut hasher {
-                hasher.update(&buffer[..count]);
-            }
-            self.out.write_all(&buffer[..count])?;
-            copied += count as u64;
-        }
+    fn copy(&mut self, size: u64, reader: &mut dyn Read) -> Result<()> {
+        let copied = self.out.take_all(reader)?;
         if copied != size {
             return Err(Error::bug(format!("a file of `{}` has {copied} bytes and not {size}", self.wheel.name)));
         }
