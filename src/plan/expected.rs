@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::PlannedLayer;
-use super::weights::{Counted, Part, Weight, Weights};
+use super::weights::{Part, Weight, Weights, rank};
 use crate::lock::Lock;
 
 /// How often an image is expected to be built and pulled anew, in days.
@@ -38,9 +38,9 @@ pub struct Expected {
 pub struct Alternatives {
     /// All packages in one layer.
     pub single: Expected,
-    /// One layer for each tier of the policy, in the cheapest order.
+    /// One layer for each tier of the policy, ordered by [`rank`].
     pub tiers: Expected,
-    /// A layer for each package and its byte code, however many that makes, in the cheapest order: nothing can be pulled
+    /// A layer for each package and its byte code, however many that makes, ordered by [`rank`]: nothing can be pulled
     /// less in the blob model.
     pub per_package: Expected,
 }
@@ -72,23 +72,15 @@ pub fn alternatives(lock: &Lock, layers: &[PlannedLayer]) -> Alternatives {
     let all = || layers.iter().flat_map(PlannedLayer::parts);
     Alternatives {
         single: expected([weights.weigh(all())]),
-        tiers: in_order(tiers.into_values().map(|parts| change(&weights, &parts)).collect()),
-        per_package: in_order(all().map(|part| change(&weights, &[part])).collect()),
+        tiers: in_order(tiers.into_values().map(|parts| weights.weigh(parts)).collect()),
+        per_package: in_order(all().map(|part| weights.weigh([part])).collect()),
     }
 }
 
-/// A layer, and its releases in a year.
-fn change(weights: &Weights<'_>, parts: &[Part]) -> (Weight, f64) {
-    let mut counted = Counted::default();
-    parts.iter().flat_map(|&part| weights.sources(part)).for_each(|source| counted.add(source));
-    (weights.weigh(parts.iter().copied()), counted.releases)
-}
-
-/// What layers cost in the order that is cheapest in the chain model: fewest releases per byte first.
-fn in_order(mut layers: Vec<(Weight, f64)>) -> Expected {
-    let ratio = |(weight, releases): &(Weight, f64)| releases / weight.size.max(1) as f64;
-    layers.sort_by(|a, b| ratio(a).total_cmp(&ratio(b)));
-    expected(layers.into_iter().map(|(weight, _)| weight))
+/// What layers cost in the order that is cheapest in the chain model, as far as they change independently.
+fn in_order(mut layers: Vec<Weight>) -> Expected {
+    layers.sort_by(|a, b| rank(*a).total_cmp(&rank(*b)));
+    expected(layers)
 }
 
 #[cfg(test)]

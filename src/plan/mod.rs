@@ -231,11 +231,13 @@ mod tests {
         pub(super) noarch: bool,
         pub(super) bytecode: bool,
         pub(super) depends: Vec<String>,
+        /// Those of one build have the same number, and no others.
+        pub(super) build: Option<u8>,
     }
 
     impl Made {
         pub(super) fn new(name: &str, size: u64) -> Self {
-            Self { name: name.to_owned(), size, noarch: false, bytecode: false, depends: Vec::new() }
+            Self { name: name.to_owned(), size, noarch: false, bytecode: false, depends: Vec::new(), build: None }
         }
 
         pub(super) fn noarch(self) -> Self {
@@ -253,6 +255,9 @@ mod tests {
             });
             if self.noarch {
                 record["noarch"] = json!("python");
+            }
+            if let Some(build) = self.build {
+                record["timestamp"] = json!(1_700_000_000_000_u64 + u64::from(build) * 86_400_000);
             }
             let facts = PackageFacts { bytecode: self.bytecode, ..PackageFacts::default() };
             LockedPackage { record: serde_json::from_value(record).expect("a record"), facts }
@@ -335,16 +340,17 @@ mod tests {
             ],
             0..=24,
         );
-        let facts = prop::collection::vec((0_u64..40_000_000, any::<bool>(), any::<bool>()), 24);
+        let facts = prop::collection::vec((0_u64..40_000_000, any::<bool>(), any::<bool>(), any::<u8>()), 24);
         (name, facts, any::<bool>()).prop_map(|(names, facts, small)| {
-            let made = names.iter().zip(facts).map(|(name, (size, noarch, bytecode))| {
+            let made = names.iter().zip(facts).map(|(name, (size, noarch, bytecode, build))| {
                 let noarch = noarch && *name != "python";
                 let depends = match *name {
                     "python" => vec!["openssl >=3".to_owned(), "libffi".to_owned()],
                     _ => vec!["python".to_owned()],
                 };
                 let size = if small { size % 3_000_000 } else { size };
-                Made { name: (*name).to_owned(), size, noarch, bytecode, depends }
+                let build = (build < 100).then_some(build % 5);
+                Made { name: (*name).to_owned(), size, noarch, bytecode, depends, build }
             });
             made.collect()
         })
@@ -387,7 +393,7 @@ mod tests {
 
         #[test]
         fn tiers_keep_their_order(packages in environments(), max in MIN_LAYERS..=MAX_LAYERS) {
-            let policy = Policy::named("default").expect("a policy");
+            let policy = Policy::named("tiers").expect("a policy");
             let place = |layer: &PlannedLayer| policy.tiers.iter().position(|tier| tier.name == layer.tier);
             let plan = planned(&lock(&packages), max, true);
             let order: Vec<usize> = plan.layers.iter().map(|layer| place(layer).expect("a tier")).collect();

@@ -29,6 +29,8 @@ pub enum LayerRule {
     Own,
     /// It is smaller, and shares the layer of its tier.
     Shared,
+    /// It was built together with packages of this tier, and changes with them.
+    BuiltTogether,
     /// It would have another layer if there could be more of them.
     Limit,
     /// With the strategies `cost` and `shared`: the cheapest cut within the limit puts it there.
@@ -50,6 +52,7 @@ pub struct Reason {
 
 /// Why the packages of each layer are in it, in the order of `layers`; layers of byte code have none.
 pub fn reasons(lock: &Lock, policy: &Policy, layers: &[PlannedLayer]) -> Vec<Vec<Reason>> {
+    let is_tier = |name: &str| policy.tiers.iter().any(|tier| tier.name == name);
     let rules: Vec<_> = lock.members().zip(policy.rules_of(lock)).collect();
     let of_layer = |layer: &PlannedLayer| {
         let alone = layer.members().take(2).count() == 1;
@@ -58,7 +61,8 @@ pub fn reasons(lock: &Lock, policy: &Policy, layers: &[PlannedLayer]) -> Vec<Vec
             let tier = &policy.tiers[*tier];
             let large = lock.member_size(member) >= policy.own_layer;
             let decided = match (tier.together, large) {
-                _ if tier.name != layer.tier => LayerRule::Limit,
+                _ if tier.name != layer.tier && is_tier(&layer.tier) => LayerRule::BuiltTogether,
+                _ if tier.name != layer.tier && policy.strategy != Cutting::Shared => LayerRule::Limit,
                 (true, _) => LayerRule::Together,
                 _ if policy.strategy != Cutting::Tiers => LayerRule::Cost,
                 (_, true) if alone => LayerRule::Own,

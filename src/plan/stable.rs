@@ -79,26 +79,4 @@ proptest! {
             prop_assert_eq!(new.get(key), Some(names));
         }
     }
-
-    /// Within a class the rate is of no account.
-    #[test]
-    fn rates_within_a_class_make_the_same_layers(
-        classes in prop::collection::vec((0_usize..4, 0.0..1.0_f64, 0.0..1.0_f64), 2..20),
-        sizes in prop::collection::vec(0_u64..30_000_000, 20),
-    ) {
-        let bounds = [0.0, 2.0, 5.0, 9.0, 100.0];
-        let rates = |part: fn(&(usize, f64, f64)) -> f64| -> Vec<f64> {
-            let rate = |class: &(usize, f64, f64)| bounds[class.0] + part(class) * (bounds[class.0 + 1] - bounds[class.0]);
-            classes.iter().map(rate).collect()
-        };
-        let made = |rates: &[f64]| {
-            let mut packages: Vec<LockedPackage> =
-                (0..rates.len()).map(|index| package(&format!("app-{index:02}"), "1", sizes[index])).collect();
-            let found = by_name(&packages, rates);
-            classify(&mut packages, None, &found, false);
-            lock(packages)
-        };
-        let (one, other) = (made(&rates(|class| class.1)), made(&rates(|class| class.2)));
-        prop_assert_eq!(planned(&one), planned(&other));
-    }
 }

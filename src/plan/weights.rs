@@ -52,27 +52,31 @@ pub struct Weights<'a> {
 impl<'a> Weights<'a> {
     /// Of the packages that the lock adds to the base.
     pub fn of(lock: &'a Lock) -> Self {
-        let mut builds: Vec<(Member, Source)> = Vec::new();
-        let mut ids = Vec::new();
+        // By version and build number, since no others are of one build.
+        let mut builds: BTreeMap<(String, u64), Vec<(Member, usize)>> = BTreeMap::new();
+        let mut sources: Vec<Source> = Vec::new();
+        let mut ids = BTreeMap::new();
         for member in lock.members() {
-            let class = class_of(lock, member).unwrap_or(Stability::UNKNOWN);
-            let build = builds.iter_mut().position(|(first, _)| built_as_one(lock, *first, member));
-            let build = build.unwrap_or_else(|| {
-                builds.push((member, Source { id: builds.len(), class }));
-                builds.len() - 1
+            let class = class_of(lock, member);
+            let known = builds.entry(version(lock, member)).or_default();
+            let build = known.iter().find(|(first, _)| built_as_one(lock, *first, member)).map(|(_, id)| *id);
+            let id = build.unwrap_or_else(|| {
+                known.push((member, sources.len()));
+                sources.push(Source { id: sources.len(), class });
+                sources.len() - 1
             });
-            builds[build].1.class = builds[build].1.class.max(class);
-            ids.push((member, build));
+            sources[id].class = sources[id].class.max(class);
+            ids.insert(member, id);
         }
-        let sources: BTreeMap<Member, Source> = ids.into_iter().map(|(member, id)| (member, builds[id].1)).collect();
+        let of_member: BTreeMap<Member, Source> = ids.into_iter().map(|(member, id)| (member, sources[id])).collect();
+        let is_python = |member: Member| lock.member_name(member) == "python" && matches!(member, Member::Package(_));
+        let own = of_member.iter().find(|(member, _)| is_python(**member)).map(|(_, source)| *source);
         // That of a base changes, too.
-        let of_base = |lock: &Lock| {
-            let python = lock.package("python")?;
-            Some(Source { id: builds.len(), class: python.facts.stability.unwrap_or(Stability::UNKNOWN) })
+        let of_base = || {
+            let class = lock.package("python")?.facts.stability.unwrap_or(Stability::UNKNOWN);
+            Some(Source { id: sources.len(), class })
         };
-        let own = sources.iter().find(|(member, _)| lock.member_name(**member) == "python" && is_package(**member));
-        let python = own.map(|(_, source)| *source).or_else(|| of_base(lock));
-        Self { lock, sources, python }
+        Self { lock, sources: of_member, python: own.or_else(of_base) }
     }
 
     /// All parts; byte code only where some is made.
@@ -89,10 +93,11 @@ impl<'a> Weights<'a> {
         if part.kind == SegmentKind::Bytecode { size.saturating_mul(BYTECODE_PER_BYTE) } else { size }
     }
 
-    /// Whose releases change a part.
+    /// Whose releases change a part: its own first, and none twice.
     pub fn sources(&self, part: Part) -> impl Iterator<Item = Source> {
+        let own = self.sources.get(&part.member).copied();
         let python = self.python.filter(|_| part.kind == SegmentKind::Bytecode);
-        self.sources.get(&part.member).copied().into_iter().chain(python)
+        own.into_iter().chain(python.filter(|python| own.is_none_or(|own| own.id != python.id)))
     }
 
     /// The weight of a layer of these parts.
@@ -106,19 +111,17 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Releases of several sources, each counted once.
+/// Several sources, each counted once.
 #[derive(Debug, Clone)]
 pub struct Counted {
     ids: BTreeSet<usize>,
-    /// The probability that a week brings none.
+    /// The probability that a week brings no release of any.
     pub keeps: f64,
-    /// How many a year brings.
-    pub releases: f64,
 }
 
 impl Default for Counted {
     fn default() -> Self {
-        Self { ids: BTreeSet::new(), keeps: 1.0, releases: 0.0 }
+        Self { ids: BTreeSet::new(), keeps: 1.0 }
     }
 }
 
@@ -127,21 +130,38 @@ impl Counted {
     pub fn add(&mut self, source: Source) {
         if self.ids.insert(source.id) {
             self.keeps *= source.class.keeps();
-            self.releases += source.class.releases_per_year();
         }
     }
 }
 
+/// What orders layers: of two neighbours that change independently, the one with less lies below in the cheapest order of
+/// the chain model. (Smith's rule for Σ size × Π keeps: exchanging them shows it.)
+pub fn rank(weight: Weight) -> f64 {
+    (1.0 - weight.keeps) / (weight.keeps * weight.size.max(1) as f64)
+}
+
+/// The class of a member of a lock; what is not known is [`Stability::UNKNOWN`].
+pub fn class_of(lock: &Lock, member: Member) -> Stability {
+    known_class_of(lock, member).unwrap_or(Stability::UNKNOWN)
+}
+
 /// The class of a member of a lock; nothing when it is not known.
-pub fn class_of(lock: &Lock, member: Member) -> Option<Stability> {
+pub fn known_class_of(lock: &Lock, member: Member) -> Option<Stability> {
     match member {
         Member::Package(index) => lock.packages[index].facts.stability,
         Member::Wheel(_) => None,
     }
 }
 
-fn is_package(member: Member) -> bool {
-    matches!(member, Member::Package(_))
+/// Version and build number; nothing in common for wheels.
+fn version(lock: &Lock, member: Member) -> (String, u64) {
+    match member {
+        Member::Package(index) => {
+            let record = &lock.packages[index].record.package_record;
+            (record.version.to_string(), record.build_number)
+        }
+        Member::Wheel(_) => Default::default(),
+    }
 }
 
 /// Whether one build made two packages: same version and build number, within an hour.

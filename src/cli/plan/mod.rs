@@ -13,6 +13,7 @@ use super::locking::Locked;
 use super::print_data;
 use super::world::World;
 use crate::lock;
+use crate::plan::weights::Weights;
 use crate::plan::{LayerPlan, reasons};
 use crate::util::report::SharedReporter;
 use crate::util::{Digest, Error, Result};
@@ -60,9 +61,10 @@ fn layers(parts: &Parts<'_>, plan: &LayerPlan, options: &Options, world: &World)
     let compression = options.parameters.compression;
     let blob = |key: &Digest| in_store(&world.store, key).map(|it| Blob { digest: it.digest, size: it.size });
     let reasons = reasons(lock, &options.policy, &plan.layers);
+    let weights = Weights::of(lock);
     let planned = plan.layers.iter().zip(&reasons);
     let mut layers: Vec<Layer> =
-        planned.map(|(layer, reasons)| Layer::planned(lock, layer, reasons, blob(&layer.key))).collect();
+        planned.map(|(layer, reasons)| Layer::planned(lock, &weights, layer, reasons, blob(&layer.key))).collect();
     if let Some(project) = &parts.project {
         let key = project_key(project, compression)?;
         layers.push(Layer::beside("project-files", "project-files", key, project.size(), blob(&key)));

@@ -7,7 +7,7 @@ use crate::cli::locking::Locked;
 use crate::lock::{Lock, Member};
 use crate::model::Stability;
 use crate::plan::expected::{self, Alternatives, Expected, UPDATE_DAYS};
-use crate::plan::weights::{Weights, class_of};
+use crate::plan::weights::{Weights, known_class_of};
 use crate::plan::{LayerPlan, LayerRule, PlannedLayer, Reason};
 use crate::util::Digest;
 
@@ -121,7 +121,7 @@ pub struct Why {
     pub rule: &'static str,
     /// What that key says: a package, a pattern, a number of bytes.
     pub value: Option<String>,
-    /// What decides on its layer: `together`, `own`, `shared`, `limit`.
+    /// What decides on its layer: `together`, `own`, `shared`, `built-together`, `limit`, `cost`.
     pub layer: LayerRule,
     /// The same for people.
     pub text: String,
@@ -166,7 +166,13 @@ impl PlatformPlan {
 
 impl Layer {
     /// A layer of the plan.
-    pub fn planned(lock: &Lock, layer: &PlannedLayer, reasons: &[Reason], blob: Option<Blob>) -> Self {
+    pub fn planned(
+        lock: &Lock,
+        weights: &Weights<'_>,
+        layer: &PlannedLayer,
+        reasons: &[Reason],
+        blob: Option<Blob>,
+    ) -> Self {
         let is_bytecode = reasons.is_empty();
         let packages: Vec<Package> = match is_bytecode {
             true => layer.segments.iter().map(|segment| Package::new(lock, segment.member, None)).collect(),
@@ -179,7 +185,7 @@ impl Layer {
             key: layer.key,
             source_size: layer.archive_size,
             blob,
-            keeps: Some(Weights::of(lock).weigh(layer.parts()).keeps),
+            keeps: Some(weights.weigh(layer.parts()).keeps),
             packages,
         }
     }
@@ -213,7 +219,7 @@ impl Package {
             version,
             build,
             size: lock.member_size(member),
-            stability: class_of(lock, member),
+            stability: known_class_of(lock, member),
             why: reason.map(|reason| Why::new(lock, reason)),
         }
     }

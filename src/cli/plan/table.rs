@@ -102,6 +102,7 @@ pub fn sentence(name: &str, reason: &Reason) -> String {
         LayerRule::Own => format!("{tier}; large enough for its own layer"),
         LayerRule::Shared => format!("{tier}; shares the tier's layer"),
         LayerRule::Cost => format!("{tier}; where updates are expected to cost least"),
+        LayerRule::BuiltTogether => format!("{tier}; was built with packages of this layer's tier"),
         LayerRule::Limit => format!("{tier}; joined with others because of the limit"),
     }
 }

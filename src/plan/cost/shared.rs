@@ -1,31 +1,28 @@
 //! Layers that other images have, too: the strategy `shared`.
 //!
 //! The packages of tiers with `closure-of` (Python and what it needs) are in most images of an organisation. They get half
-//! of the layers, or a quarter where that is expected to cost less, and are cut alone: what else is in an image does not
-//! move their layers. Of all other packages the largest have a layer each, and what is left shares one, since two images
-//! seldom have the same of them. So layers differ only where packages do, which costs an image by itself some per cent more
-//! at each update than `cost`.
+//! of the layers, or a quarter where that is expected to cost less, and are cut alone: as long as that share is the same,
+//! what else is in an image does not move their layers. Of all other packages the largest have a layer each, and what is left
+//! shares one, since two images seldom have the same of them. So layers differ where packages do; what that costs at each
+//! update, and saves, is in docs/layers.md.
 
 use super::{Run, Unit, cut};
 
 /// Instead of [`super::order::STRANGER`]: a common beginning is worth more here.
-pub const STRANGER: f64 = 15.6;
+pub const STRANGER: f64 = 0.741;
 /// Shares of the layers that common packages may have: one by so many.
 const SHARES: [usize; 2] = [2, 4];
 
 /// Common tiers become one, and all others, too.
-pub fn join_tiers(units: &mut [Unit], common: &[bool]) {
-    for shared in [true, false] {
-        let lowest = units.iter().map(|unit| unit.tier).filter(|&tier| common[tier] == shared).min();
-        for unit in units.iter_mut().filter(|unit| common[unit.tier] == shared) {
-            unit.tier = lowest.unwrap_or(unit.tier);
-        }
+pub fn join_tiers(units: &mut [Unit], names: &mut [String]) {
+    for common in [true, false] {
+        super::join(units, names, |unit| unit.common == common);
     }
 }
 
-/// The runs of at most `most` layers, in no order, of units in Smith's.
-pub fn runs(units: Vec<Unit>, common: &[bool], most: usize) -> Vec<Run> {
-    let (of_all, own): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(|unit| common[unit.tier]);
+/// The runs of at most `most` layers, in no order, of units in that of [`super::order::units`].
+pub fn runs(units: Vec<Unit>, most: usize) -> Vec<Run> {
+    let (of_all, own): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(|unit| unit.common);
     if of_all.is_empty() || most < 2 {
         return largest(of_all.into_iter().chain(own).collect(), most);
     }

@@ -1,40 +1,42 @@
 //! What is never put apart.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use super::super::weights::{Part, Source, Weights, class_of};
+use super::super::weights::{BYTECODE_PER_BYTE, Part, Source, Weights};
 use super::super::{Cutting, Policy, SegmentKind};
-use super::LAYER_BYTES;
+use super::{BIN_BYTES, LAYER_BYTES};
 use crate::lock::{Lock, Member};
-use crate::model::Stability;
+use crate::util::Digest;
 
 /// Parts of packages that are never put apart: files, or byte code.
 #[derive(Debug, Clone)]
 pub struct Unit {
     /// Its number in the policy.
     pub tier: usize,
+    /// Whether its tier has `closure-of`: most images have its packages.
+    pub common: bool,
     /// What is in it.
     pub parts: Vec<Part>,
     /// Bytes that the plan counts: a power of two for each part.
     pub size: u64,
-    /// Whose releases change it.
+    /// Whose releases change it, none twice.
     pub sources: Vec<Source>,
     kind: SegmentKind,
-    class: Stability,
 }
 
 impl Unit {
     /// Of one part.
-    pub fn new(lock: &Lock, weights: &Weights<'_>, tier: usize, part: Part) -> Self {
+    pub fn new(lock: &Lock, weights: &Weights<'_>, tier: usize, common: bool, part: Part) -> Self {
         let planned = lock.member_planned_size(part.member);
-        let compiled = part.kind == SegmentKind::Bytecode;
+        let times = if part.kind == SegmentKind::Bytecode { BYTECODE_PER_BYTE } else { 1 };
         Self {
             tier,
+            common,
             parts: vec![part],
-            size: if compiled { planned.saturating_mul(super::super::weights::BYTECODE_PER_BYTE) } else { planned },
+            size: planned.saturating_mul(times),
             sources: weights.sources(part).collect(),
             kind: part.kind,
-            class: class_of(lock, part.member).unwrap_or(Stability::UNKNOWN),
         }
     }
 
@@ -68,8 +70,9 @@ pub fn units(lock: &Lock, policy: &Policy, weights: &Weights<'_>, bytecode: bool
     let tiers = tiers(lock, policy, weights);
     let mut units: Vec<Unit> = Vec::new();
     for part in weights.parts(bytecode) {
-        let unit = Unit::new(lock, weights, tiers[&part.member], part);
-        let whole = policy.tiers[unit.tier].together;
+        let tier = tiers[&part.member];
+        let (whole, common) = (policy.tiers[tier].together, !policy.tiers[tier].closure_of.is_empty());
+        let unit = Unit::new(lock, weights, tier, common, part);
         // The first source is the package's own. Without a Python, byte code changes as its files do.
         let as_one = |other: &Unit| {
             other.sources == unit.sources || (other.kind == unit.kind && other.sources[0] == unit.sources[0])
@@ -80,19 +83,35 @@ pub fn units(lock: &Lock, policy: &Policy, weights: &Weights<'_>, bytecode: bool
             None => units.push(unit),
         }
     }
-    join_small(units)
+    join_small(lock, units)
 }
 
-/// Joins what is smaller than what a layer takes with others of its tier, class and kind.
-fn join_small(units: Vec<Unit>) -> Vec<Unit> {
+/// Joins small units with others of their tier, class and kind. Where that becomes too large, names decide which are
+/// together, so that no unit moves because of another one, but when their bytes double.
+fn join_small(lock: &Lock, units: Vec<Unit>) -> Vec<Unit> {
     let (small, mut units): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(|unit| unit.size < LAYER_BYTES);
-    let large = units.len();
+    let alike = |unit: &Unit| (unit.tier, unit.sources[0].class, unit.kind);
+    let mut bytes: BTreeMap<_, u64> = BTreeMap::new();
+    for unit in &small {
+        let bytes = bytes.entry(alike(unit)).or_default();
+        *bytes = bytes.saturating_add(unit.size);
+    }
+    let mut bins: BTreeMap<_, Unit> = BTreeMap::new();
     for unit in small {
-        let alike = |other: &Unit| (other.tier, other.class, other.kind) == (unit.tier, unit.class, unit.kind);
-        match units[large..].iter_mut().find(|other| alike(other)) {
-            Some(other) => other.absorb(unit),
-            None => units.push(unit),
+        let count = (bytes[&alike(&unit)] / BIN_BYTES).max(1).next_power_of_two();
+        let bin = number(lock.member_name(unit.parts[0].member)) % count;
+        match bins.entry((alike(&unit), bin)) {
+            Entry::Occupied(mut bin) => bin.get_mut().absorb(unit),
+            Entry::Vacant(bin) => {
+                bin.insert(unit);
+            }
         }
     }
+    units.extend(bins.into_values());
     units
+}
+
+/// A number that follows from a name, spread evenly.
+fn number(name: &str) -> u64 {
+    u64::from_str_radix(&Digest::of(name).hex()[..16], 16).unwrap_or_default()
 }

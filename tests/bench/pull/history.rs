@@ -124,7 +124,7 @@ pub async fn replay(corpus: &Corpus, places: &Places) -> Result<Vec<Series>> {
     let mut all = Vec::new();
     for (name, dependencies) in &corpus.environments {
         let solved = solve_all(corpus, dependencies, &folders, &platform, places).await?;
-        all.push(Series { name: name.clone(), locks: locks(&solved, &index, &platform)? });
+        all.push(Series { name: name.clone(), locks: locks(corpus, &solved, &index, &platform)? });
     }
     Ok(all)
 }
@@ -184,9 +184,11 @@ async fn solve(
 }
 
 /// Locks as condaimg would have made them, each from the one of the week before.
-fn locks(solved: &Solved, index: &Index, platform: &Platform) -> Result<Vec<Lock>> {
+fn locks(corpus: &Corpus, solved: &Solved, index: &Index, platform: &Platform) -> Result<Vec<Lock>> {
     let mut locks: Vec<Lock> = Vec::new();
-    for (date, files) in solved {
+    let wanted: Vec<String> = dates(corpus).iter().map(Date::to_string).collect();
+    // More may have been kept of an earlier run.
+    for (date, files) in solved.iter().filter(|(date, _)| wanted.contains(date)) {
         let as_of = date.parse::<Cutoff>()?.last();
         let mut packages = Vec::new();
         let mut classes = BTreeMap::new();

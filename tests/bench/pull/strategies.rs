@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use condaimg::lock::{Lock, Member};
-use condaimg::model::Stability;
-use condaimg::plan::weights::{BYTECODE_PER_BYTE, class_of};
+use condaimg::plan::weights::{self, BYTECODE_PER_BYTE, Weights, class_of, rank};
 use condaimg::plan::{KeyInputs, Policy, SegmentKind, plan, python_of};
 use condaimg::util::{Digest, Result};
 
@@ -178,7 +177,7 @@ fn by_origin(lock: &Lock) -> Vec<Vec<Member>> {
 fn greedy(lock: &Lock, most: usize) -> Vec<Vec<Member>> {
     let one = |member: Member| {
         let bytecode = if lock.member_has_bytecode(member) { BYTECODE_PER_BYTE } else { 0 };
-        let class = class_of(lock, member).unwrap_or(Stability::UNKNOWN);
+        let class = class_of(lock, member);
         ((lock.member_size(member) * (1 + bytecode)) as f64, class.keeps(), vec![member])
     };
     let mut groups: Vec<(f64, f64, Vec<Member>)> = lock.members().map(one).collect();
@@ -203,22 +202,11 @@ fn greedy(lock: &Lock, most: usize) -> Vec<Vec<Member>> {
     groups.into_iter().map(|(_, _, members)| members).collect()
 }
 
-/// Every part by itself, in Smith's order over the whole image.
+/// Every part by itself, in the order that is cheapest in the chain model as far as they change independently.
 fn bound(lock: &Lock) -> Vec<Layer> {
+    let weights = Weights::of(lock);
     let mut all: Vec<Part> = lock.members().flat_map(|member| parts(lock, member)).collect();
-    let ratio = |(member, kind): &Part| {
-        let class = |member| class_of(lock, member).unwrap_or(Stability::UNKNOWN);
-        let own = class(*member).releases_per_year();
-        let size = lock.member_size(*member).max(1) as f64;
-        match kind {
-            SegmentKind::Files => own / size,
-            SegmentKind::Bytecode => {
-                let python = lock.members().find(|&member| lock.member_name(member) == "python");
-                (own + python.map_or(0.0, |python| class(python).releases_per_year()))
-                    / (size * BYTECODE_PER_BYTE as f64)
-            }
-        }
-    };
-    all.sort_by(|a, b| ratio(a).total_cmp(&ratio(b)));
+    let rank = |&(member, kind): &Part| rank(weights.weigh([weights::Part { member, kind }]));
+    all.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
     all.into_iter().map(|part| layer(lock, [part].into_iter())).collect()
 }
