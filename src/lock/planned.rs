@@ -25,7 +25,7 @@ pub fn classify(
     }
 }
 
-/// The size that the old lock's plan counted, as long as the package has not become twice or half as large.
+/// The size that the old lock's plan counted, as long as the package has not become twice as large, or less than a quarter of it.
 fn planned_before(old: &Lock, package: &LockedPackage) -> Option<u64> {
     let before = old.package(package.name())?;
     let planned = before.facts.planned_size.unwrap_or_else(|| rounded(before.size()));

@@ -83,13 +83,14 @@ pub fn units(lock: &Lock, policy: &Policy, weights: &Weights<'_>, bytecode: bool
             None => units.push(unit),
         }
     }
-    join_small(lock, units)
+    // Where a layer is worth more when others have it, less is put together.
+    join_small(lock, units, if policy.strategy == Cutting::Shared { LAYER_BYTES / 4 } else { LAYER_BYTES })
 }
 
-/// Joins small units with others of their tier, class and kind. Where that becomes too large, names decide which are
+/// Joins units smaller than `least` bytes with others of their tier, class and kind. Where that becomes too large, names decide which are
 /// together, so that no unit moves because of another one, but when their bytes double.
-fn join_small(lock: &Lock, units: Vec<Unit>) -> Vec<Unit> {
-    let (small, mut units): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(|unit| unit.size < LAYER_BYTES);
+fn join_small(lock: &Lock, units: Vec<Unit>, least: u64) -> Vec<Unit> {
+    let (small, mut units): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(|unit| unit.size < least);
     let alike = |unit: &Unit| (unit.tier, unit.sources[0].class, unit.kind);
     let mut bytes: BTreeMap<_, u64> = BTreeMap::new();
     for unit in &small {

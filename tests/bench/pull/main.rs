@@ -163,8 +163,8 @@ fn shown([best, bound, ours, shared]: [f64; 4], digits: usize) -> String {
 /// The bound of the chain model is a good order, not the best one.
 fn closed([best, ours, bound]: [f64; 3]) -> String {
     match 100.0 * (ours - best) / best {
-        _ if ours < bound => "below the bound".to_owned(),
         worse if worse > 0.0 => format!("worse, {worse:+.1} %"),
+        _ if ours < bound => "below the bound".to_owned(),
         _ => format!("{:.0} %", 100.0 * (best - ours) / (best - bound)),
     }
 }
