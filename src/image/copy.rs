@@ -65,6 +65,11 @@ fn copy_packed(blob: &Blob, path: &Path, output: &mut dyn Write, progress: &dyn 
         progress.advance(piece.len() as u64);
         Ok(())
     })?;
+    check_size(blob, path, size)
+}
+
+/// Whether what was copied is as large as the blob: all that is looked at of one that this process has made.
+pub(super) fn check_size(blob: &Blob, path: &Path, size: u64) -> Result<()> {
     match size == blob.size {
         true => Ok(()),
         false => Err(Error::user(format!("`{}` should have {} bytes and has {size}", path.display(), blob.size))
