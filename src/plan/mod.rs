@@ -233,11 +233,21 @@ mod tests {
         pub(super) depends: Vec<String>,
         /// Those of one build have the same number, and no others.
         pub(super) build: Option<u8>,
+        /// Instead of 3.11.2.
+        pub(super) version: Option<&'static str>,
     }
 
     impl Made {
         pub(super) fn new(name: &str, size: u64) -> Self {
-            Self { name: name.to_owned(), size, noarch: false, bytecode: false, depends: Vec::new(), build: None }
+            Self {
+                name: name.to_owned(),
+                size,
+                noarch: false,
+                bytecode: false,
+                depends: Vec::new(),
+                build: None,
+                version: None,
+            }
         }
 
         pub(super) fn noarch(self) -> Self {
@@ -248,7 +258,7 @@ mod tests {
             let subdir = if self.noarch { "noarch" } else { "linux-64" };
             let file = format!("{}-3.11.2-0.conda", self.name);
             let mut record = json!({
-                "name": self.name, "version": "3.11.2", "build": "0", "build_number": 0, "subdir": subdir,
+                "name": self.name, "version": self.version.unwrap_or("3.11.2"), "build": "0", "build_number": 0, "subdir": subdir,
                 "depends": self.depends, "size": self.size, "sha256": Digest::of(format!("{self:?}")).hex(),
                 "fn": file, "url": format!("https://channel.example/c/{subdir}/{file}"),
                 "channel": "https://channel.example/c",
@@ -350,7 +360,7 @@ mod tests {
                 };
                 let size = if small { size % 3_000_000 } else { size };
                 let build = (build < 100).then_some(build % 5);
-                Made { name: (*name).to_owned(), size, noarch, bytecode, depends, build }
+                Made { name: (*name).to_owned(), size, noarch, bytecode, depends, build, version: None }
             });
             made.collect()
         })

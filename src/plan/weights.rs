@@ -56,10 +56,15 @@ impl<'a> Weights<'a> {
         let mut builds: BTreeMap<(String, u64), Vec<(Member, usize)>> = BTreeMap::new();
         let mut sources: Vec<Source> = Vec::new();
         let mut ids = BTreeMap::new();
+        let times = build_times(lock);
+        // One build made packages of one version and build number within an hour.
+        let near = |one: &Member, other: &Member| {
+            times.get(one).zip(times.get(other)).is_some_and(|(one, other)| one.abs_diff(*other) < TOGETHER_MS)
+        };
         for member in lock.members() {
             let class = class_of(lock, member);
             let known = builds.entry(version(lock, member)).or_default();
-            let build = known.iter().find(|(first, _)| built_as_one(lock, *first, member)).map(|(_, id)| *id);
+            let build = known.iter().find(|(first, _)| near(first, &member)).map(|(_, id)| *id);
             let id = build.unwrap_or_else(|| {
                 known.push((member, sources.len()));
                 sources.push(Source { id: sources.len(), class });
@@ -164,14 +169,19 @@ fn version(lock: &Lock, member: Member) -> (String, u64) {
     }
 }
 
-/// Whether one build made two packages: same version and build number, within an hour.
-fn built_as_one(lock: &Lock, one: Member, other: Member) -> bool {
-    let (Member::Package(one), Member::Package(other)) = (one, other) else { return false };
-    let [one, other] = [one, other].map(|index| &lock.packages[index].record.package_record);
-    let times = one.timestamp.as_ref().zip(other.timestamp.as_ref());
-    let near = times.is_some_and(|(one, other)| {
-        let [one, other] = [one, other].map(|time| time.jiff_timestamp().as_millisecond());
-        one.abs_diff(other) < TOGETHER_MS
-    });
-    near && one.version == other.version && one.build_number == other.build_number
+/// When each package of a lock was built, in milliseconds since 1970; not of times that packages of several versions share to
+/// the millisecond: a channel that was made reproducibly gives all its packages one.
+fn build_times(lock: &Lock) -> BTreeMap<Member, i64> {
+    let mut times = BTreeMap::new();
+    let mut of_time: BTreeMap<i64, BTreeSet<(String, u64)>> = BTreeMap::new();
+    for member in lock.members() {
+        let Member::Package(index) = member else { continue };
+        if let Some(time) = &lock.packages[index].record.package_record.timestamp {
+            let time = time.jiff_timestamp().as_millisecond();
+            of_time.entry(time).or_default().insert(version(lock, member));
+            times.insert(member, time);
+        }
+    }
+    times.retain(|_, time| of_time.get(time).is_none_or(|versions| versions.len() < 2));
+    times
 }

@@ -192,6 +192,10 @@ fn one_build_is_one_layer() {
     assert_eq!(of_libgcc("default"), ("python".to_owned(), "libgcc libgfortran".to_owned()));
     assert_eq!(of_libgcc("shared"), ("python".to_owned(), "libgcc".to_owned()), "others need not have both");
     let plan = planned(&lock, 32);
+    let one_time =
+        packages.clone().map(|made| Made { build: Some(1), version: (made.name == "flask").then_some("1"), ..made });
+    let apart = planned(&super::super::tests::lock(&one_time), 32);
+    assert_eq!(apart.layers.len(), 4, "a channel with one time for all says nothing of builds");
     let told = reasons(&lock, &Policy::named("default").expect("a policy"), &plan.layers);
     let rule = told.iter().flatten().find(|reason| lock.member_name(reason.member) == "libgfortran");
     assert_eq!(rule.map(|reason| reason.layer), Some(LayerRule::BuiltTogether));
