@@ -4,8 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use path_resolver::PathResolver;
 use rattler::install::PythonInfo;
@@ -19,7 +17,7 @@ use super::layout::{PackageLayout, ancestors};
 use super::{bytecode, pypi};
 use crate::lock::{Activation, LockedPackage, PackageFacts, archive_digest};
 use crate::model::LAYOUT_VERSION;
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Result, parallel};
 
 /// Raised whenever facts say more or other of the same archives: what stores have of older versions is read anew.
 /// 2: `pypi`. 3: `made`.
@@ -178,39 +176,6 @@ impl EnvironmentFacts {
         packages.sort_by(|a, b| a.name().cmp(b.name()));
         Some((packages, self.warnings))
     }
-}
-
-/// Runs `work` on all items with `jobs` threads; results in the items' order, the first error in that order wins.
-pub fn parallel<T: Sync, R: Send>(items: &[T], jobs: usize, work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
-    let next = AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<Result<R>>>> = items.iter().map(|_| Mutex::new(None)).collect();
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, items.len().max(1)) {
-            scope.spawn(|| {
-                while let Some((item, slot)) = {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    items.get(index).zip(results.get(index))
-                } {
-                    let result = work(item);
-                    let failed = result.is_err();
-                    *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(result);
-                    if failed {
-                        next.store(items.len(), Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-    let mut collected = Vec::with_capacity(items.len());
-    let mut missing = false;
-    for slot in results {
-        match slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            Some(result) => collected.push(result?),
-            // Not begun, because another item failed: its error follows.
-            None => missing = true,
-        }
-    }
-    if missing { Err(Error::bug("an item was left undone without an error")) } else { Ok(collected) }
 }
 
 fn facts_of_archive(

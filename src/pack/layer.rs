@@ -12,7 +12,6 @@ use rattler_conda_types::Subdir;
 use super::archive::Archive;
 use super::bytecode::{self, Compiled, Interpreter, InterpreterParts};
 use super::compress::{Compressors, LayerDigests, LayerWriter};
-use super::facts::parallel;
 use super::layout::{PackageLayout, ancestors};
 use super::metadata::DIRECTORY_MTIME;
 use super::reuse::{self, Content, KnownSegment};
@@ -24,7 +23,7 @@ use crate::plan::{PlannedLayer, Segment, SegmentKind};
 use crate::store::Store;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Error, Result, parallel};
 
 /// What a packer works with.
 pub struct PackerOptions<'a> {

@@ -13,13 +13,12 @@ use serde::Serialize;
 use super::archive::Archive;
 use super::bytecode;
 use super::compress::LayerWriter;
-use super::facts::parallel;
 use super::layout::{PackageLayout, ancestors};
 use crate::lock::LockedPackage;
 use crate::model::LAYOUT_VERSION;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
-use crate::util::{Digest, Error, Hasher, Result};
+use crate::util::{Digest, Error, Hasher, Result, parallel};
 
 /// The time of all project files: the 2nd of January 1980, 0:00 UTC. Clones of one commit have the times of their
 /// making, so one time must do for all. zip cannot hold one before 1980, wherever it is 1980 first.

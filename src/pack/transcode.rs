@@ -7,10 +7,10 @@ use std::io::{self, Read, Write};
 use rattler_package_streaming::read::stream_tar_bz2;
 
 use super::archive::Archive;
-use super::facts::parallel;
 use crate::store::Store;
 use crate::util::Result;
 use crate::util::files::{named, persist};
+use crate::util::parallel;
 
 /// The level costs little time, and the file lies on this machine only.
 const LEVEL: i32 = 1;

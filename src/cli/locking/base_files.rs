@@ -13,11 +13,11 @@ use crate::cli::world::World;
 use crate::image::{self, Base, Selection};
 use crate::lock::installed::{self, Wish};
 use crate::lock::{Lock, LockedPackage, LockedWheel};
-use crate::pack::facts::{ArchiveFacts, archive_key, parallel};
+use crate::pack::facts::{ArchiveFacts, archive_key};
 use crate::pack::layout::ancestors;
 use crate::pack::{WheelFile, wheel};
 use crate::store::{RecordKind, Store};
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Error, Result, parallel};
 
 /// The files of environments in layers.
 pub const FILES: Selection = Selection {

@@ -8,10 +8,10 @@ use super::options::{EnvironmentOptions, LockMode};
 use super::{PARALLEL_DOWNLOADS, readable};
 use crate::cli::world::World;
 use crate::lock::{self, Pinned, Pins};
-use crate::pack::{Archive, facts, layout};
+use crate::pack::{Archive, layout};
 use crate::resolve::{self, Credentials, Resolution, ResolveOptions, SaidBy};
 use crate::spec::Spec;
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, parallel};
 
 /// Warnings about packages that lack something; more are only counted.
 const MOST_WARNINGS: usize = 10;
@@ -91,7 +91,7 @@ async fn fetch(
 
 /// The records that an index made of these archives would have.
 async fn of_archives(pairs: Vec<(RepoDataRecord, Archive)>, jobs: usize) -> Result<Vec<RepoDataRecord>> {
-    tokio::task::spawn_blocking(move || facts::parallel(&pairs, jobs, |(record, archive)| of_archive(record, archive)))
+    tokio::task::spawn_blocking(move || parallel(&pairs, jobs, |(record, archive)| of_archive(record, archive)))
         .await
         .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))?
 }

@@ -9,8 +9,8 @@ use super::{WheelFile, WheelLayout, WheelZip, need_python, sources};
 use crate::lock::{LockedPackage, LockedWheel, WheelFacts};
 use crate::model::LAYOUT_VERSION;
 use crate::pack::collisions::{self, Allowed, LaidWheel};
-use crate::pack::facts::{ArchiveFacts, FACTS_VERSION, Made, key, parallel, python_key};
-use crate::util::{Digest, Error, Result};
+use crate::pack::facts::{ArchiveFacts, FACTS_VERSION, Made, key, python_key};
+use crate::util::{Digest, Error, Result, parallel};
 
 /// What a wheel by itself tells an environment with a certain Python.
 #[derive(Debug, Clone, Serialize, Deserialize)]
