@@ -40,22 +40,8 @@ pub(super) fn rounded(size: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::lock::PackageFacts;
-    use crate::lock::sample::lock;
-    use crate::util::Digest;
-
-    fn package(name: &str, version: &str, size: u64) -> LockedPackage {
-        let file = format!("{name}-{version}-0.conda");
-        let record = json!({
-            "name": name, "version": version, "build": "0", "build_number": 0, "subdir": "linux-64", "depends": [],
-            "size": size, "sha256": Digest::of(&file).hex(), "fn": file, "channel": "https://channel.example/c",
-            "url": format!("https://channel.example/c/linux-64/{file}"),
-        });
-        LockedPackage { record: serde_json::from_value(record).expect("a record"), facts: PackageFacts::default() }
-    }
+    use crate::lock::sample::{lock, package};
 
     #[test]
     fn what_was_locked_stays_unless_it_is_renewed() {

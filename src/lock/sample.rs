@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Lock, LockedBase, LockedPackage};
+use serde_json::json;
+
+use super::{Lock, LockedBase, LockedPackage, PackageFacts};
 use crate::model::{BaseFacts, Platform};
 use crate::util::Digest;
 
@@ -29,4 +31,15 @@ pub fn lock(packages: Vec<LockedPackage>) -> Lock {
         edited: Vec::new(),
         interpreters: BTreeMap::new(),
     }
+}
+
+/// A package of so many bytes, of which nothing else is known.
+pub fn package(name: &str, version: &str, size: u64) -> LockedPackage {
+    let file = format!("{name}-{version}-0.conda");
+    let record = json!({
+        "name": name, "version": version, "build": "0", "build_number": 0, "subdir": "linux-64", "depends": [],
+        "size": size, "sha256": Digest::of(&file).hex(), "fn": file, "channel": "https://channel.example/c",
+        "url": format!("https://channel.example/c/linux-64/{file}"),
+    });
+    LockedPackage { record: serde_json::from_value(record).expect("a record"), facts: PackageFacts::default() }
 }

@@ -3,23 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use serde_json::json;
 
 use super::{KeyInputs, LayerPlan, Policy, plan};
-use crate::lock::sample::lock;
+use crate::lock::sample::{lock, package};
 use crate::lock::{Lock, LockedPackage, Member, PackageFacts, classify};
 use crate::model::Stability;
 use crate::util::Digest;
-
-fn package(name: &str, version: &str, size: u64) -> LockedPackage {
-    let file = format!("{name}-{version}-0.conda");
-    let record = json!({
-        "name": name, "version": version, "build": "0", "build_number": 0, "subdir": "linux-64", "depends": [],
-        "size": size, "sha256": Digest::of(&file).hex(), "fn": file, "channel": "https://channel.example/c",
-        "url": format!("https://channel.example/c/linux-64/{file}"),
-    });
-    LockedPackage { record: serde_json::from_value(record).expect("a record"), facts: PackageFacts::default() }
-}
 
 fn planned(lock: &Lock) -> LayerPlan {
     let inputs = KeyInputs {
@@ -71,7 +60,8 @@ proptest! {
 
         let bumped = bumped.index(again.len());
         let name = again[bumped].name().to_owned();
-        let size = again[bumped].size();
+        // Larger, but not by as much as would count.
+            let size = again[bumped].size().saturating_mul(3) / 2;
         again[bumped] = package(&name, "2", size);
         classify(&mut again, Some(&old), &by_name(&packages, &later), false);
         let new = layers(&lock(again));
