@@ -116,6 +116,13 @@ need_uv() {
     need_venv "$EXAMPLES_CACHE/uv" "$EXAMPLES/wheels/uv.txt"
 }
 
+# The program: CONDAIMG if it is set, else compiled in the current folder.
+need_condaimg() {
+    [ -z "${CONDAIMG:-}" ] || return 0
+    cargo build --release --locked
+    CONDAIMG=${CARGO_TARGET_DIR:-$PWD/target}/release/condaimg
+}
+
 # Debian's docker-registry package starts a service on port 5000; the program alone is what is wanted here.
 need_registry() {
     local dir

@@ -267,6 +267,31 @@ pub fn dependency_name(spec: &str) -> &str {
 }
 
 impl Lock {
+    /// These packages, sorted by name, on nothing (`scratch`): a lock that says nothing else.
+    pub fn of_packages(platform: Platform, packages: Vec<LockedPackage>) -> Self {
+        Self {
+            inputs: None,
+            platform,
+            channels: Vec::new(),
+            virtual_packages: Vec::new(),
+            specs: Vec::new(),
+            pip: Vec::new(),
+            wheels: Vec::new(),
+            variables: BTreeMap::new(),
+            base: LockedBase {
+                reference: "scratch".to_owned(),
+                digest: Digest::of("scratch"),
+                facts: BaseFacts::default(),
+                environment: None,
+                documents: None,
+            },
+            packages,
+            has_facts: true,
+            edited: Vec::new(),
+            interpreters: BTreeMap::new(),
+        }
+    }
+
     /// How many packages there are, for people: `12 packages, 3 wheels`.
     pub fn counted(&self) -> String {
         let packages = plural(self.packages.len(), "package");

@@ -1,36 +1,14 @@
 //! Locks for unit tests.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 
-use super::{Lock, LockedBase, LockedPackage, PackageFacts};
-use crate::model::{BaseFacts, Platform};
+use super::{Lock, LockedPackage, PackageFacts};
+use crate::model::Platform;
 use crate::util::Digest;
 
-/// A lock with these packages, on nothing, that says nothing else.
+/// A lock with these packages for the default platform.
 pub fn lock(packages: Vec<LockedPackage>) -> Lock {
-    Lock {
-        inputs: None,
-        platform: Platform::default(),
-        channels: Vec::new(),
-        virtual_packages: Vec::new(),
-        specs: Vec::new(),
-        pip: Vec::new(),
-        wheels: Vec::new(),
-        variables: BTreeMap::new(),
-        base: LockedBase {
-            reference: "scratch".to_owned(),
-            digest: Digest::of("nothing"),
-            facts: BaseFacts::default(),
-            environment: None,
-            documents: None,
-        },
-        packages,
-        has_facts: true,
-        edited: Vec::new(),
-        interpreters: BTreeMap::new(),
-    }
+    Lock::of_packages(Platform::default(), packages)
 }
 
 /// A package of so many bytes, of which nothing else is known.

@@ -16,10 +16,7 @@ ENVIRONMENT=$(realpath "${ENVIRONMENT:-tests/bench/environments/example-py311.ym
 need_apt python3=python3 cc=build-essential zstd=zstd
 examples/channel/make.sh
 examples/base/make.sh
-if [ -z "${CONDAIMG:-}" ]; then
-    cargo build --release --locked
-    CONDAIMG=${CARGO_TARGET_DIR:-$PWD/target}/release/condaimg
-fi
+need_condaimg
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 tests/bench/ballast.py "$work/channel" 6 200

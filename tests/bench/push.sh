@@ -13,10 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 need_apt python3=python3 cc=build-essential skopeo=skopeo
 need_registry
-if [ -z "${CONDAIMG:-}" ]; then
-    cargo build --release --locked
-    CONDAIMG=${CARGO_TARGET_DIR:-$PWD/target}/release/condaimg
-fi
+need_condaimg
 
 work=$(mktemp -d)
 trap 'end_registry; rm -rf "$work"' EXIT

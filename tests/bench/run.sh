@@ -20,10 +20,7 @@ need_registry
 examples/channel/make.sh
 examples/base/make.sh
 need_venv "$EXAMPLES_CACHE/bench-venv" tests/bench/requirements.txt
-if [ -z "${CONDAIMG:-}" ]; then
-    cargo build --release --locked
-    CONDAIMG=${CARGO_TARGET_DIR:-$PWD/target}/release/condaimg
-fi
+need_condaimg
 
 work=$(mktemp -d)
 trap 'stop_registry; rm -rf "$work" 2>/dev/null || as_root rm -rf "$work"' EXIT

@@ -15,10 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 need_apt python3=python3 cc=build-essential zstd=zstd
 examples/base/make.sh
 need_venv "$EXAMPLES_CACHE/bench-venv" tests/bench/requirements.txt
-if [ -z "${CONDAIMG:-}" ]; then
-    cargo build --release --locked
-    CONDAIMG=${CARGO_TARGET_DIR:-$PWD/target}/release/condaimg
-fi
+need_condaimg
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -123,6 +123,34 @@ fn a_build_renews_classes_when_it_is_told_to() {
     assert!(message.contains("would change the lock"), "{message}");
 }
 
+/// What the plan counts stays in the lock, so that a larger version moves no other package.
+#[test]
+fn a_size_once_planned_stays() {
+    let mut bench = Bench::new();
+    // Nothing that can be compressed.
+    let noise = |kilobytes: u64| -> Vec<u8> {
+        (0..kilobytes * 128)
+            .flat_map(|it| (it + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29).to_le_bytes())
+            .collect()
+    };
+    let release = |bench: &mut Bench, version: &str, kilobytes: u64| {
+        let package = Package::new("large", version).file("share/large", noise(kilobytes));
+        bench.channel.add(&package, Format::Conda);
+        bench.channel.index();
+    };
+    release(&mut bench, "1", 900);
+    bench.workspace.file("environment.yml", environment(&["fast", "slow", "large"]));
+    bench.lock(&[]);
+    assert!(!bench.text().contains("planned-size"), "that of the archive: {}", bench.text());
+    release(&mut bench, "2", 1200);
+    bench.lock(&["--upgrade", "large"]);
+    assert!(bench.text().contains("planned-size: 1048576"), "{}", bench.text());
+    succeed(bench.condaimg("lock").arg("--check"));
+    succeed(bench.condaimg("build").arg("--locked"));
+    bench.lock(&["--refresh-stability"]);
+    assert!(!bench.text().contains("planned-size"), "{}", bench.text());
+}
+
 #[test]
 fn a_class_that_was_written_by_hand_is_refused() {
     let bench = Bench::new();

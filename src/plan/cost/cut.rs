@@ -29,7 +29,6 @@ pub fn runs(units: Vec<Unit>, most: usize) -> Vec<Run> {
 }
 
 fn taken(best: &[Vec<Best>], mut units: Vec<Unit>) -> Vec<Run> {
-    debug_assert!(units.is_empty() || best.iter().any(|best| best[units.len()].is_some()), "more tiers than layers");
     let cost = |used: &usize| best[*used][units.len()].map_or(f64::INFINITY, |(cost, _)| cost);
     let mut used = (0..best.len()).min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(0);
     let mut runs = Vec::new();

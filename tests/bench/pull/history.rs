@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use condaimg::lock::{Lock, LockedBase, LockedPackage, PackageFacts, classify};
-use condaimg::model::{BaseFacts, Cutoff, Platform};
+use condaimg::lock::{Lock, LockedPackage, PackageFacts, classify};
+use condaimg::model::{Cutoff, Platform};
 use condaimg::resolve::{ResolveOptions, resolve, stability_of};
 use condaimg::spec;
 use condaimg::util::report::{SharedReporter, Silent};
@@ -206,31 +206,7 @@ fn locks(corpus: &Corpus, solved: &Solved, index: &Index, platform: &Platform) -
         }
         packages.sort_by(|a, b| a.name().cmp(b.name()));
         classify(&mut packages, locks.last(), &classes, false);
-        locks.push(lock(packages, platform));
+        locks.push(Lock::of_packages(platform.clone(), packages));
     }
     Ok(locks)
-}
-
-fn lock(packages: Vec<LockedPackage>, platform: &Platform) -> Lock {
-    Lock {
-        inputs: None,
-        platform: platform.clone(),
-        channels: Vec::new(),
-        virtual_packages: Vec::new(),
-        specs: Vec::new(),
-        pip: Vec::new(),
-        wheels: Vec::new(),
-        variables: BTreeMap::new(),
-        base: LockedBase {
-            reference: "scratch".to_owned(),
-            digest: Digest::of("scratch"),
-            facts: BaseFacts::default(),
-            environment: None,
-            documents: None,
-        },
-        packages,
-        has_facts: true,
-        edited: Vec::new(),
-        interpreters: BTreeMap::new(),
-    }
 }

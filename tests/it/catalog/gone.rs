@@ -56,15 +56,17 @@ fn expect_whole(registry: &LocalRegistry, reference: &str) {
     }
 }
 
+/// The flags of a build that pushes to a repository, and has a cache registry beside it.
+fn pushed(host: &str, repository: &str) -> [String; 7] {
+    let (cache, tag) = (format!("{host}/team/cache"), format!("{host}/{repository}:1"));
+    ["--locked", "--no-referrers", "--cache-registry", &cache, "--push", "--tag", &tag].map(str::to_owned)
+}
+
 /// A first builder fills the registry; then a bare one pushes to `to`, and a layer goes when `at` says so.
 fn expect_made_again(to: &str, at: impl Fn(&Head, usize) -> bool + Send + Sync + 'static) {
     let (bench, registry) = (Bench::new(), LocalRegistry::start(Mode::Plain));
     let (collector, gate) = Collector::start(&registry, 1, at);
-    let cache = format!("{}/team/cache", gate.host);
-    let flags = |repository: &str| {
-        let tag = format!("{}/{repository}:1", gate.host);
-        ["--locked", "--no-referrers", "--cache-registry", &cache, "--push", "--tag", &tag].map(str::to_owned)
-    };
+    let flags = |repository: &str| pushed(&gate.host, repository);
     succeed(&mut bench.build("first", &strs(&flags("team/env"))));
     let (digest, _) = bench.outcome("first");
     let lost = layer(&format!("{}/team/env:1", registry.host()), 2);
@@ -122,11 +124,7 @@ fn a_layer_that_arrives_as_something_else_is_made() {
         }
         _ => Deed::Pass,
     });
-    let cache = format!("{}/team/cache", gate.host);
-    let flags = |repository: &str| {
-        let tag = format!("{}/{repository}:1", gate.host);
-        ["--locked", "--no-referrers", "--cache-registry", &cache, "--push", "--tag", &tag].map(str::to_owned)
-    };
+    let flags = |repository: &str| pushed(&gate.host, repository);
     succeed(&mut bench.build("first", &strs(&flags("team/env"))));
     let (digest, _) = bench.outcome("first");
     let description = manifest(&format!("{}/team/env:1", registry.host()))["layers"][2].clone();

@@ -11,6 +11,20 @@ use crate::common::engine::Engine;
 use crate::common::{Workspace, environment, fail, program, succeed};
 use crate::killed::run_to;
 
+/// Each engine, and the variables by which its program finds it.
+fn variables_of(
+    docker: &Daemon,
+    containerd: &Daemon,
+    podman: &Engine,
+) -> [(&'static str, Vec<(&'static str, String)>); 3] {
+    let of_podman = podman.variables().map(|(name, path)| (name, path.display().to_string()));
+    [
+        ("docker", vec![docker.address.clone()]),
+        ("containerd", vec![containerd.address.clone()]),
+        ("podman", of_podman.to_vec()),
+    ]
+}
+
 const NAMES: [&str; 2] = ["registry.example/team/env:1", "registry.example/team/env:latest"];
 
 impl Bench {
@@ -132,13 +146,7 @@ fn a_damaged_layer_reaches_no_engine() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs_err::write(&path, bytes).expect("writes");
-    let variables = podman.variables().map(|(name, path)| (name, path.display().to_string()));
-    let engines = [
-        ("docker", vec![docker.address.clone()]),
-        ("containerd", vec![containerd.address.clone()]),
-        ("podman", variables.to_vec()),
-    ];
-    for (engine, variables) in engines {
+    for (engine, variables) in variables_of(&docker, &containerd, &podman) {
         let told = fail(&mut bench.load(engine, &variables, &["--locked", "--tag", NAMES[0]]), 1);
         assert!(told.contains(path.file_name().expect("a name").to_str().expect("text")), "{engine}: {told}");
     }
@@ -152,13 +160,7 @@ fn killed_while_an_engine_takes_the_image_the_next_run_gives_it_again() {
     let (bench, podman) = (Bench::new(), Engine::fresh("podman-4"));
     let (docker, containerd) = (Daemon::docker("docker-3"), Daemon::containerd("containerd-3"));
     bench.warm(&[]);
-    let variables = podman.variables().map(|(name, path)| (name, path.display().to_string()));
-    let engines = [
-        ("docker", vec![docker.address.clone()]),
-        ("containerd", vec![containerd.address.clone()]),
-        ("podman", variables.to_vec()),
-    ];
-    for (engine, variables) in engines {
+    for (engine, variables) in variables_of(&docker, &containerd, &podman) {
         let tag = ["--locked", "--tag", NAMES[0]];
         let mut killed = bench.load(engine, &variables, &[&tag[..], &["--progress", "json"]].concat());
         let mut killed = run_to("load", &mut killed).expect("begins");

@@ -1,8 +1,12 @@
 //! The arguments as they are typed, without looking at the world.
 
+mod store;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use store::{CacheArgs, CacheCommand, CacheListArgs, CachePruneArgs, EngineArg, WarmArgs};
 
 use super::doctor::DoctorArgs;
 use crate::registry::{ClientCertificate, Reference, RegistryOptions, RetryPolicy};
@@ -148,45 +152,6 @@ pub struct CopyArgs {
     pub destination: String,
     #[command(flatten)]
     pub transfer: TransferArgs,
-}
-
-/// Flags of `cache`.
-#[derive(Debug, Clone, Args)]
-pub struct CacheArgs {
-    #[command(subcommand)]
-    pub command: CacheCommand,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub enum CacheCommand {
-    /// Print the folder
-    Dir,
-    /// List what is there: how much of which kind, and when it was used
-    Ls(CacheListArgs),
-    /// Remove what was not used for the longest time
-    Prune(CachePruneArgs),
-}
-
-/// Flags of `cache ls`.
-#[derive(Debug, Clone, Args)]
-pub struct CacheListArgs {
-    /// Every single thing
-    #[arg(long)]
-    pub all: bool,
-    /// For machines
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Flags of `cache prune`.
-#[derive(Debug, Clone, Args)]
-pub struct CachePruneArgs {
-    /// Keep no more than this, as 20G
-    #[arg(long, value_name = "SIZE", env = "CONDAIMG_MAX_SIZE", value_parser = size)]
-    pub max_size: Option<u64>,
-    /// Remove what was not used for this long, as 30d
-    #[arg(long, value_name = "TIME", env = "CONDAIMG_OLDER_THAN", value_parser = super::cache::span)]
-    pub older_than: Option<std::time::Duration>,
 }
 
 /// How registries are spoken to: the same for every command that does.
@@ -534,58 +499,6 @@ pub struct PlanArgs {
     #[arg(long)]
     pub json: bool,
 }
-
-/// Container engines that images are given to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum EngineArg {
-    /// By `podman pull` of a layout
-    Podman,
-    /// By `docker load`
-    Docker,
-    /// By `ctr images import`, into the namespace in CONTAINERD_NAMESPACE, else k8s.io
-    Containerd,
-}
-
-/// Flags of `warm`: all of `build`, because what is kept depends on them. Those that are about where an image goes do
-/// nothing, and are not shown.
-#[derive(Debug, Clone, Args)]
-#[command(
-    mut_arg("path", |arg| arg.index(1).value_name("WHAT").help(WARM_WHAT)),
-    mut_arg("tags", |arg| arg.help(WARM_TAG)),
-    mut_arg("push", |arg| arg.hide(true)),
-    mut_arg("outputs", |arg| arg.hide(true)),
-    mut_arg("metadata_file", |arg| arg.hide(true)),
-    mut_arg("digest_file", |arg| arg.hide(true)),
-    mut_arg("no_referrers", |arg| arg.hide(true))
-)]
-pub struct WarmArgs {
-    #[command(flatten)]
-    pub build: BuildArgs,
-    /// More of them
-    #[arg(value_name = "WHAT", index = 2, conflicts_with = "file")]
-    pub more: Vec<String>,
-    /// Remove afterwards what was not used for the longest time, until the store holds no more than this, as 20G
-    #[arg(long, value_name = "SIZE", env = "CONDAIMG_MAX_SIZE", value_parser = size)]
-    pub max_size: Option<u64>,
-    /// Give the images to this container engine (repeat for several)
-    #[arg(
-        long,
-        value_name = "ENGINE",
-        env = "CONDAIMG_LOAD",
-        value_enum,
-        value_delimiter = ',',
-        help_heading = "Output"
-    )]
-    pub load: Vec<EngineArg>,
-    /// For machines (docs/warm.md)
-    #[arg(long)]
-    pub json: bool,
-}
-
-const WARM_TAG: &str = "What --load calls the image [default: the tags in condaimg.yaml, an image's own reference]";
-
-const WARM_WHAT: &str = "A file or folder as `build` takes it, a lock, an image reference, oci:DIR[:TAG], \
-    oci-archive:FILE or docker-archive:FILE [default: the current folder]";
 
 #[cfg(test)]
 mod tests {
