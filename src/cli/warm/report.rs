@@ -56,7 +56,7 @@ impl Pruned {
 pub struct Item {
     /// As it was asked for.
     pub what: String,
-    /// `environment` or `image`; nothing when it failed.
+    /// `environment` or `image`; nothing when it could not be prepared.
     pub kind: Option<&'static str>,
     pub platforms: Vec<Platform>,
     /// With `--load`: an entry for each engine that has the image now.
