@@ -24,7 +24,7 @@ pub use tags::{Flavour, Tag, TargetPython, WheelName, check_fit, compatible_tags
 
 /// The version of the digest contract: part of every key and a label of the image. Raised whenever the bytes of
 /// a layer, config or manifest change for the same lock and parameters.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Where the environment lies in every image unless told otherwise. Below an `envs` folder, because scanners
 /// look for `envs/*/conda-meta`; the same everywhere, so that images share layers.
