@@ -12,6 +12,7 @@ pub mod facts;
 pub mod layer;
 pub mod layout;
 pub mod metadata;
+mod pax;
 mod permits;
 pub mod project;
 mod pypi;
