@@ -8,6 +8,7 @@ mod parameters;
 mod platform;
 mod prefix;
 mod project;
+pub mod pyc;
 mod stability;
 mod tags;
 

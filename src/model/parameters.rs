@@ -22,6 +22,9 @@ pub struct Parameters {
     pub bytecode: bool,
     /// Whether the group gets the owner's permissions (for arbitrary users in group 0).
     pub group_write: bool,
+    /// Whether files of packages keep their setuid and setgid bits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_setuid: bool,
     /// The layer policy: its canonical text, so that a policy file is recorded too.
     pub layers: String,
     /// The most layers that may be added to the base.

@@ -158,6 +158,7 @@ mod tests {
             python: None,
             modes: ModePolicy { group_write: true },
             folders: BTreeMap::new(),
+            keep_setuid: false,
         };
         let tar = tar(&lock, &target, User { uid: 1000, gid: 0 }).expect("writes");
         let mut archive = ::tar::Archive::new(&tar[..]);

@@ -20,6 +20,8 @@ pub struct KeyInputs {
     pub codec: String,
     /// Whether the group may write.
     pub group_write: bool,
+    /// Whether files of packages keep their setuid and setgid bits. Those of wheels have none.
+    pub keep_setuid: bool,
     /// Whether byte code is made.
     pub bytecode: bool,
     /// The environment's Python.
@@ -58,6 +60,8 @@ struct SegmentInputs<'a> {
     root: &'a str,
     codec: &'a str,
     group_write: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    keep_setuid: bool,
     left_out: BTreeSet<&'a str>,
     /// Python's place in the prefix, for packages whose files go there.
     site_packages: Option<String>,
@@ -166,6 +170,7 @@ impl KeyInputs {
             root: &self.root,
             codec: &self.codec,
             group_write: self.group_write,
+            keep_setuid: self.keep_setuid && !is_bytecode,
             left_out: package.facts.left_out(),
             site_packages: python.map(|python| python.site_packages_path.display().to_string()),
             interpreter: python.map(|python| python.path.display().to_string()),
@@ -241,6 +246,7 @@ mod tests {
             root: "opt/env".to_owned(),
             codec: "gzip".to_owned(),
             group_write: false,
+            keep_setuid: false,
             bytecode: true,
             python: Some(python("3.11.2", None)),
             python_archive: Some(Digest::of("python 3.11.2")),

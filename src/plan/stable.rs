@@ -16,6 +16,7 @@ fn planned(lock: &Lock) -> LayerPlan {
         root: "opt/env".to_owned(),
         codec: "gzip".to_owned(),
         group_write: false,
+        keep_setuid: false,
         bytecode: false,
         python: None,
         python_archive: None,

@@ -118,6 +118,12 @@ pub(super) static PROJECT_FILE: Table = Table {
             "Whether the group gets the owner's permissions, for arbitrary users in group 0.",
             Form::Switch,
         ),
+        entry(
+            "keep-setuid",
+            "--keep-setuid",
+            "Whether files of packages keep their setuid and setgid bits.",
+            Form::Switch,
+        ),
         entry("project", "--copy (adds to them)", "The project's own files.", Form::List(&Form::Table(&PROJECT_ENTRY))),
         entry(
             "exclude",

@@ -48,6 +48,8 @@ pub struct Settings {
     pub prefix: Option<String>,
     /// Whether the group gets the owner's permissions.
     pub group_write: Option<bool>,
+    /// Whether files of packages keep their setuid and setgid bits.
+    pub keep_setuid: Option<bool>,
     /// The project's files.
     pub project: Vec<ProjectEntry>,
     /// Globs of project files that are left out.
@@ -129,6 +131,7 @@ impl Settings {
             compression: Some(parameters.compression.to_string()),
             bytecode: Some(parameters.bytecode),
             group_write: Some(parameters.group_write),
+            keep_setuid: Some(parameters.keep_setuid),
             layers: Some(parameters.layers),
             max_layers: Some(parameters.max_layers),
             source_date_epoch: parameters.source_date_epoch,

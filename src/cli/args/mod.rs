@@ -449,6 +449,18 @@ pub struct BuildArgs {
         help_heading = "Image"
     )]
     pub group_write: Option<bool>,
+    /// Keep setuid and setgid bits of the packages' files
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "CONDAIMG_KEEP_SETUID",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Image"
+    )]
+    pub keep_setuid: Option<bool>,
 
     /// Fail when the lock is missing or stale
     #[arg(long, env = "CONDAIMG_LOCKED", help_heading = "Solving")]

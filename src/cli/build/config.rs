@@ -96,7 +96,7 @@ pub fn image(
         workdir: wishes.workdir.clone(),
         labels,
         annotations,
-        created: parameters.source_date_epoch.unwrap_or_else(|| lock.newest_build()),
+        created: parameters.source_date_epoch.unwrap_or_else(|| lock.created(base.created())),
     })
 }
 

@@ -61,6 +61,7 @@ pub fn target(lock: &Lock, parameters: &Parameters) -> Result<Target> {
         python: python_of(lock)?.map(|(python, _)| python),
         modes: ModePolicy { group_write: parameters.group_write },
         folders: lock.base.facts.folders_along(&lock.base.facts.resolve(&parameters.prefix)),
+        keep_setuid: parameters.keep_setuid,
     })
 }
 
@@ -75,6 +76,7 @@ pub fn planned(parts: &Parts<'_>, options: &Options) -> Result<LayerPlan> {
         root: target.root.clone(),
         codec: codec_id(parameters.compression),
         group_write: parameters.group_write,
+        keep_setuid: parameters.keep_setuid,
         bytecode: parameters.bytecode,
         python_archive: python.as_ref().map(|(_, archive)| *archive),
         python: python.map(|(info, _)| info),

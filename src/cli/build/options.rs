@@ -172,6 +172,7 @@ fn parameters(args: &BuildArgs, environment: &EnvironmentOptions, policy: &Polic
         compression: args.compression.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
         bytecode: environment.bytecode,
         group_write: args.group_write.unwrap_or_default(),
+        keep_setuid: args.keep_setuid.unwrap_or_default(),
         layers: policy.canonical()?,
         max_layers: max_layers(args.max_layers.or(policy.max_layers).unwrap_or(DEFAULT_MAX_LAYERS))?,
         source_date_epoch: source_date_epoch()?.or(args.source_date_epoch),

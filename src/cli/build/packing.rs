@@ -86,6 +86,8 @@ impl Work {
         let total = sizes.fold(0, u64::saturating_add);
         let progress = reporter.begin(Step::Pack, total);
         let count = queue.len();
+        let segments = self.plan.layers.iter().flat_map(|layer| &layer.segments);
+        let compiled = segments.filter(|it| it.kind == SegmentKind::Bytecode).map(|segment| segment.member);
         let packer = Packer::new(PackerOptions {
             lock: &self.lock,
             archives: materials.archives,
@@ -94,6 +96,7 @@ impl Work {
             known: &materials.segments,
             target: &self.target,
             store: &self.store,
+            compiled: compiled.collect(),
             jobs: self.jobs,
         });
         let queue = Mutex::new(queue);
@@ -120,6 +123,8 @@ impl Work {
         if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
+        packer.findings().warnings().iter().for_each(|warning| reporter.warn(warning));
+        packer.findings().notices().iter().for_each(|notice| reporter.notice(notice));
         let bytes: u64 = packed.iter().flatten().map(|layer| layer.diff_size).sum();
         let layers = if count == 1 { "layer" } else { "layers" };
         progress.finish(&format!("{count} {layers}, {} uncompressed", crate::cli::progress::human(bytes)));

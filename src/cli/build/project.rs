@@ -194,6 +194,7 @@ impl Chosen {
         let mut layer = ProjectLayer::default();
         for file in &self.files {
             let path = resolved(facts, &file.wanted);
+            check_lengths(&path, file)?;
             placing.check(&path, file)?;
             let mode = placing.modes(&path).file(file.executable);
             let (content, source) = (file.content.clone(), file.source.clone());
@@ -208,6 +209,19 @@ impl Chosen {
         placing.add_folders(&mut layer);
         Ok(layer)
     }
+}
+
+/// Refuses paths and link targets that engines cannot unpack.
+fn check_lengths(path: &[u8], file: &ChosenFile) -> Result<()> {
+    let target: &[u8] = match &file.content {
+        ProjectContent::Symlink(target) => target,
+        _ => &[],
+    };
+    let absolute = [b"/", file.wanted.as_slice()].concat();
+    [absolute.as_slice(), path, target].into_iter().try_for_each(paths::check_length_of).map_err(|error| {
+        Error::user(format!("`{}` cannot be in an image: {error}", file.source.display()))
+            .hint("copy to a shorter place, rename the file, or leave it out with `--exclude`")
+    })
 }
 
 fn refuse_files_below_files(layer: &ProjectLayer) -> Result<()> {
