@@ -5,14 +5,16 @@ mod ci;
 mod layers;
 mod login;
 
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::common::engine::Engine;
+use crate::common::engine::{Engine, swept};
 use crate::common::images::{Layout, shared_cache};
-use crate::common::tree::{Image, Kind};
 use crate::common::variants::{self, Item, tar};
 use crate::common::{Workspace, environment, example_channel, fail, run_output, succeed};
 use Item::{File, Folder, Hard, Link};
@@ -26,17 +28,21 @@ const WORK: &str = "echo $(id -un) $HOME; cd && echo text >file-$(id -u) && cat 
 struct Variant {
     workspace: Workspace,
     base: String,
+    /// Of the image; podman takes no capitals.
+    folder: PathBuf,
 }
 
 impl Variant {
     fn new(items: &[Item<'_>], config: Value) -> Self {
         let workspace = Workspace::new();
         let base = variants::base(&workspace.path("base"), &[tar(items)], config);
-        Self { workspace, base }
+        Self::on(workspace, base)
     }
 
     fn on(workspace: Workspace, base: String) -> Self {
-        Self { workspace, base }
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let folder = swept().join(format!("variant-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        Self { workspace, base, folder }
     }
 
     /// `condaimg build` of a small environment.
@@ -50,7 +56,7 @@ impl Variant {
     }
 
     fn layout(&self) -> Layout {
-        Layout::at(self.workspace.path("image"))
+        Layout::at(self.folder.clone())
     }
 
     /// Builds it; gives what was said.
@@ -61,8 +67,8 @@ impl Variant {
     fn variable(&self, name: &str) -> String {
         let config = self.layout().config();
         let variables = config["config"]["Env"].as_array().expect("a list").iter().filter_map(Value::as_str);
-        let found = variables.filter_map(|variable| variable.strip_prefix(name)?.strip_prefix('='));
-        found.last().expect(name).to_owned()
+        let mut found = variables.filter_map(|variable| variable.strip_prefix(name)?.strip_prefix('='));
+        found.next_back().expect(name).to_owned()
     }
 
     /// Runs a shell command in it, by podman.
@@ -78,8 +84,17 @@ impl Variant {
         podman
     }
 
-    fn image(&self) -> Image {
-        Image::read(self.layout().folder())
+    /// The texts of the files in the environment layer, by path.
+    fn texts(&self) -> BTreeMap<String, String> {
+        let layout = self.layout();
+        let mut archive = ::tar::Archive::new(layout.layer(layout.layers().last().expect("layers")));
+        let texts = archive.entries().expect("reads").map(|entry| {
+            let mut entry = entry.expect("reads");
+            let mut text = String::new();
+            entry.read_to_string(&mut text).expect("UTF-8");
+            (String::from_utf8(entry.path_bytes().into_owned()).expect("UTF-8"), text)
+        });
+        texts.collect()
     }
 }
 
@@ -207,7 +222,7 @@ fn what_cannot_be_resolved_is_refused_by_name() {
     let home = Variant::new(&[File("home", "a file")], json!({}));
     let error = fail(&mut home.build(&[]), 1);
     assert!(error.contains("/home") && error.contains("--user"), "{error}");
-    assert!(!home.workspace.path("image").exists(), "nothing was packed");
+    assert!(!home.folder.exists(), "nothing was packed");
 }
 
 /// The example base as ostree checks it out and bootc ships it: every file a hard link to an object.
@@ -257,9 +272,7 @@ fn base_of_hard_links_builds_and_runs() {
 fn scratch_with_root_has_one_root() {
     let scratch = Variant::on(Workspace::new(), "scratch".to_owned());
     scratch.built(&["--user", "0", "--glibc", "2.36"]);
-    let tree = scratch.image().tree();
-    let Kind::File(passwd) = &tree["etc/passwd"].kind else { panic!("no file") };
-    let passwd = String::from_utf8(passwd.whole.clone().expect("is kept")).expect("UTF-8");
+    let passwd = &scratch.texts()["etc/passwd"];
     assert_eq!(passwd.lines().filter(|line| line.split(':').nth(2) == Some("0")).count(), 1, "{passwd}");
     assert_eq!(scratch.variable("USER"), "root");
     // A user of distroless: known, with a home of its own.
@@ -309,7 +322,7 @@ fn path_as_base_gets_a_hint() {
     let node = node();
     let folder = node.workspace.path("base");
     for base in [folder.display().to_string(), "./base".to_owned(), "base".to_owned()] {
-        let here = Variant { workspace: Workspace::new(), base: base.clone() };
+        let here = Variant::on(Workspace::new(), base.clone());
         variants::base(&here.workspace.path("base"), &[], json!({}));
         let error = here.build(&["--offline"]).output().expect("runs");
         let told = String::from_utf8(error.stderr).expect("UTF-8");

@@ -11,9 +11,6 @@ use crate::registry::{Finding, State};
 use crate::util::Result;
 use crate::util::report::Silent;
 
-/// Where programs are looked for if the base does not say.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
 /// Looks at a base for this machine's platform.
 ///
 /// # Errors
@@ -63,7 +60,6 @@ fn layers(base: &Base) -> Finding {
 /// GitHub starts a `container:` job by `tail -f /dev/null` and runs its steps by `sh`.
 fn github(base: &Base, tree: &Tree) -> Finding {
     let path = image::path(base, &[]);
-    let path = if path.is_empty() { PATH.to_owned() } else { path };
     let has = |program: &str| path.split(':').any(|directory| tree.is_file(&format!("{directory}/{program}")));
     let missing: Vec<&str> = ["sh", "tail"].into_iter().filter(|program| !has(program)).collect();
     if missing.is_empty() {

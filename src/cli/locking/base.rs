@@ -36,23 +36,28 @@ pub async fn open(
         (base, _) => base.clone(),
     };
     let opened = image::open(&base, platform, &world.store, world).await;
-    let opened = opened.map_err(|error| match path_of(&options.base) {
-        Some(hint) => error.hint(hint),
-        None => error,
-    });
+    let opened = match &options.base {
+        BaseRef::Registry(reference) => hinting_at_path(reference, opened),
+        _ => opened,
+    };
     opened.context(|| format!("the base `{}` cannot be used", options.base))
 }
 
-/// How a base is written that names a file or directory of this machine as if it were in a registry.
-fn path_of(base: &BaseRef) -> Option<String> {
-    let BaseRef::Registry(reference) = base else { return None };
-    let path = Path::new(reference);
-    let is_path = reference.starts_with(['/', '.', '~']) || path.exists();
-    is_path.then(|| match path.is_file() {
-        true => format!(
-            "for a file of this machine, give `--base oci-archive:{reference}` (or `docker-archive:`, `rootfs:`)"
-        ),
-        false => format!("for a directory of this machine, give `--base oci:{reference}` (or `rootfs:{reference}`)"),
+/// Adds to an error about a base how it is written if it is a file or directory of this machine.
+///
+/// # Errors
+/// The error.
+pub fn hinting_at_path<T>(text: &str, result: Result<T>) -> Result<T> {
+    let path = Path::new(text);
+    let is_path = text.starts_with(['/', '.', '~']) || path.exists();
+    result.map_err(|error| match (is_path, path.is_file()) {
+        (false, _) => error,
+        (true, true) => error.hint(format!(
+            "for a file of this machine, give `--base oci-archive:{text}` (or `docker-archive:`, `rootfs:`)"
+        )),
+        (true, false) => {
+            error.hint(format!("for a directory of this machine, give `--base oci:{text}` (or `rootfs:{text}`)"))
+        }
     })
 }
 

@@ -10,6 +10,9 @@ use crate::model::{BaseFacts, ENGINES_OWN, FolderFacts, LINKS};
 /// Directories below one with an owner of its own from which on they are told as one.
 const MANY: usize = 16;
 
+/// Where small bases lack the manual pages and translations that hundreds of links lead to: these do not count.
+const STRIPPED: &str = "usr/share/";
+
 /// Where the content of a file is: the number of its layer, and its path in the archive.
 pub(super) type Place = (usize, String);
 
@@ -258,8 +261,10 @@ impl Tree {
     /// Symlinks that do not lead to files.
     fn links(&self, path: &str, node: &Node, links: &mut BTreeMap<String, String>) {
         if let Kind::Symlink(target) = &node.kind {
-            let leads_to_file = self.follow(path).node.is_some_and(|node| matches!(node.kind, Kind::File(..)));
-            if !leads_to_file {
+            let followed = self.follow(path);
+            let is_dangling = followed.node.is_none() && followed.obstacle.is_none();
+            let leads_to_file = followed.node.is_some_and(|node| !node.is_directory());
+            if !leads_to_file && !(is_dangling && path.starts_with(STRIPPED)) {
                 links.insert(path.to_owned(), target.to_string());
             }
         }

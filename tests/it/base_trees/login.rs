@@ -41,16 +41,14 @@ fn login_shell_has_path_and_variables() {
     // Bases without the directory get none.
     let plain = node();
     plain.built(&[]);
-    assert!(!plain.image().tree().keys().any(|path| path.contains("profile.d")));
+    assert!(!plain.texts().keys().any(|path| path.contains("profile.d")));
 }
 
 #[test]
 fn login_script_runs_in_every_shell() {
     let base = debian();
     base.built(&[]);
-    let tree = base.image().tree();
-    let Kind::File(script) = &tree["etc/profile.d/condaimg.sh"].kind else { panic!("no file") };
-    let script = base.workspace.file("condaimg.sh", script.whole.as_ref().expect("is kept"));
+    let script = base.workspace.file("condaimg.sh", &base.texts()["etc/profile.d/condaimg.sh"]);
     let shells = [
         ("dash", "dash", &[][..]),
         ("bash", "bash", &["--posix"]),
