@@ -26,7 +26,7 @@ pub fn script(bin: &str, path: &str, variables: &BTreeMap<String, String>) -> St
          \x20   PATH={path}\n\
          \x20   while [ -n \"$condaimg_rest\" ]; do\n\
          \x20       case :$PATH: in\n\
-         \x20       *:\"${{condaimg_rest%%:*}}\":* | *:) ;;\n\
+         \x20       *:\"${{condaimg_rest%%:*}}\":*) ;;\n\
          \x20       *) [ -z \"${{condaimg_rest%%:*}}\" ] || PATH=$PATH:${{condaimg_rest%%:*}} ;;\n\
          \x20       esac\n\
          \x20       condaimg_rest=${{condaimg_rest#*:}}\n\

@@ -36,8 +36,8 @@ pub async fn open(
         (base, _) => base.clone(),
     };
     let opened = image::open(&base, platform, &world.store, world).await;
-    let opened = match &options.base {
-        BaseRef::Registry(reference) => hinting_at_path(reference, opened),
+    let opened = match (&options.base, options.args.from.as_deref().or(options.args.base.as_deref())) {
+        (BaseRef::Registry(_), Some(text)) => hinting_at_path(text, opened),
         _ => opened,
     };
     opened.context(|| format!("the base `{}` cannot be used", options.base))
