@@ -43,5 +43,5 @@ pub use load::{link_layout, write_load_archive};
 pub use localise::localise;
 pub use media::{INDEX, MANIFEST, is_index};
 pub use output::{Contents, Written};
-pub use probe::{Selection, is_at_hand, probe, probe_files};
+pub use probe::{Obstacle, Selection, Tree, is_at_hand, is_tree_at_hand, probe, probe_files, probe_tree};
 pub use reader::LayoutReader;

@@ -12,7 +12,8 @@ pub mod pyc;
 mod stability;
 mod tags;
 
-pub use base::{BaseFacts, BaseRef, FolderFacts};
+pub(crate) use base::LINKS;
+pub use base::{BaseFacts, BaseRef, FolderFacts, Folders};
 pub use blob::{Blob, BlobSource, LAYER_KEY, LayerBlob};
 pub use compression::Compression;
 pub use cutoff::Cutoff;
@@ -33,6 +34,8 @@ pub const DEFAULT_PREFIX: &str = "/opt/conda/envs/default";
 
 /// The fewest layers that an image can have above its base: packages and the environment layer.
 pub const MIN_LAYERS: usize = 2;
-/// The most layers that an image may have above its base, so that images on top of it stay below the 127 of overlayfs
+/// The most layers that an image may have above its base, so that images on top of it stay below [`MAX_IMAGE_LAYERS`]
 /// and the about 70 with which BuildKit can still mount one.
 pub const MAX_LAYERS: usize = 64;
+/// The most layers of an image, its base's included: Docker refuses more (moby's `maxLayerDepth`); overlayfs mounts 127.
+pub const MAX_IMAGE_LAYERS: usize = 125;

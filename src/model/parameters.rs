@@ -43,6 +43,9 @@ pub struct ImageOptions {
     /// `--user UID[:GID]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<User>,
+    /// `--keep-home-mode`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_home_mode: bool,
     /// `--entrypoint`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,

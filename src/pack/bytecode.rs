@@ -20,8 +20,8 @@ use super::layout::PackageLayout;
 use super::metadata::ModePolicy;
 use super::segment::{self, Target};
 use crate::lock::LockedPackage;
-use crate::model::Platform;
 use crate::model::pyc::module_of;
+use crate::model::{Folders, Platform};
 use crate::store::Store;
 use crate::util::error::ResultExt as _;
 use crate::util::paths::check_length;
@@ -202,7 +202,7 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
         subdir: parts.subdir,
         python: Some(parts.python.clone()),
         modes: ModePolicy { group_write: false },
-        folders: BTreeMap::new(),
+        folders: Folders::default(),
         keep_setuid: false,
     };
     let unfinished = tempfile::Builder::new()

@@ -1,5 +1,6 @@
 //! Packing: from archives in the store to layer blobs. It knows neither registries nor policies.
 
+pub mod account;
 pub mod activation;
 pub mod archive;
 pub mod bytecode;
@@ -12,6 +13,7 @@ pub mod facts;
 mod findings;
 pub mod layer;
 pub mod layout;
+mod login;
 pub mod metadata;
 mod pax;
 mod permits;

@@ -3,7 +3,7 @@
 //! points, then the conda-meta record.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::Read;
 use std::ops::ControlFlow;
 
@@ -19,7 +19,7 @@ use super::layout::{LaidFile, PackageLayout};
 use super::metadata::{DIRECTORY_MTIME, ModePolicy, SETUID};
 use super::record::{RecordBuilder, WrittenFile};
 use crate::lock::{LockedPackage, PackageFacts};
-use crate::model::{FolderFacts, pyc};
+use crate::model::{FolderFacts, Folders, pyc};
 use crate::util::paths::check_length;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
@@ -38,16 +38,16 @@ pub struct Target {
     pub python: Option<PythonInfo>,
     /// Modes of what is written.
     pub modes: ModePolicy,
-    /// Folders of the base along the prefix that are not as usual.
-    pub folders: BTreeMap<String, FolderFacts>,
+    /// Directories and symlinks of the base along the prefix that are not as usual.
+    pub folders: Folders,
     /// Whether files of packages keep their setuid and setgid bits.
     pub keep_setuid: bool,
 }
 
 impl Target {
-    /// The path in the tar of a path in the prefix.
+    /// The path in the tar of a path in the prefix, the base's links resolved.
     pub fn path(&self, target: &str) -> String {
-        if self.root.is_empty() { target.to_owned() } else { format!("{}/{target}", self.root) }
+        if self.root.is_empty() { target.to_owned() } else { self.folders.resolve(format!("{}/{target}", self.root)) }
     }
 
     /// Refuses a path in the prefix that is too long, as programs in the image see it or as engines unpack it.
@@ -66,15 +66,16 @@ impl Target {
         ModePolicy { group_write: self.modes.group_write && self.is_inside(path) }
     }
 
-    /// Mode and owner of a directory in the tar. What the base has stays as it is; how deep that is known is for the
-    /// base's facts, so the rest of an environment that the base has is taken to be as the environment's own folder.
+    /// Mode and owner of a directory in the tar. What the base has stays as it is; of an environment that the base has,
+    /// the rest is taken to be as the environment's own directory.
     pub fn directory(&self, path: &str) -> FolderFacts {
         let as_root = || self.folders.get(&self.root).filter(|_| self.is_inside(path));
         let usual = FolderFacts { mode: self.modes_at(path).directory(), ..FolderFacts::USUAL };
-        self.folders.get(path).or_else(as_root).copied().unwrap_or(usual)
+        self.folders.get(path).or_else(as_root).unwrap_or(usual)
     }
 
-    fn is_inside(&self, path: &str) -> bool {
+    /// Whether a path in the tar is the prefix or in it.
+    pub fn is_inside(&self, path: &str) -> bool {
         path.strip_prefix(&self.root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }

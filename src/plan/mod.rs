@@ -132,7 +132,7 @@ impl Group {
             segments.extend(bytecode.iter().cloned());
         }
         layers.push(PlannedLayer {
-            key: inputs.layer_key(&segments, &lock.base.facts)?,
+            key: inputs.layer_key(&segments)?,
             segments,
             archive_size: self.size,
             name: self.name.clone(),
@@ -140,7 +140,7 @@ impl Group {
         });
         if self.companion {
             layers.push(PlannedLayer {
-                key: inputs.layer_key(&bytecode, &lock.base.facts)?,
+                key: inputs.layer_key(&bytecode)?,
                 segments: bytecode,
                 archive_size: 0,
                 name: format!("{}-bytecode", self.name),
@@ -289,6 +289,7 @@ mod tests {
         let inputs = KeyInputs {
             prefix: "/opt/env".to_owned(),
             root: "opt/env".to_owned(),
+            folders: crate::model::Folders::default(),
             codec: "gzip".to_owned(),
             group_write: false,
             keep_setuid: false,
@@ -449,6 +450,7 @@ mod tests {
         let inputs = KeyInputs {
             prefix: "/opt/env".to_owned(),
             root: "opt/env".to_owned(),
+            folders: crate::model::Folders::default(),
             codec: String::new(),
             group_write: false,
             keep_setuid: false,

@@ -187,6 +187,12 @@ static IMAGE: Table = Table {
             "User of the image's processes, UID[:GID].",
             checked("a numeric user", |text| text.parse::<User>().map(drop)),
         ),
+        entry(
+            "keep-home-mode",
+            "--keep-home-mode",
+            "Whether the home of the base's user keeps its mode, so that other users have none.",
+            Form::Switch,
+        ),
         entry("workdir", "--workdir", "Working folder of the image's processes.", text("a folder in the image")),
         entry("entrypoint", "--entrypoint", "Entrypoint.", Form::Command),
         entry("cmd", "--cmd", "Default command.", Form::Command),

@@ -101,6 +101,8 @@ pub struct ImageSettings {
     pub tags: Vec<String>,
     /// `UID[:GID]`.
     pub user: Option<String>,
+    /// Whether the base user's home keeps its mode.
+    pub keep_home_mode: Option<bool>,
     /// Working folder.
     pub workdir: Option<String>,
     /// Entrypoint.
@@ -125,7 +127,8 @@ struct Origin {
 impl Settings {
     /// The parameters of a build as the settings of another one.
     pub(super) fn recorded(parameters: Parameters) -> Self {
-        let ImageOptions { user, entrypoint, cmd, env, workdir, labels, annotations } = parameters.image;
+        let ImageOptions { user, keep_home_mode, entrypoint, cmd, env, workdir, labels, annotations } =
+            parameters.image;
         Self {
             prefix: Some(parameters.prefix),
             compression: Some(parameters.compression.to_string()),
@@ -137,6 +140,7 @@ impl Settings {
             source_date_epoch: parameters.source_date_epoch,
             image: ImageSettings {
                 user: user.map(String::from),
+                keep_home_mode: Some(keep_home_mode),
                 entrypoint,
                 cmd,
                 env,

@@ -4,6 +4,7 @@
 
 mod accepted;
 mod bad_input;
+mod base_trees;
 mod bases;
 mod build;
 mod cache;

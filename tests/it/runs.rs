@@ -16,7 +16,7 @@ import click, flask, numpy, pandas, pytest, requests
 
 assert sys.prefix == os.environ["CONDA_PREFIX"] == "/opt/conda/envs/default", sys.prefix
 assert not os.access("/", os.W_OK) and not os.access(sys.prefix, os.W_OK)
-assert os.stat(os.environ["HOME"]).st_mode & 0o7777 == 0o775 and os.stat(os.environ["HOME"]).st_uid == 0
+assert os.stat(os.environ["HOME"]).st_mode & 0o7777 == 0o1777 and os.stat(os.environ["HOME"]).st_uid == 1000
 assert pwd.getpwuid(1000).pw_dir == "/home/conda"
 
 numbers = pandas.DataFrame({"x": numpy.arange(4), "y": pandas.date_range("2024-01-01", periods=4, tz="Europe/Berlin")})

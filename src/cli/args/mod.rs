@@ -437,6 +437,18 @@ pub struct BuildArgs {
     /// [env: CONDAIMG_EXCLUDE, one a line]
     #[arg(long, value_name = "GLOB", help_heading = "Image")]
     pub exclude: Vec<String>,
+    /// Leave the mode of the base user's home; other users have no HOME
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "CONDAIMG_KEEP_HOME_MODE",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Image"
+    )]
+    pub keep_home_mode: Option<bool>,
     /// Give the group the owner's permissions, for arbitrary users in group 0
     #[arg(
         long,

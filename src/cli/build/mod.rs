@@ -9,7 +9,9 @@ mod once;
 pub mod options;
 mod packing;
 pub mod project;
+pub mod room;
 mod settings;
+mod standing;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -68,12 +70,21 @@ pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter)
     world.cache = options.cache_registry.clone().filter(|_| !offline && !options.args.no_cache);
     let project = Project::new(&options, &spec)?;
     let mut platforms = locking::obtain(&options.environment, &spec, &world).await?;
-    for Locked { platform, lock, .. } in &mut platforms {
+    for Locked { platform, base, .. } in &platforms {
+        options.environment.named(platform, room::check(&options, base, project.is_some(), &world))?;
+    }
+    for Locked { platform, lock, base, .. } in &mut platforms {
         let complete = locking::facts::complete(&options.environment, &spec, Lock::clone(lock), &world).await;
+        let complete = options.environment.named(platform, complete)?;
+        let complete = locking::base::with_whole_facts(&options.environment, complete, base, &world).await;
         *lock = Arc::new(options.environment.named(platform, complete)?);
     }
     options.adopt(&platforms)?;
     let chosen = choose(project, &options, &world).await?;
+    for locked in &platforms {
+        let checked = standing::check(&options, locked, chosen.as_ref(), &world).await;
+        options.environment.named(&locked.platform, checked)?;
+    }
     Ok(Prepared { options, spec, world, platforms, chosen })
 }
 
@@ -82,8 +93,10 @@ pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>,
     let Locked { platform, lock, base, .. } = locked;
     let target = layers::target(lock, &options.parameters)?;
     let user = config::user(options, lock, base, world);
-    let project = chosen.map(|chosen| chosen.layer(lock, &target, user)).transpose()?;
-    Ok(Parts { lock, platform, base, target, user, project })
+    let session = config::session(options, lock, base, user)?;
+    let project = chosen.map(|chosen| chosen.layer(lock, &target, &session)).transpose()?;
+    let max_layers = room::max_layers(options, base)?;
+    Ok(Parts { lock, platform, base, target, session, max_layers, project })
 }
 
 /// Runs the command.
@@ -208,16 +221,17 @@ async fn make(prepared: &Prepared, locked: &Locked, gone: &BTreeSet<Digest>, rea
     for warning in lock::warnings(lock) {
         world.reporter.warn(&warning);
     }
-    let lock_text = lock::normalised(lock, &options.parameters)?;
-    let lock_digest = Digest::of(&lock_text);
     let parts = parts(options, locked, chosen.as_ref(), world)?;
-    let user = parts.user;
+    let lock_text = lock::normalised(lock, &room::parameters(options, base)?)?;
+    let lock_digest = Digest::of(&lock_text);
+    let session = parts.session.clone();
+    config::tell_home(&session.account, world);
     config::check_entrypoint(options, lock, world);
     base.layers.iter().try_for_each(|layer| ready.base_layer(layer))?;
     cached::entry(lock, *made)?.into_iter().for_each(|entry| ready.entry(entry));
     let made = layers::make(parts, prepared, gone, ready.clone()).await?;
     let layers = made.iter().map(|layer| layer.layer.clone());
-    let image = config::image(options, platform, lock, lock_digest, base, layers, user)?;
+    let image = config::image(options, platform, lock, lock_digest, base, layers, session)?;
     ready.blob(&image.config);
     let rows = rows(base, made);
     let summary = PlatformMetadata {

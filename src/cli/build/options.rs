@@ -178,6 +178,7 @@ fn parameters(args: &BuildArgs, environment: &EnvironmentOptions, policy: &Polic
         source_date_epoch: source_date_epoch()?.or(args.source_date_epoch),
         image: ImageOptions {
             user: args.user.as_deref().map(str::parse).transpose()?,
+            keep_home_mode: args.keep_home_mode.unwrap_or_default(),
             entrypoint: args.entrypoint.as_deref().map(|text| words("--entrypoint", text)).transpose()?,
             cmd: args.cmd.as_deref().map(|text| words("--cmd", text)).transpose()?,
             env: pairs("--env", &args.env)?,

@@ -1,6 +1,6 @@
 //! From spec to locks: the current ones as they are, else new ones.
 
-mod base;
+pub mod base;
 pub mod base_files;
 pub mod cached;
 mod diff;
@@ -31,13 +31,12 @@ use from::Brought;
 use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name};
 
 use crate::cli::world::World;
-use crate::image::{self, Base};
+use crate::image::Base;
 use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted, classify, local};
 use crate::model::{BaseRef, Platform};
 use crate::pack::wheel::normalise_name;
 use crate::resolve::{self, ResolveOptions, VirtualPackageOptions};
 use crate::spec::Spec;
-use crate::util::error::ResultExt as _;
 use crate::util::{Error, Result, files, redact};
 
 /// A platform of the build: its lock and its opened base.
@@ -58,10 +57,15 @@ pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) ->
     files::sweep(folder(&path));
     let old = lock::read(&path)?.unwrap_or_default();
     check_upgrade(options, &old)?;
+    // All of them before anything is solved: one may lack a platform.
+    let mut opened = Vec::with_capacity(options.platforms.len());
+    for platform in &options.platforms {
+        opened.push(options.named(platform, base::open(options, platform, old.get(platform), world).await)?);
+    }
     let mut bases = Vec::with_capacity(options.platforms.len());
     let mut made = Locks::default();
-    for platform in &options.platforms {
-        let (base, new) = options.named(platform, one(options, platform, spec, &old, world).await)?;
+    for (platform, base) in options.platforms.iter().zip(opened) {
+        let new = options.named(platform, one(options, platform, spec, &old, &base, world).await)?;
         bases.push((base, new.as_ref().is_some_and(|(_, made)| *made)));
         if let Some((lock, _)) = new {
             made.insert(with_interpreter(options, spec, lock, &old, &made, world).await?);
@@ -107,19 +111,19 @@ pub fn save(options: &EnvironmentOptions, spec: &Spec, new: Vec<Lock>, world: &W
     Ok(locks)
 }
 
-/// The base of one platform, and its lock if a new one is needed; whether that was made just now.
+/// The lock of one platform if a new one is needed; whether that was made just now.
 async fn one(
     options: &EnvironmentOptions,
     platform: &Platform,
     spec: &Spec,
     locks: &Locks,
+    base: &Base,
     world: &World,
-) -> Result<(Base, Option<(Lock, bool)>)> {
+) -> Result<Option<(Lock, bool)>> {
     let path = path(options, spec);
     let lock_folder = std::path::absolute(folder(&path))?;
     let comparable = locks.get(platform).cloned().map(|lock| with_written_channels(lock, &lock_folder));
     let old = comparable.as_ref();
-    let base = base::open(options, platform, old, world).await?;
     let mut inputs = inputs(options, platform, spec, &lock_folder, world)?;
     let texts = texts(spec);
     let pinned = spec.pins.as_ref().filter(|_| options.mode != LockMode::Frozen).map(|pins| pins.of(platform));
@@ -141,7 +145,7 @@ async fn one(
         Some(lock) if !options.mode.writes() && !lock.edited.is_empty() => Err(edited(&path, lock)),
         Some(lock) if options.mode == LockMode::Frozen => {
             check_base(&path, &lock.base, &options.base, options.extends, base.digest)?;
-            Ok((base, None))
+            Ok(None)
         }
         Some(lock) if !options.mode.upgrades() && lock::changes(lock, wanted).is_empty() => {
             let fills = matches!(options.mode, LockMode::Make(_)) && !options.facts_later && !lock.has_facts;
@@ -151,7 +155,12 @@ async fn one(
                 let lock = filled.unwrap_or_else(|| lock.clone());
                 filled = Some(stability::renew(options, spec, lock, world).await?);
             }
-            Ok((base, filled.map(|lock| (lock, true))))
+            // Those of a build are read again each time, until the lock is made again.
+            if options.mode.writes() && !filled.as_ref().unwrap_or(lock).base.facts.whole {
+                let lock = filled.unwrap_or_else(|| lock.clone());
+                filled = Some(base::with_whole_facts(options, lock, base, world).await?);
+            }
+            Ok(filled.map(|lock| (lock, true)))
         }
         Some(lock) if options.mode == LockMode::Locked => Err(stale(&path, platform, &lock::changes(lock, wanted))),
         None if !options.mode.writes() => Err(missing(&path, platform, locks)),
@@ -163,11 +172,11 @@ async fn one(
             if let Some(mut lock) = cached::find(wanted, platform, &lock_folder, world).await {
                 world.reporter.notice("the lock was made before, and is taken from the cache registry");
                 lock.base.reference = reference(&options.base, &lock_folder)?;
-                return Ok((base, Some((lock, false))));
+                return Ok(Some((lock, false)));
             }
-            let new = make(options, platform, spec, &base, inputs, pinned.as_ref(), old, locks, world).await?;
+            let new = make(options, platform, spec, base, inputs, pinned.as_ref(), old, locks, world).await?;
             lock::check_wheels(&new)?;
-            Ok((base, Some((new, true))))
+            Ok(Some((new, true)))
         }
     }
 }
@@ -280,9 +289,7 @@ async fn make(
     };
     let base_facts = match &brought {
         Some(brought) => brought.facts.clone(),
-        None => image::probe(base, &world.store, world)
-            .await
-            .context(|| format!("the base `{}` cannot be read", options.base))?,
+        None => base::facts(options, base, world).await?,
     };
     let glibc = options.glibc.clone().or_else(|| base_facts.glibc.clone()).ok_or_else(|| {
         Error::user(format!("the base `{}` has no GNU C library", options.base))

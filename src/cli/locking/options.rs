@@ -123,7 +123,10 @@ impl EnvironmentOptions {
     /// What is wrong with them (exit status 2).
     pub fn new(args: EnvironmentArgs, mode: LockMode, global: &Global) -> Result<Self> {
         let base = match args.from.as_deref().or(args.base.as_deref()).unwrap_or(DEFAULT_BASE).parse()? {
-            BaseRef::Registry(reference) => BaseRef::Registry(Registry::parse(&reference)?.to_string()),
+            BaseRef::Registry(text) => {
+                let reference = super::base::hinting_at_path(&text, Registry::parse(&text))?;
+                BaseRef::Registry(reference.to_string())
+            }
             BaseRef::Scratch if args.from.is_some() => {
                 return Err(Error::usage("`--from scratch` has nothing to extend").hint("use `--base scratch`"));
             }

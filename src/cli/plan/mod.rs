@@ -8,6 +8,7 @@ use super::args::{Global, PlanArgs};
 use super::build::known::in_store;
 use super::build::layers::{Parts, environment_tar, planned, project_key};
 use super::build::options::Options;
+use super::build::room;
 use super::build::{Prepared, parts, prepare};
 use super::locking::Locked;
 use super::print_data;
@@ -49,7 +50,7 @@ fn of_platform(prepared: &Prepared, locked: &Locked) -> Result<PlatformPlan> {
     let Prepared { options, world, chosen, .. } = prepared;
     let parts = parts(options, locked, chosen.as_ref(), world)?;
     let plan = planned(&parts, options)?;
-    let lock_digest = Digest::of(lock::normalised(&locked.lock, &options.parameters)?);
+    let lock_digest = Digest::of(lock::normalised(&locked.lock, &room::parameters(options, &locked.base)?)?);
     let mut shown = PlatformPlan::new(locked, lock_digest, &plan);
     shown.layers = layers(&parts, &plan, options, world)?;
     Ok(shown)
@@ -69,7 +70,7 @@ fn layers(parts: &Parts<'_>, plan: &LayerPlan, options: &Options, world: &World)
         let key = project_key(project, compression)?;
         layers.push(Layer::beside("project-files", "project-files", key, project.size(), blob(&key)));
     }
-    let (key, tar) = environment_tar(lock, &parts.target, parts.user, compression)?;
+    let (key, tar) = environment_tar(lock, &parts.target, &parts.session, compression)?;
     layers.push(Layer::beside("environment", "environment", key, tar.len() as u64, blob(&key)));
     Ok(layers)
 }
