@@ -28,6 +28,7 @@ mod media;
 mod output;
 mod probe;
 mod reader;
+mod unused;
 
 pub use archive::{write_oci_archive, write_oci_archive_of};
 pub use artifact::{Artifact, ArtifactFile, artifact, lone_artifact};
@@ -45,3 +46,4 @@ pub use media::{INDEX, MANIFEST, is_index};
 pub use output::{Contents, Written};
 pub use probe::{Selection, is_at_hand, probe, probe_files};
 pub use reader::LayoutReader;
+pub use unused::{Unused, remove_unused_blobs, unused_blobs};

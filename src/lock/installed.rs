@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rattler_conda_types::{PrefixRecord, RepoDataRecord};
 use serde::{Deserialize, Serialize};
 
-use super::canonical_channel;
+use super::{UNSET, canonical_channel};
 use crate::util::{Digest, Error, Result, redact};
 
 /// Raised whenever something else would be kept of the same files.
@@ -275,12 +275,10 @@ fn variables(state: &str) -> BTreeMap<String, String> {
         env_vars: BTreeMap<String, serde_json::Value>,
     }
     let variables = serde_json::from_str::<State>(state).map(|state| state.env_vars).unwrap_or_default();
-    // How conda marks one that was removed.
-    let unset = |value: &String| value == "***unset***";
     variables
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())))
-        .filter(|(_, value)| !unset(value))
+        .filter(|(_, value)| value != UNSET)
         .collect()
 }
 

@@ -129,6 +129,9 @@ pub struct BaseFacts {
     pub glibc: Option<String>,
     /// Whether `/bin/sh` exists, which an entrypoint script needs.
     pub shell: bool,
+    /// Shells where scripts look for them (`bin/sh`, `bin/bash`), and the program that each is in the end (`dash`).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub shells: BTreeMap<String, String>,
     /// `/etc/passwd`, to which a line for the image's user may have to be added.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passwd: Option<String>,

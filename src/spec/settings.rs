@@ -44,6 +44,8 @@ pub struct Settings {
     pub cache_registry: Option<String>,
     /// Whether byte code is made.
     pub bytecode: Option<bool>,
+    /// Whether the entrypoint sources activation scripts that need a shell.
+    pub activation: Option<bool>,
     /// Where the environment lies in the image.
     pub prefix: Option<String>,
     /// Whether the group gets the owner's permissions.
@@ -128,6 +130,7 @@ impl Settings {
             prefix: Some(parameters.prefix),
             compression: Some(parameters.compression.to_string()),
             bytecode: Some(parameters.bytecode),
+            activation: Some(!parameters.no_activation),
             group_write: Some(parameters.group_write),
             layers: Some(parameters.layers),
             max_layers: Some(parameters.max_layers),

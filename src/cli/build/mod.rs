@@ -212,7 +212,7 @@ async fn make(prepared: &Prepared, locked: &Locked, gone: &BTreeSet<Digest>, rea
     let lock_digest = Digest::of(&lock_text);
     let parts = parts(options, locked, chosen.as_ref(), world)?;
     let user = parts.user;
-    config::check_entrypoint(options, lock, world);
+    config::tell_activation(options, lock, world);
     base.layers.iter().try_for_each(|layer| ready.base_layer(layer))?;
     cached::entry(lock, *made)?.into_iter().for_each(|entry| ready.entry(entry));
     let made = layers::make(parts, prepared, gone, ready.clone()).await?;

@@ -29,6 +29,7 @@ pub fn fill(mut args: BuildArgs, file: &Settings) -> Result<BuildArgs> {
         args.cache_registry = Some(repository.clone());
     }
     args.group_write = args.group_write.or(file.group_write);
+    args.no_activation = args.no_activation.or(file.activation.map(|activation| !activation));
     args.source_date_epoch = file.source_date_epoch;
 
     let ImageSettings { tags, user, workdir, entrypoint, cmd, env, labels, annotations } = &file.image;

@@ -18,7 +18,7 @@ use crate::lock::{
     self, Activation, BaseEnvironment, Lock, LockedPackage, LockedWheel, PackageFacts, canonical_channel, canonical_url,
 };
 use crate::model::{BaseFacts, BaseRef, LayerBlob, Platform};
-use crate::pack::activation::{ACTIVATE_FOLDER, parse_script, parse_variables};
+use crate::pack::activation::{ACTIVATE_FOLDER, add_script, parse_variables};
 use crate::resolve::{Channels, Present, VirtualPackageOptions};
 use crate::ship;
 use crate::util::{Digest, Error, Result};
@@ -166,6 +166,7 @@ fn over(above: BaseFacts, mut below: BaseFacts) -> BaseFacts {
     below.symlinks.extend(above.symlinks);
     below.directories.extend(above.directories);
     below.folders.extend(above.folders);
+    below.shells.extend(above.shells);
     BaseFacts {
         glibc: above.glibc.or(below.glibc),
         shell: above.shell || below.shell,
@@ -245,13 +246,10 @@ fn locked(package: &installed::Package, environment: &installed::Environment, pr
         if package.files.binary_search(path).is_err() {
             continue;
         }
-        let steps = match path.starts_with(ACTIVATE_FOLDER) {
-            true => parse_script(path, content, Some(prefix)),
-            false => Some(parse_variables(path, content.as_bytes()).unwrap_or_default()),
-        };
-        match steps {
-            Some(steps) => activation.steps.extend(steps),
-            None => drop(activation.dynamic.insert(path.clone())),
+        if path.starts_with(ACTIVATE_FOLDER) {
+            add_script(&mut activation, path, Some(content.as_bytes()), Some(prefix));
+        } else if let Ok((steps, _)) = parse_variables(path, content.as_bytes()) {
+            activation.steps.extend(steps);
         }
     }
     let facts = PackageFacts { activation, pypi: package.distributions(), ..PackageFacts::default() };

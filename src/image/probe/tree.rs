@@ -15,6 +15,8 @@ const DEPTH: usize = 3;
 const HIDING_DEPTH: usize = 4;
 /// Entries that are kept of one layer, so that a hostile one cannot fill the memory.
 const ENTRIES: usize = 1_000_000;
+/// Where shells are looked for.
+const SHELLS: [&str; 3] = ["bin/bash", "bin/sh", "usr/bin/bash"];
 /// Links that are followed before they count as a loop (path_resolution(7)).
 const LINKS: usize = 40;
 
@@ -167,8 +169,9 @@ impl Tree {
 
     /// What a build must know.
     pub fn facts(self) -> BaseFacts {
-        let shell = self.is_file("bin/sh");
-        let mut facts = BaseFacts { shell, ..BaseFacts::default() };
+        let shells = SHELLS.into_iter().filter_map(|path| Some((path.to_owned(), self.program(path)?)));
+        let shells: BTreeMap<String, String> = shells.collect();
+        let mut facts = BaseFacts { shell: shells.contains_key("bin/sh"), shells, ..BaseFacts::default() };
         let in_root = |path: &str| !path.contains('/');
         let implied = self.implied.iter().filter(|root| !self.entries.contains_key(*root));
         facts.directories = implied.cloned().collect();
@@ -195,8 +198,8 @@ impl Tree {
         facts
     }
 
-    /// Whether the path is a file, through symbolic links.
-    fn is_file(&self, path: &str) -> bool {
+    /// The name of the file that a path is, through symbolic links; nothing when it is not a file.
+    fn program(&self, path: &str) -> Option<String> {
         let mut pending: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
         let mut resolved: Vec<String> = Vec::new();
         let mut followed = 0;
@@ -212,7 +215,7 @@ impl Tree {
             let Some(Kind::Symlink(target)) = self.entries.get(&resolved.join("/")) else { continue };
             followed += 1;
             if followed > LINKS {
-                return false;
+                return None;
             }
             resolved.pop();
             if target.starts_with('/') {
@@ -220,11 +223,12 @@ impl Tree {
             }
             pending.extend(target.split('/').rev().map(str::to_owned));
         }
-        match self.entries.get(&resolved.join("/")) {
+        let is_file = match self.entries.get(&resolved.join("/")) {
             Some(kind) => matches!(kind, Kind::File { .. }),
             // Deeper than what is kept (`/nix/store/...`): the link is believed.
             None => resolved.len() > DEPTH,
-        }
+        };
+        resolved.pop().filter(|_| is_file)
     }
 }
 
@@ -362,6 +366,17 @@ mod tests {
         assert!(!facts(&[&[("bin/sh", link("/bin/busybox"))]]).shell);
         assert!(!facts(&[&[("bin", link("bin")), ("usr/bin/sh", file())]]).shell);
         assert!(facts(&[&[("bin/sh", link("/nix/store/abc-bash/bin/bash"))]]).shell);
+        let shells = |entries| facts(&[entries]).shells.into_iter().collect::<Vec<_>>();
+        let expected = |path: &str, program: &str| (path.to_owned(), program.to_owned());
+        assert_eq!(shells(busybox), [expected("bin/sh", "busybox")]);
+        let debian: &[(&str, Kind)] = &[
+            ("bin", link("usr/bin")),
+            ("usr/bin/bash", file()),
+            ("usr/bin/sh", link("dash")),
+            ("usr/bin/dash", file()),
+        ];
+        let bash = |path| expected(path, "bash");
+        assert_eq!(shells(debian), [bash("bin/bash"), expected("bin/sh", "dash"), bash("usr/bin/bash")]);
         assert!(!facts(&[&[("usr/bin/sh", file())]]).shell);
     }
 
