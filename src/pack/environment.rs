@@ -124,7 +124,7 @@ condaimg_activate() {
     condaimg_script=$1
     if [ -r "$condaimg_script" ]; then
         condaimg_source "$condaimg_script" ||
-            echo "condaimg: the activation script $condaimg_script failed with status $?" >&2
+            echo "condaimg: the activation script $condaimg_script returned status $?" >&2
     else
         echo "condaimg: the activation script $condaimg_script cannot be read" >&2
     fi

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod accepted;
+mod activation;
 mod bad_input;
 mod bases;
 mod build;
@@ -23,6 +24,7 @@ mod lock;
 mod lock_files;
 mod logins;
 mod oracle;
+mod outputs;
 mod partial;
 mod pins;
 mod pip;
@@ -39,5 +41,6 @@ mod resolve;
 mod runs;
 mod secrets;
 mod stability;
+mod variables;
 mod warm;
 mod wheels;

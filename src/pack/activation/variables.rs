@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::lock::{ActivationStep, RESERVED_VARIABLES, UNSET};
 use crate::model::is_shell_name;
+use crate::util::python;
 
 /// What a file sets, and what of it is left out, as the ends of sentences that begin with the file.
 pub type Variables = (Vec<ActivationStep>, Vec<String>);
@@ -29,7 +29,7 @@ pub fn parse_variables(file: &str, json: &[u8]) -> Result<Variables, String> {
             left_out.push(format!("sets `{}`, which is not a name of a variable: it is ignored", shown(&name)));
             continue;
         }
-        match scalar(raw) {
+        match python::scalar(raw) {
             Some(Some(value)) if value == UNSET => {}
             Some(value) => steps.push(ActivationStep {
                 file: file.to_owned(),
@@ -44,39 +44,6 @@ pub fn parse_variables(file: &str, json: &[u8]) -> Result<Variables, String> {
 
 fn shown(name: &str) -> String {
     name.chars().take(60).flat_map(char::escape_debug).collect()
-}
-
-/// A scalar as text, null as nothing; none for lists, objects and what no variable can hold.
-fn scalar(raw: &RawValue) -> Option<Option<String>> {
-    match serde_json::from_str::<Value>(raw.get()).ok()? {
-        Value::Null => Some(None),
-        Value::Bool(true) => Some(Some("True".to_owned())),
-        Value::Bool(false) => Some(Some("False".to_owned())),
-        Value::Number(_) => Some(Some(number(raw.get().trim())?)),
-        Value::String(text) => (!text.contains('\0')).then_some(Some(text)),
-        Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// A JSON number as Python's `str` writes it.
-fn number(text: &str) -> Option<String> {
-    if !text.contains(['.', 'e', 'E']) {
-        return Some(if text == "-0" { "0".to_owned() } else { text.to_owned() });
-    }
-    let value: f64 = text.parse().ok()?;
-    if !value.is_finite() {
-        return Some(if value > 0.0 { "inf".to_owned() } else { "-inf".to_owned() });
-    }
-    let scientific = format!("{value:e}");
-    let (digits, exponent) = scientific.split_once('e')?;
-    let exponent: i32 = exponent.parse().ok()?;
-    // As `float.__repr__` chooses.
-    if (-4..16).contains(&exponent) {
-        let plain = format!("{value}");
-        return Some(if plain.contains('.') { plain } else { format!("{plain}.0") });
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    Some(format!("{digits}e{sign}{:02}", exponent.abs()))
 }
 
 #[cfg(test)]
