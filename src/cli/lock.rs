@@ -5,6 +5,7 @@ use super::locking::options::{EnvironmentOptions, LockMode, Upgrade};
 use super::locking::{self, Locked, settings};
 use super::world::World;
 use crate::lock::{self, Lock, Locks};
+use crate::pack::activation;
 use crate::spec::{self, Spec};
 use crate::util::report::{Reporter, SharedReporter};
 use crate::util::{Error, Result};
@@ -50,7 +51,7 @@ fn mode(args: &LockArgs) -> LockMode {
 
 fn tell(locked: &[Locked], options: &EnvironmentOptions, spec: &Spec, world: &World) {
     for Locked { platform, lock, .. } in locked {
-        for warning in lock::warnings(lock) {
+        for warning in lock::warnings(lock).into_iter().chain(activation::warnings(lock)) {
             world.reporter.warn(&warning);
         }
         let facts = if lock.has_facts { "" } else { "; their facts are made at the first build" };

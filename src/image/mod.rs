@@ -28,6 +28,7 @@ mod media;
 mod output;
 mod probe;
 mod reader;
+mod unused;
 
 pub use archive::{write_oci_archive, write_oci_archive_of};
 pub use artifact::{Artifact, ArtifactFile, artifact, lone_artifact};
@@ -45,3 +46,4 @@ pub use media::{INDEX, MANIFEST, is_index};
 pub use output::{Contents, Written};
 pub use probe::{Obstacle, Selection, Tree, is_at_hand, is_tree_at_hand, probe, probe_files, probe_tree};
 pub use reader::LayoutReader;
+pub use unused::{Unused, remove_unused_blobs, unused_blobs};

@@ -49,6 +49,14 @@ pub const MEDIA_TYPE: &str = "application/vnd.condaimg.lock.v1+yaml";
 /// The label and annotation of an image that hold the digest of its lock.
 pub const LABEL: &str = "dev.condaimg.lock";
 
+/// The variables that belong to conda, whatever `variables:` and `env_vars.d` say: it ignores `PATH` there with a warning,
+/// and fails over the others.
+pub const RESERVED_VARIABLES: [&str; 5] =
+    ["PATH", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "CONDA_SHLVL", "CONDA_PROMPT_MODIFIER"];
+
+/// The value by which conda marks a variable that was removed.
+pub const UNSET: &str = "***unset***";
+
 /// What the builds of `python` packages hold that are no CPython.
 pub const NO_CPYTHON: [&str; 2] = ["pypy", "graalpy"];
 
@@ -181,6 +189,10 @@ pub struct Activation {
     /// Scripts that do more than set and unset literals, and have to be sourced by a shell.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub dynamic: BTreeSet<String>,
+    /// The texts of those scripts, as in the archive, so that it can be told which shells run them. Long ones, and those
+    /// that are not UTF-8, are left out.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scripts: BTreeMap<String, String>,
 }
 
 /// One variable that activation sets (`value`) or unsets (no value), and the file that says so.

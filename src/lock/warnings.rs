@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Lock, LockedPackage};
+use super::{Lock, LockedPackage, RESERVED_VARIABLES};
 use crate::model::pyc::module_of;
 
-/// The warnings about a lock's packages: paths that two of them bring, scripts that are not run, activation that
-/// needs a shell.
+/// The warnings about a lock: variables that are ignored, paths that two packages bring, scripts that are not run.
 pub fn warnings(lock: &Lock) -> Vec<String> {
+    let reserved = RESERVED_VARIABLES.into_iter().filter(|name| lock.variables.contains_key(*name)).map(|name| {
+        format!("`variables:` sets `{name}`, which conda reserves: it is ignored (`--env {name}=VALUE` sets it)")
+    });
     let wheels = lock.wheels.iter().flat_map(|wheel| clobbered(&wheel.name, &wheel.facts.clobbered));
-    lock.packages.iter().flat_map(of_package).chain(wheels).collect()
+    reserved.chain(lock.packages.iter().flat_map(of_package)).chain(wheels).collect()
 }
 
 fn of_package(package: &LockedPackage) -> Vec<String> {
@@ -19,11 +21,6 @@ fn of_package(package: &LockedPackage) -> Vec<String> {
     if let Some(script) = &facts.post_link {
         warnings.push(format!(
             "`{name}` has a post-link script (`{script}`), which is not run: what it would do is missing in the image"
-        ));
-    }
-    for script in &facts.activation.dynamic {
-        warnings.push(format!(
-            "the activation script `{script}` of `{name}` needs a shell: an entrypoint sources it, so `docker exec` does not see what it sets"
         ));
     }
     warnings

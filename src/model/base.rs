@@ -141,6 +141,9 @@ pub struct BaseFacts {
     /// Directory whose `*.sh` a login shell reads, symlinks resolved (`etc/profile.d`); none if the base has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_scripts: Option<String>,
+    /// Shells where scripts look for them (`bin/sh`, `bin/bash`), and the program that each is in the end (`dash`).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub shells: BTreeMap<String, String>,
     /// `/etc/passwd`, to which a line for the image's user may have to be added.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passwd: Option<String>,

@@ -17,7 +17,7 @@ pub use base::{BaseFacts, BaseRef, FolderFacts, Folders};
 pub use blob::{Blob, BlobSource, LAYER_KEY, LayerBlob};
 pub use compression::Compression;
 pub use cutoff::Cutoff;
-pub use parameters::{ImageOptions, Parameters, User};
+pub use parameters::{ImageOptions, Parameters, User, is_shell_name, is_variable_name, workdir};
 pub use platform::Platform;
 pub use prefix::{ENGINES_OWN, prefix};
 pub use project::ProjectCopy;

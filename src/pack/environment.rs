@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::account::Account;
+use super::activation::Shell;
 use super::layout::ancestors;
 use super::login;
 use super::metadata::DIRECTORY_MTIME;
@@ -15,7 +16,7 @@ use crate::model::{FolderFacts, User};
 use crate::util::tarball::{self, TarKind};
 use crate::util::{Error, Result};
 
-/// Sources the activation scripts that need a shell; relative to the prefix.
+/// Sources the activation scripts that need a shell, then runs its arguments; relative to the prefix.
 pub const ENTRYPOINT: &str = "etc/conda/condaimg-entrypoint.sh";
 
 /// Whether the environment's activation needs a shell.
@@ -115,13 +116,55 @@ fn state(variables: &BTreeMap<String, String>) -> Result<String> {
 fn entrypoint(lock: &Lock, target: &Target) -> String {
     let scripts: BTreeSet<&str> =
         lock.packages.iter().flat_map(|package| &package.facts.activation.dynamic).map(String::as_str).collect();
-    let mut text = String::from("#!/bin/sh\n# Sources the activation scripts that set more than fixed values.\n");
+    let shell = Shell::of(lock, &target.prefix);
+    let is_bash = shell.as_ref().is_some_and(Shell::is_bash);
+    let mut text = format!("#!{}\n", shell.as_ref().map_or("/bin/sh", |shell| shell.path.as_str()));
+    // `command` keeps dash alive when a script has a syntax error; to bash's `exec`, `-c` and `-l` are options.
+    let (source, exec) = if is_bash { (".", "exec --") } else { ("command .", "exec") };
+    text.push_str(ENTRY_FUNCTIONS.replace("@source@", source).trim_start());
     for script in scripts {
-        let _ = writeln!(text, ". {}", shell_quote(&format!("{}/{script}", target.prefix)));
+        let _ = writeln!(text, "condaimg_activate {}", shell_quote(&format!("{}/{script}", target.prefix)));
     }
-    text.push_str("exec \"$@\"\n");
+    text.push_str(ENTRY_END.replace("@exec@", exec).trim_start());
     text
 }
+
+/// Sources scripts in a function, as conda does, so that `set --` in them does not change the command. Their input is
+/// empty, so that they do not read the command's. One that fails is told of; one that ends the shell does so aloud.
+const ENTRY_FUNCTIONS: &str = r#"
+# Made by condaimg: sources the activation scripts that set more than fixed values, then runs the command.
+condaimg_source() {
+    shift
+    @source@ "$condaimg_script" </dev/null
+}
+condaimg_activate() {
+    condaimg_script=$1
+    if [ -r "$condaimg_script" ]; then
+        condaimg_source "$condaimg_script" ||
+            echo "condaimg: the activation script $condaimg_script returned status $?" >&2
+    else
+        echo "condaimg: the activation script $condaimg_script cannot be read" >&2
+    fi
+    set +eu
+}
+condaimg_ended() {
+    condaimg_status=$?
+    echo "condaimg: the activation script $condaimg_script ended the container with status $condaimg_status" >&2
+    [ "$condaimg_status" -ne 0 ] || condaimg_status=1
+    exit "$condaimg_status"
+}
+trap condaimg_ended EXIT
+"#;
+
+const ENTRY_END: &str = r#"
+trap - EXIT
+unset condaimg_script
+if [ $# -eq 0 ]; then
+    echo "condaimg: no command was given" >&2
+    exit 64
+fi
+@exec@ "$@"
+"#;
 
 pub(super) fn shell_quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))

@@ -11,7 +11,7 @@ use rattler_conda_types::package::PathType;
 use rattler_conda_types::{PackageRecord, RepoDataRecord};
 use serde::{Deserialize, Serialize};
 
-use super::activation::{ACTIVATE_FOLDER, ENV_VARS_FOLDER, parse_script, parse_variables};
+use super::activation::{ACTIVATE_FOLDER, ENV_VARS_FOLDER, add_script, parse_variables};
 use super::archive::Archive;
 use super::layout::{PackageLayout, ancestors};
 use super::{bytecode, pypi};
@@ -21,7 +21,8 @@ use crate::model::pyc::module_of;
 use crate::util::{Digest, Error, Result, parallel};
 
 /// Raised whenever facts say more or other of the same archives: what stores have of older versions is read anew.
-/// 2: `pypi`. 3: `made`. 4: `links`, `index_time`, byte code goes with its module.
+/// 2: `pypi`. 3: `made`. 4: `links`, `index_time`, byte code goes with its module; the texts of activation scripts,
+/// numbers in `env_vars.d`.
 pub const FACTS_VERSION: u32 = 4;
 
 /// What an archive by itself tells an environment with a certain Python.
@@ -205,6 +206,7 @@ fn refuse_below_links(records: &[RepoDataRecord], archives: &[ArchiveFacts]) -> 
 pub(super) fn lose(facts: &mut PackageFacts, lost: BTreeMap<String, String>) {
     facts.activation.steps.retain(|step| !lost.contains_key(&step.file));
     facts.activation.dynamic.retain(|file| !lost.contains_key(file));
+    facts.activation.scripts.retain(|file, _| !lost.contains_key(file));
     facts.clobbered.extend(lost);
 }
 
@@ -255,27 +257,21 @@ fn activation(archive: &Archive, layout: &PackageLayout, warnings: &mut Vec<Stri
         let Some(file) = layout.files.get(&entry.path).filter(|file| wanted(&file.target)) else {
             return Ok(ControlFlow::Continue(()));
         };
-        let is_script = file.target.starts_with(ACTIVATE_FOLDER);
-        let steps = if file.entry.path_type == PathType::SoftLink {
-            None
-        } else {
-            let content = archive.content(entry, reader)?;
+        let is_link = file.entry.path_type == PathType::SoftLink;
+        let content = if is_link { None } else { Some(archive.content(entry, reader)?) };
+        if file.target.starts_with(ACTIVATE_FOLDER) {
             let placeholder = file.entry.prefix_placeholder.as_ref().map(|found| found.placeholder.as_str());
-            match (is_script, std::str::from_utf8(&content)) {
-                (true, Ok(script)) => parse_script(&file.target, script, placeholder),
-                (false, _) => parse_variables(&file.target, &content),
-                _ => None,
+            add_script(&mut activation, &file.target, content.as_deref(), placeholder);
+            return Ok(ControlFlow::Continue(()));
+        }
+        let read = content.ok_or_else(|| "is a link, and is ignored".to_owned());
+        match read.and_then(|content| parse_variables(&file.target, &content)) {
+            Ok((steps, left_out)) => {
+                activation.steps.extend(steps);
+                warnings
+                    .extend(left_out.iter().map(|what| format!("`{}` of `{}` {what}", file.target, archive.package)));
             }
-        };
-        match steps {
-            Some(steps) => activation.steps.extend(steps),
-            None if is_script => {
-                activation.dynamic.insert(file.target.clone());
-            }
-            None => warnings.push(format!(
-                "`{}` of `{}` is no JSON object of strings and is ignored",
-                file.target, archive.package
-            )),
+            Err(what) => warnings.push(format!("`{}` of `{}` {what}", file.target, archive.package)),
         }
         Ok(ControlFlow::Continue(()))
     })?;

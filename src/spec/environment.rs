@@ -13,6 +13,7 @@ use super::forms::{Entry, Form, Pairs, Reading, Table, Text, take};
 use super::seeds::{List, Optional, next_key};
 use super::yaml::Context;
 use super::{Dependency, Spec, folder, pip};
+use crate::model;
 use crate::util::{Error, Result, redact};
 
 /// More ignored keys than this are only counted.
@@ -49,11 +50,19 @@ static ENVIRONMENT: Table = Table {
     groups: &[],
 };
 
-/// execve(2) cannot carry others.
-pub(super) fn variable_name(text: &str) -> Result<()> {
-    match text.is_empty() || text.contains(['=', '\0']) {
-        true => Err(Error::user(format!("`{text}` cannot be the name of an environment variable"))),
-        false => Ok(()),
+/// conda exports them in a shell, which takes no others.
+fn variable_name(text: &str) -> Result<()> {
+    match model::is_shell_name(text) {
+        true => Ok(()),
+        false => {
+            let error = Error::user(format!(
+                "invalid environment variable `{text}`: expected letters, digits and `_`, not beginning with a digit"
+            ));
+            Err(match model::is_variable_name(text) {
+                true => error.hint(format!("conda cannot export it; `--env {text}=VALUE` sets it in the image")),
+                false => error,
+            })
+        }
     }
 }
 

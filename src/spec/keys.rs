@@ -1,7 +1,7 @@
 //! Every key of a condaimg.yaml: what it says, what it may be, which flag overrides it. The reader and the JSON schema
 //! go by it.
 
-use super::environment::{CHANNELS, DEPENDENCIES, NAME, VARIABLES, variable_name};
+use super::environment::{CHANNELS, DEPENDENCIES, NAME, VARIABLES};
 use super::forms::{Entry, Form, Pairs, Table, Text};
 use super::requirements_file::is_version;
 use crate::model::{self, BaseRef, Compression, Cutoff, MAX_LAYERS, MIN_LAYERS, Platform, User};
@@ -110,6 +110,12 @@ pub(super) static PROJECT_FILE: Table = Table {
             "A repository that layers are looked up in, and noted in, by what their bytes depend on.",
             text("a repository in a registry"),
         ),
+        entry(
+            "activation",
+            "--no-activation",
+            "Whether the entrypoint sources the activation scripts that need a shell, before it runs the command.",
+            Form::Switch,
+        ),
         entry("bytecode", "--bytecode", "Whether byte code is made for what ships none.", Form::Switch),
         entry("prefix", "--prefix", "Where the environment lies in the image.", checked("an absolute folder", prefix)),
         entry(
@@ -193,14 +199,19 @@ static IMAGE: Table = Table {
             "Whether the home of the base's user keeps its mode, so that other users have none.",
             Form::Switch,
         ),
-        entry("workdir", "--workdir", "Working folder of the image's processes.", text("a folder in the image")),
+        entry(
+            "workdir",
+            "--workdir",
+            "Working directory of the image's processes.",
+            checked("an absolute path", |text| model::workdir(text).map(drop)),
+        ),
         entry("entrypoint", "--entrypoint", "Entrypoint.", Form::Command),
         entry("cmd", "--cmd", "Default command.", Form::Command),
         entry(
             "env",
             "--env (by name)",
             "Environment variables.",
-            Form::Pairs(Pairs { what: "the variable", name: variable_name, value: &ANY_VALUE }),
+            Form::Pairs(Pairs { what: "the variable", name: any_variable_name, value: &ANY_VALUE }),
         ),
         entry(
             "labels",
@@ -244,6 +255,15 @@ fn virtual_package(name: &str) -> Result<()> {
         Some(rest) if !rest.is_empty() => Ok(()),
         _ => Err(Error::user(format!("`{name}` is no virtual package"))
             .hint("their names begin with two underscores, as in `__cuda: \"12.4\"`")),
+    }
+}
+
+fn any_variable_name(name: &str) -> Result<()> {
+    match model::is_variable_name(name) {
+        true => Ok(()),
+        false => Err(Error::user(format!(
+            "invalid environment variable `{name}`: expected a name without `=`, white space and control characters"
+        ))),
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Settings {
     pub cache_registry: Option<String>,
     /// Whether byte code is made.
     pub bytecode: Option<bool>,
+    /// Whether the entrypoint sources activation scripts that need a shell.
+    pub activation: Option<bool>,
     /// Where the environment lies in the image.
     pub prefix: Option<String>,
     /// Whether the group gets the owner's permissions.
@@ -133,6 +135,7 @@ impl Settings {
             prefix: Some(parameters.prefix),
             compression: Some(parameters.compression.to_string()),
             bytecode: Some(parameters.bytecode),
+            activation: Some(!parameters.no_activation),
             group_write: Some(parameters.group_write),
             keep_setuid: Some(parameters.keep_setuid),
             layers: Some(parameters.layers),

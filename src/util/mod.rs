@@ -8,6 +8,7 @@ pub mod json;
 pub mod near;
 pub mod parallel;
 pub mod paths;
+pub mod python;
 pub mod redact;
 pub mod report;
 pub(crate) mod self_signed;

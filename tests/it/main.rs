@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod accepted;
+mod activation;
 mod bad_input;
 mod base_trees;
 mod bases;
@@ -25,6 +26,7 @@ mod lock_files;
 mod logins;
 mod older;
 mod oracle;
+mod outputs;
 mod partial;
 mod pins;
 mod pip;
@@ -41,5 +43,6 @@ mod resolve;
 mod runs;
 mod secrets;
 mod stability;
+mod variables;
 mod warm;
 mod wheels;

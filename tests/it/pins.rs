@@ -444,6 +444,7 @@ fn a_lock_is_an_input_itself() {
         layers: condaimg::plan::Policy::named("default").expect("a policy").canonical().expect("a text"),
         max_layers: 3,
         source_date_epoch: Some(1_700_000_000),
+        no_activation: false,
         image: condaimg::model::ImageOptions {
             user: Some("7:0".parse().expect("a user")),
             env: [("A".to_owned(), "1".to_owned())].into(),

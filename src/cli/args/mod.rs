@@ -1,12 +1,17 @@
 //! The arguments as they are typed, without looking at the world.
 
 mod store;
+mod variables;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use store::{CacheArgs, CacheCommand, CacheListArgs, CachePruneArgs, EngineArg, WarmArgs};
+
+pub use variables::with_variables;
+
+use variables::Switch;
 
 use super::doctor::DoctorArgs;
 use crate::registry::{ClientCertificate, Reference, RegistryOptions, RetryPolicy};
@@ -105,7 +110,9 @@ pub enum PriorityArg {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum BytecodeArg {
     #[default]
+    #[value(aliases = ["1", "true", "yes"])]
     On,
+    #[value(aliases = ["0", "false", "no"])]
     Off,
 }
 
@@ -131,7 +138,7 @@ pub struct TransferArgs {
 /// Flags of `push`.
 #[derive(Debug, Clone, Args)]
 pub struct PushArgs {
-    /// A layout (DIR[:TAG] or oci:DIR[:TAG]) or an archive of one (FILE or oci-archive:FILE)
+    /// A layout (DIR[:TAG] or oci:DIR[:TAG]), or an archive (FILE, oci-archive:FILE or docker-archive:FILE)
     #[arg(value_name = "LAYOUT")]
     pub layout: String,
     /// Image references
@@ -144,10 +151,10 @@ pub struct PushArgs {
 /// Flags of `copy`.
 #[derive(Debug, Clone, Args)]
 pub struct CopyArgs {
-    /// An image reference, oci:DIR[:TAG] or oci-archive:FILE
+    /// An image reference, oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE
     #[arg(value_name = "SRC")]
     pub source: String,
-    /// The same
+    /// An image reference, oci:DIR[:TAG] or oci-archive:FILE
     #[arg(value_name = "DST")]
     pub destination: String,
     #[command(flatten)]
@@ -421,7 +428,19 @@ pub struct BuildArgs {
     /// Environment variable (repeat for several) [env: CONDAIMG_ENV, one a line]
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
     pub env: Vec<String>,
-    /// Working folder of the image's processes
+    /// Run COMMAND and --entrypoint without the activation scripts that need a shell
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "CONDAIMG_NO_ACTIVATION",
+        value_parser = Switch,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Image"
+    )]
+    pub no_activation: Option<bool>,
+    /// Working directory of the image's processes, an absolute path
     #[arg(long, value_name = "DIR", env = "CONDAIMG_WORKDIR", help_heading = "Image")]
     pub workdir: Option<String>,
     /// Label of the image config (repeat for several) [env: CONDAIMG_LABEL, one a line]
@@ -454,7 +473,7 @@ pub struct BuildArgs {
         long,
         value_name = "BOOL",
         env = "CONDAIMG_GROUP_WRITE",
-        value_parser = clap::builder::BoolishValueParser::new(),
+        value_parser = Switch,
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
@@ -520,7 +539,7 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub build: BuildArgs,
     /// For machines (docs/plan.schema.json)
-    #[arg(long)]
+    #[arg(long, env = "CONDAIMG_JSON")]
     pub json: bool,
 }
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::options::Options;
 use crate::cli::world::World;
 use crate::image::{self, Assembly, Base, Image};
-use crate::lock::{self, ActivationStep, Lock};
-use crate::model::{BaseFacts, LAYOUT_VERSION, LayerBlob, Platform, User};
+use crate::lock::{self, ActivationStep, Lock, RESERVED_VARIABLES, UNSET};
+use crate::model::{BaseFacts, LAYOUT_VERSION, LayerBlob, Parameters, Platform, User};
 use crate::pack::account::{Account, Origin};
-use crate::pack::activation::{ACTIVATE_FOLDER, expand};
+use crate::pack::activation::{self, ACTIVATE_FOLDER, expand};
 use crate::pack::environment::{self, ENTRYPOINT, Session};
 use crate::util::{Digest, Error, Result};
 
@@ -91,14 +91,28 @@ fn numeric(named: &str, facts: &BaseFacts) -> Option<User> {
     Some(User { uid, gid })
 }
 
-/// Says so early when the entrypoint that the activation needs cannot start on this base.
-pub fn check_entrypoint(options: &Options, lock: &Lock, world: &World) {
-    let ours = options.parameters.image.entrypoint.is_none() && environment::needs_entrypoint(lock);
-    if ours && !lock.base.facts.shell {
-        world.reporter.warn(
-            "the base has no /bin/sh, so the entrypoint that sources activation scripts cannot start: choose a base with a shell, or give `--entrypoint`",
-        );
+/// Says which activation scripts hold only behind the entrypoint, and which will fail.
+pub fn tell_activation(options: &Options, lock: &Lock, world: &World) {
+    match options.parameters.no_activation {
+        false => activation::warnings(lock).iter().for_each(|warning| world.reporter.warn(warning)),
+        true if environment::needs_entrypoint(lock) => world.reporter.notice(&format!(
+            "`--no-activation`: the activation scripts that need a shell are not sourced; `{}/{ENTRYPOINT} COMMAND` does it",
+            options.parameters.prefix
+        )),
+        true => {}
     }
+}
+
+/// What the container's first process is: activation where it needs a shell, then the user's own entrypoint.
+fn entrypoint(parameters: &Parameters, lock: &Lock) -> Option<Vec<String>> {
+    let wished = parameters.image.entrypoint.clone();
+    let activates = environment::needs_entrypoint(lock) && !parameters.no_activation;
+    // One that cannot start would keep everything else from starting.
+    if !activates || activation::Shell::of(lock, &parameters.prefix).is_none() {
+        return wished;
+    }
+    let ours = format!("{}/{ENTRYPOINT}", parameters.prefix);
+    Some(std::iter::once(ours).chain(wished.unwrap_or_default()).collect())
 }
 
 /// Assembles the image.
@@ -122,9 +136,7 @@ pub fn image(
         env: session.variables,
         path_prefix: vec![format!("{}/bin", parameters.prefix)],
         user: session.user,
-        entrypoint: wishes.entrypoint.clone().or_else(|| {
-            environment::needs_entrypoint(lock).then(|| vec![format!("{}/{ENTRYPOINT}", parameters.prefix)])
-        }),
+        entrypoint: entrypoint(parameters, lock),
         // With an entrypoint of the user's, a command of ours would only be in its way.
         cmd: wishes.cmd.clone().or_else(|| {
             let wanted = wishes.entrypoint.is_none() && lock.package("python").is_some();
@@ -175,8 +187,13 @@ fn variables(
     // Stable: several steps of one file stay in their order.
     steps.sort_by(|a, b| a.file.cmp(&b.file));
     let (scripts, files): (Vec<_>, Vec<_>) = steps.into_iter().partition(|step| step.file.starts_with(ACTIVATE_FOLDER));
+    let reserved = |step: &&ActivationStep| RESERVED_VARIABLES.contains(&step.name.as_str());
+    // Older locks may hold some.
+    let files: Vec<_> = files.into_iter().filter(|step| !reserved(step)).collect();
     apply(&files, &mut variables, &path)?;
-    variables.extend(if is_active { lock.variables.clone() } else { lock.all_variables() });
+    // Marked as removed, although a package sets it.
+    variables.retain(|name, _| lock.variables.get(name).is_none_or(|value| value != UNSET));
+    variables.extend(if is_active { lock.own_variables() } else { lock.all_variables() });
     apply(&scripts, &mut variables, &path)?;
     if lock.extended().is_some()
         && let Some(path) = variables.get_mut("PATH")

@@ -226,7 +226,7 @@ async fn make(prepared: &Prepared, locked: &Locked, gone: &BTreeSet<Digest>, rea
     let lock_digest = Digest::of(&lock_text);
     let session = parts.session.clone();
     config::tell_home(&session.account, world);
-    config::check_entrypoint(options, lock, world);
+    config::tell_activation(options, lock, world);
     base.layers.iter().try_for_each(|layer| ready.base_layer(layer))?;
     cached::entry(lock, *made)?.into_iter().for_each(|entry| ready.entry(entry));
     let made = layers::make(parts, prepared, gone, ready.clone()).await?;

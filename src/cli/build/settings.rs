@@ -30,6 +30,7 @@ pub fn fill(mut args: BuildArgs, file: &Settings) -> Result<BuildArgs> {
     }
     args.group_write = args.group_write.or(file.group_write);
     args.keep_setuid = args.keep_setuid.or(file.keep_setuid);
+    args.no_activation = args.no_activation.or(file.activation.map(|activation| !activation));
     args.source_date_epoch = file.source_date_epoch;
 
     let ImageSettings { tags, user, keep_home_mode, workdir, entrypoint, cmd, env, labels, annotations } = &file.image;

@@ -18,7 +18,7 @@ use crate::lock::{
     self, Activation, BaseEnvironment, Lock, LockedPackage, LockedWheel, PackageFacts, canonical_channel, canonical_url,
 };
 use crate::model::{BaseFacts, BaseRef, LayerBlob, Platform};
-use crate::pack::activation::{ACTIVATE_FOLDER, parse_script, parse_variables};
+use crate::pack::activation::{ACTIVATE_FOLDER, add_script, parse_variables};
 use crate::resolve::{Channels, Present, VirtualPackageOptions};
 use crate::ship;
 use crate::util::{Digest, Error, Result};
@@ -171,6 +171,7 @@ fn over(above: BaseFacts, mut below: BaseFacts) -> BaseFacts {
     below.directories.extend(above.directories);
     below.folders.extend(above.folders);
     below.uniform.extend(above.uniform);
+    below.shells.extend(above.shells);
     BaseFacts {
         login_scripts: below.login_scripts.or(above.login_scripts),
         passwd_path: below.passwd_path.or(above.passwd_path),
@@ -252,13 +253,10 @@ fn locked(package: &installed::Package, environment: &installed::Environment, pr
         if package.files.binary_search(path).is_err() {
             continue;
         }
-        let steps = match path.starts_with(ACTIVATE_FOLDER) {
-            true => parse_script(path, content, Some(prefix)),
-            false => Some(parse_variables(path, content.as_bytes()).unwrap_or_default()),
-        };
-        match steps {
-            Some(steps) => activation.steps.extend(steps),
-            None => drop(activation.dynamic.insert(path.clone())),
+        if path.starts_with(ACTIVATE_FOLDER) {
+            add_script(&mut activation, path, Some(content.as_bytes()), Some(prefix));
+        } else if let Ok((steps, _)) = parse_variables(path, content.as_bytes()) {
+            activation.steps.extend(steps);
         }
     }
     let facts = PackageFacts { activation, pypi: package.distributions(), ..PackageFacts::default() };

@@ -2,12 +2,14 @@
 
 mod archive;
 mod docker_archive;
+mod docker_image;
 mod document;
 mod layout;
 mod registry;
 mod rootfs;
 
 pub(super) use archive::TarFile;
+pub(super) use docker_image::docker_image;
 pub use document::choose;
 
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageManifest, Os, RootFs};

@@ -7,6 +7,9 @@ use super::glibc;
 use super::layer::{Entry, Layer, normalise};
 use crate::model::{BaseFacts, ENGINES_OWN, FolderFacts, LINKS};
 
+/// Where shells are looked for.
+const SHELLS: [&str; 3] = ["bin/bash", "bin/sh", "usr/bin/bash"];
+
 /// Directories below one with an owner of its own from which on they are told as one.
 const MANY: usize = 16;
 
@@ -229,6 +232,13 @@ impl Tree {
         self.follow(path).node.is_some_and(|node| matches!(node.kind, Kind::File(..)))
     }
 
+    /// The name of the file that a path leads to; nothing when it does not lead to a file.
+    fn program(&self, path: &str) -> Option<String> {
+        let followed = self.follow(path);
+        followed.node.filter(|node| matches!(node.kind, Kind::File(..)))?;
+        Some(split(&followed.path).1.to_owned())
+    }
+
     /// Where the content of the file is that a path leads to.
     pub(super) fn place(&self, path: &str) -> Option<Place> {
         let followed = self.follow(path);
@@ -242,7 +252,10 @@ impl Tree {
 
     /// What a build must know, without what contents of files tell.
     pub(super) fn facts(&self) -> BaseFacts {
-        let mut facts = BaseFacts { whole: true, shell: self.is_file("bin/sh"), ..BaseFacts::default() };
+        let shells = SHELLS.into_iter().filter_map(|path| Some((path.to_owned(), self.program(path)?)));
+        let shells: BTreeMap<String, String> = shells.collect();
+        let shell = shells.contains_key("bin/sh");
+        let mut facts = BaseFacts { whole: true, shell, shells, ..BaseFacts::default() };
         for (name, node) in &self.root.entries {
             if node.is_directory() {
                 facts.directories.insert(name.to_string());
@@ -378,6 +391,7 @@ mod tests {
         ]]);
         let facts = tree.facts();
         assert!(facts.shell && facts.whole);
+        assert_eq!(facts.shells, [("bin/sh".to_owned(), "dash".to_owned())].into());
         assert_eq!(facts.login_scripts.as_deref(), Some("etc/profile.d"));
         let links: Vec<(&str, &str)> = facts.symlinks.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect();
         // Not the one to a file.
