@@ -8,11 +8,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{CacheArgs, CacheCommand, CacheListArgs, CachePruneArgs, Global};
-use super::progress::human;
 use super::world::cache_dir;
 use crate::store::{Item, Limits, Store};
 use crate::util::report::SharedReporter;
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, human};
 
 /// Runs the command.
 ///

@@ -23,13 +23,15 @@ use std::sync::Arc;
 use rattler::install::PythonInfo;
 use rattler_conda_types::{RepoDataRecord, Subdir};
 
-use errors::{check_base, stale};
+pub use base::adopt as adopt_base;
+use errors::{check_base, check_named, stale};
 pub use errors::{edited, missing};
 use fetch::{PARALLEL_DOWNLOADS, fetch, made_origin, readable};
 pub use fetch::{fetch_locked, locked_origin};
 use from::Brought;
 use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name};
 
+use crate::cli::events;
 use crate::cli::world::World;
 use crate::image::{self, Base};
 use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted, classify, local};
@@ -38,7 +40,8 @@ use crate::pack::wheel::normalise_name;
 use crate::resolve::{self, ResolveOptions, VirtualPackageOptions};
 use crate::spec::Spec;
 use crate::util::error::ResultExt as _;
-use crate::util::{Error, Result, files, redact};
+use crate::util::report::{Outcome, Step};
+use crate::util::{Digest, Error, Result, files, redact};
 
 /// A platform of the build: its lock and its opened base.
 pub struct Locked {
@@ -68,7 +71,12 @@ pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) ->
         }
     }
     let locks = match made.is_empty() {
-        true => old,
+        true => {
+            if matches!(options.mode, LockMode::Make(_)) {
+                world.reporter.event(&events::lock_file(&path, &old, false));
+            }
+            old
+        }
         false => {
             let new = save(options, spec, made.into_iter().collect(), world)?;
             tell_changes(options, &old, &new, world);
@@ -103,7 +111,9 @@ pub fn save(options: &EnvironmentOptions, spec: &Spec, new: Vec<Lock>, world: &W
     let text = lock::render(&locks, &folder)?;
     // What was written is what is used: a build from the file has the same bytes.
     let locks = lock::parse(&text, &folder)?;
-    write(&path, &text, options, world)?;
+    if write(&path, &text, options, world)? {
+        world.reporter.event(&events::lock_file(&path, &locks, true));
+    }
     Ok(locks)
 }
 
@@ -119,7 +129,13 @@ async fn one(
     let lock_folder = std::path::absolute(folder(&path))?;
     let comparable = locks.get(platform).cloned().map(|lock| with_written_channels(lock, &lock_folder));
     let old = comparable.as_ref();
-    let base = base::open(options, platform, old, world).await?;
+    if !options.mode.writes() {
+        match old {
+            None => return Err(missing(&path, platform, locks)),
+            Some(lock) if !lock.edited.is_empty() => return Err(edited(&path, lock)),
+            Some(_) => {}
+        }
+    }
     let mut inputs = inputs(options, platform, spec, &lock_folder, world)?;
     let texts = texts(spec);
     let pinned = spec.pins.as_ref().filter(|_| options.mode != LockMode::Frozen).map(|pins| pins.of(platform));
@@ -129,18 +145,23 @@ async fn one(
         (true, Some(lock)) => lock.pip.clone(),
         _ => pip::lines(spec, pinned.as_ref())?,
     };
-    let wanted = Wanted {
+    let wanted_on = |base: Digest| Wanted {
         specs: &texts,
         pip: &pip,
         variables: &spec.variables,
         pinned: pinned.as_ref(),
         inputs: &inputs,
-        base: base.digest,
+        base,
     };
+    if let Some(lock) = old {
+        let changes = lock::changes(lock, wanted_on(lock.base.digest));
+        check_named(&path, lock, options, &inputs, &changes)?;
+    }
+    let base = base::open(options, platform, old, world).await?;
+    let wanted = wanted_on(base.digest);
     match old {
-        Some(lock) if !options.mode.writes() && !lock.edited.is_empty() => Err(edited(&path, lock)),
         Some(lock) if options.mode == LockMode::Frozen => {
-            check_base(&path, &lock.base, &options.base, options.extends, base.digest)?;
+            check_base(&path, &lock.base, &options.base, base.digest)?;
             Ok((base, None))
         }
         Some(lock) if !options.mode.upgrades() && lock::changes(lock, wanted).is_empty() => {
@@ -153,8 +174,7 @@ async fn one(
             }
             Ok((base, filled.map(|lock| (lock, true))))
         }
-        Some(lock) if options.mode == LockMode::Locked => Err(stale(&path, platform, &lock::changes(lock, wanted))),
-        None if !options.mode.writes() => Err(missing(&path, platform, locks)),
+        Some(lock) if options.mode == LockMode::Locked => Err(stale(&path, lock, &lock::changes(lock, wanted))),
         old => {
             pins::check_options(options, spec)?;
             if let Some(lock) = old.filter(|lock| !lock.edited.is_empty()) {
@@ -186,8 +206,9 @@ fn texts(spec: &Spec) -> Vec<String> {
     spec.dependencies.iter().map(|dependency| dependency.text.clone()).collect()
 }
 
-fn write(path: &Path, text: &str, options: &EnvironmentOptions, world: &World) -> Result<()> {
-    let Err(error) = lock::write(path, text) else { return Ok(()) };
+/// Writes the lock; whether that was done: a build goes on without it in a folder that cannot be written to.
+fn write(path: &Path, text: &str, options: &EnvironmentOptions, world: &World) -> Result<bool> {
+    let Err(error) = lock::write(path, text) else { return Ok(true) };
     let read_only = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref::<std::io::Error>())
         .is_some_and(|source| {
@@ -195,7 +216,7 @@ fn write(path: &Path, text: &str, options: &EnvironmentOptions, world: &World) -
         });
     if read_only && options.mode == LockMode::Renew {
         world.reporter.notice(&format!("the lock is not kept: {error}"));
-        return Ok(());
+        return Ok(false);
     }
     Err(error)
 }
@@ -280,9 +301,14 @@ async fn make(
     };
     let base_facts = match &brought {
         Some(brought) => brought.facts.clone(),
-        None => image::probe(base, &world.store, world)
-            .await
-            .context(|| format!("the base `{}` cannot be read", options.base))?,
+        None => {
+            let progress = world.reporter.begin(Step::Base, 0);
+            progress.item(&options.base.to_string());
+            let facts = image::probe(base, &world.store, world).await;
+            let facts = options.about_base(facts.context(|| format!("the base `{}` cannot be read", options.base)))?;
+            progress.finish(&Outcome::Quiet {});
+            facts
+        }
     };
     let glibc = options.glibc.clone().or_else(|| base_facts.glibc.clone()).ok_or_else(|| {
         Error::user(format!("the base `{}` has no GNU C library", options.base))
