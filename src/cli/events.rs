@@ -48,7 +48,7 @@ pub fn start(command: &'static str, spec: &Spec, options: &EnvironmentOptions, g
         _ => "building",
     };
     let platforms: Vec<String> = options.platforms.iter().map(ToString::to_string).collect();
-    let (file, base) = (spec.file.display().to_string(), options.base.to_string());
+    let (file, base) = (plain(&spec.file), options.base.to_string());
     let on = if options.extends { "from" } else { "on" };
     let origin = match &options.base_origin {
         BaseOrigin::Given => "",
@@ -79,6 +79,11 @@ pub fn start(command: &'static str, spec: &Spec, options: &EnvironmentOptions, g
         outputs,
     };
     Event::new("start", &fields, text)
+}
+
+/// A path without `./` at its beginning.
+fn plain(path: &Path) -> String {
+    path.strip_prefix(".").unwrap_or(path).display().to_string()
 }
 
 /// A lock file.
@@ -112,8 +117,8 @@ pub fn lock_file(file: &Path, locks: &Locks, written: bool) -> Event {
     });
     let counts: Vec<String> = locks.iter().map(|lock| format!("{}: {}", lock.platform, lock.counted())).collect();
     let (verb, counts) = (if written { "wrote the lock" } else { "the lock is current:" }, counts.join("; "));
-    let fields = LockFile { file: file.display().to_string(), written, platforms: platforms.collect() };
-    Event::new("lock", &fields, format!("{verb} `{}` ({counts})", file.display()))
+    let fields = LockFile { file: plain(file), written, platforms: platforms.collect() };
+    Event::new("lock", &fields, format!("{verb} `{}` ({counts})", plain(file)))
 }
 
 /// What a build came to.

@@ -70,6 +70,7 @@ fn lock_base_is_used_when_none_is_named() {
     // A platform that is new to the file gets the base of the others.
     let multi = format!("oci:{}:debian-multi", example_base().display());
     succeed(&mut bench.condaimg(&["lock", "--base", &multi]));
+    assert!(bench.text().contains(&format!("reference: {multi}\n")), "the same content, named anew: {}", bench.text());
     succeed(&mut bench.condaimg(&["build", "--platform", "linux/amd64,linux/arm64"]));
     assert_eq!(bench.text().matches(&format!("reference: {multi}\n")).count(), 2);
 }

@@ -27,6 +27,9 @@ impl Bench {
         bench.release("one", "1.0");
         bench.release("two", "1.0");
         bench.workspace.file("environment.yml", environment(&["one", "two"]));
+        // A layer for each of them.
+        let tier = |name: &str| format!("  - {{name: {name}, packages: [{name}], together: true}}\n");
+        bench.workspace.file("layers.yaml", format!("tiers:\n{}{}  - {{name: rest}}\n", tier("one"), tier("two")));
         bench
     }
 
@@ -41,7 +44,7 @@ impl Bench {
     fn condaimg(&self, words: &[&str]) -> Command {
         let mut program = self.workspace.condaimg();
         program.args(words).args(["--base", "scratch", "--glibc", "2.36", "--override-channels", "--channel"]);
-        program.arg(&self.channel.folder);
+        program.arg(&self.channel.folder).env("CONDAIMG_LAYERS", "layers.yaml");
         program
     }
 }
@@ -309,8 +312,8 @@ fn requests_are_shown_without_secrets() {
     server.require(&basic("me", "hush-password"));
     let url = format!("http://me:hush-password@{}/t/tk-hush-token/channel", server.host());
     let registry = LocalRegistry::start(Mode::Token);
-    let tag = format!("{}/team/env:1", registry.host());
     let run = |level: &str, style: &str| {
+        let tag = format!("{}/team/{style}{level}:1", registry.host());
         let mut build = workspace.condaimg();
         build.args(["build", "--base", "scratch", "--glibc", "2.36", "--override-channels", "--channel", &url]);
         build.args(["--push", "--tag", &tag, level, "--progress", style]);
@@ -323,8 +326,8 @@ fn requests_are_shown_without_secrets() {
     let request = |said: &str, parts: &[&str]| said.lines().any(|line| parts.iter().all(|part| line.contains(part)));
     assert!(request(&said, &["GET", &shown, "200"]), "{said}");
     // Blobs, the manifest, the token server.
-    assert!(request(&said, &["PUT", "/v2/team/env/blobs/uploads/", "?***", "201"]), "{said}");
-    assert!(request(&said, &["PUT", "/v2/team/env/manifests/1", "201"]), "{said}");
+    assert!(request(&said, &["PUT", "/v2/team/plain-vv/blobs/uploads/", "?***", "201"]), "{said}");
+    assert!(request(&said, &["PUT", "/v2/team/plain-vv/manifests/1", "201"]), "{said}");
     assert!(request(&said, &[registry.tokens().realm().as_str()]), "{said}");
 
     let json = run("-vv", "json");

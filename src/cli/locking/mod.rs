@@ -168,6 +168,11 @@ async fn one(
             let fills = matches!(options.mode, LockMode::Make(_)) && !options.facts_later && !lock.has_facts;
             let mut filled =
                 if fills { Some(facts::complete(options, spec, lock.clone(), world).await?) } else { None };
+            let named = reference(&options.base, &lock_folder)?;
+            if matches!(options.mode, LockMode::Make(_)) && lock.base.reference != named {
+                // The same content in another place.
+                filled.get_or_insert_with(|| lock.clone()).base.reference = named;
+            }
             if stability::is_due(lock, options) {
                 let lock = filled.unwrap_or_else(|| lock.clone());
                 filled = Some(stability::renew(options, spec, lock, world).await?);
