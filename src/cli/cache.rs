@@ -8,12 +8,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{CacheArgs, CacheCommand, CacheListArgs, CachePruneArgs, Global};
-use super::progress::human;
 use super::world::cache_dir;
 use crate::image;
 use crate::store::{Item, Limits, Store};
 use crate::util::report::SharedReporter;
-use crate::util::{Error, Result, plural};
+use crate::util::{Error, Result, human, plural};
 
 /// Runs the command.
 ///

@@ -1,6 +1,7 @@
 //! `condaimg lock`: environment → lock; checks, renews and exports it.
 
 use super::args::{ExportArg, Global, LockArgs};
+use super::events::{self, Goal};
 use super::locking::options::{EnvironmentOptions, LockMode, Upgrade};
 use super::locking::{self, Locked, settings};
 use super::world::World;
@@ -29,13 +30,15 @@ pub async fn run(args: LockArgs, global: Global, reporter: SharedReporter) -> Re
         return Err(Error::usage(format!("`{}` is a lock already", spec.file.display()))
             .hint("name the file that it was made from, or print it in another form with `--export`"));
     }
+    locking::adopt_base(&mut options, &spec)?;
+    reporter.event(&events::start("lock", &spec, &options, Goal::default()));
     for notice in &spec.notices {
         reporter.notice(notice);
     }
     let world = World::open(&options.cache_dir, options.args.registry.options(&[]), reporter, options.args.offline)?;
     let locked = locking::obtain(&options, &spec, &world).await?;
     if !args.check {
-        tell(&locked, &options, &spec, &world);
+        tell(&locked, &world);
     }
     Ok(())
 }
@@ -49,15 +52,15 @@ fn mode(args: &LockArgs) -> LockMode {
     }
 }
 
-fn tell(locked: &[Locked], options: &EnvironmentOptions, spec: &Spec, world: &World) {
+fn tell(locked: &[Locked], world: &World) {
     for Locked { platform, lock, .. } in locked {
         for warning in lock::warnings(lock).into_iter().chain(activation::warnings(lock)) {
             world.reporter.warn(&warning);
         }
-        let facts = if lock.has_facts { "" } else { "; their facts are made at the first build" };
-        world.reporter.notice(&format!("{platform}: {}{facts}", lock.counted()));
+        if !lock.has_facts {
+            world.reporter.notice(&format!("{platform}: the first build adds the facts of the packages"));
+        }
     }
-    world.reporter.notice(&format!("the lock is `{}`", locking::path(options, spec).display()));
 }
 
 /// Writes the lock in another tool's form to standard output. Nothing is solved.

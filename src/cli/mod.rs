@@ -5,6 +5,7 @@ mod args;
 mod build;
 mod cache;
 mod doctor;
+mod events;
 mod lock;
 mod locking;
 mod plan;
@@ -40,23 +41,46 @@ pub fn main() -> ExitCode {
     let command = args::with_variables(Cli::command());
     let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => {
-            // clap prints help to standard output and mistakes to standard error.
-            let status = if error.use_stderr() { 2 } else { 0 };
-            let _ = error.print();
-            return ExitCode::from(status);
-        }
+        Err(error) => return refuse(&error),
     };
-    install_panic_message();
     // Bars and log lines would write over each other.
     let bars = std::io::stderr().is_terminal() && cli.global.verbose == 0;
     let style = ProgressStyle::choose(cli.global.progress, bars);
-    log_details(cli.global.verbose);
+    install_panic_message(style);
+    progress::log_details(cli.global.verbose, style);
     let reporter = progress::reporter(style, &cli.global);
+    let (command, quiet) = (cli.command.name(), cli.global.quiet);
     match run(cli, &reporter) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            if style == ProgressStyle::Json && !quiet {
+                progress::conclude(command);
+            }
+            ExitCode::SUCCESS
+        }
         Err(error) => fail(&error, style),
     }
+}
+
+/// Tells what is wrong with the command line, or prints the help that it asks for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && asks_for_json() {
+        let text = error.render().to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text).trim();
+        return fail(&Error::usage(text), ProgressStyle::Json);
+    }
+    // clap prints help to standard output and mistakes to standard error.
+    let status = if error.use_stderr() { 2 } else { 0 };
+    let _ = error.print();
+    ExitCode::from(status)
+}
+
+/// Whether a command line that cannot be parsed asks for JSON lines.
+fn asks_for_json() -> bool {
+    let arguments: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let by_flag = arguments.windows(2).any(|pair| pair[0] == "--progress" && pair[1] == "json");
+    by_flag
+        || arguments.iter().any(|argument| argument == "--progress=json")
+        || values::variable("CONDAIMG_PROGRESS").is_some_and(|style| style == "json")
 }
 
 fn run(cli: Cli, reporter: &SharedReporter) -> Result<()> {
@@ -79,22 +103,6 @@ fn run(cli: Cli, reporter: &SharedReporter) -> Result<()> {
     // Threads that still pack for an ended build must not hold up the exit.
     runtime.shutdown_background();
     result
-}
-
-/// Writes what our own code traces to standard error. Nobody else's: an HTTP library logs whole URLs, and these may
-/// hold a secret.
-fn log_details(verbose: u8) {
-    use tracing_subscriber::filter::{LevelFilter, Targets};
-    use tracing_subscriber::layer::SubscriberExt as _;
-    use tracing_subscriber::util::SubscriberInitExt as _;
-    let level = match verbose {
-        0 => return,
-        1 => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
-    };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).without_time();
-    // Only a second subscriber could be refused.
-    let _ = tracing_subscriber::registry().with(lines).with(Targets::new().with_target("condaimg", level)).try_init();
 }
 
 async fn dispatch(command: Command, global: Global, reporter: &SharedReporter) -> Result<()> {
@@ -149,22 +157,22 @@ async fn signal() -> u8 {
 }
 
 fn fail(error: &Error, style: ProgressStyle) -> ExitCode {
-    progress::print_error(error, style);
-    ExitCode::from(match error.kind() {
+    let status = match error.kind() {
         ErrorKind::User => 1,
         ErrorKind::Usage => 2,
         ErrorKind::Bug => DEFECT,
         ErrorKind::Interrupted(status) => status,
-    })
+    };
+    progress::print_error(error, status, style);
+    ExitCode::from(status)
 }
 
 /// A panic is a defect: it says so, and where, and ends the process with the status of one, whichever thread it
 /// is in.
-fn install_panic_message() {
-    std::panic::set_hook(Box::new(|panic| {
-        progress::print_line(&format!(
-            "error: a defect of condaimg: {panic}\n  hint: please report it with the command line"
-        ));
+fn install_panic_message(style: ProgressStyle) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let error = Error::bug(panic.to_string()).hint("please report it with the command line");
+        progress::print_error(&error, DEFECT, style);
         files::remove_unfinished();
         #[expect(clippy::exit, reason = "the status must tell a defect from a wrong input, from any thread")]
         std::process::exit(DEFECT.into());

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::progress::human;
 use crate::ship::Delivered;
-use crate::util::{DiffId, Digest};
+use crate::util::report::Outcome;
+use crate::util::{DiffId, Digest, human};
 
 /// One row: a layer.
 #[derive(Debug, Clone, Serialize)]
@@ -111,15 +111,15 @@ impl Metadata {
     }
 }
 
-/// The table for people.
-pub fn table(rows: &[LayerRow]) -> String {
-    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max("layer".len());
-    let mut text = format!("{:width$}  {:>8}  {:>11}  {:<6}  digest\n", "layer", "packages", "size", "");
-    for row in rows {
-        let state = if row.new { "new" } else { "reused" };
+/// The table for people: what of each layer is new, where the image goes.
+pub fn table<'a>(rows: impl Iterator<Item = (&'a LayerRow, bool)> + Clone) -> String {
+    let width = rows.clone().map(|(row, _)| row.name.len()).max().unwrap_or(0).max("layer".len());
+    let mut text = format!("{:width$}  {:>8}  {:>11}  {:<3}  digest\n", "layer", "packages", "size", "");
+    for (row, new) in rows {
+        let state = if new { "new" } else { "" };
         let packages = if row.packages.is_empty() { String::new() } else { row.packages.len().to_string() };
         text.push_str(&format!(
-            "{:width$}  {packages:>8}  {:>11}  {state:<6}  {}\n",
+            "{:width$}  {packages:>8}  {:>11}  {state:<3}  {}\n",
             row.name,
             human(row.size),
             row.digest.short()
@@ -128,12 +128,8 @@ pub fn table(rows: &[LayerRow]) -> String {
     text
 }
 
-/// What was sent, in a line.
-pub fn delivery(delivered: &Delivered) -> String {
-    let mounted = match delivered.mounted {
-        0 => String::new(),
-        count => format!(", {count} mounted"),
-    };
-    let what = if delivered.moved { "manifest sent" } else { "nothing to do" };
-    format!("{} blobs, {} sent{mounted}, {what}", delivered.blobs, human(delivered.bytes))
+/// What was sent to registries.
+pub fn pushed(delivered: &Delivered, referrers: usize) -> Outcome {
+    let Delivered { blobs, bytes, mounted, moved } = *delivered;
+    Outcome::Pushed { blobs, bytes, mounted, referrers, moved }
 }

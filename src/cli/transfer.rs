@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::args::{CopyArgs, Global, PushArgs, TransferArgs};
-use super::progress::human;
-use super::summary::delivery;
+use super::events::{self, Moved, shown};
+use super::summary;
 use super::world::{World, cache_dir};
 use crate::model::BaseRef;
 use crate::registry::{Reference, Registry};
 use crate::ship::{Carrier, Copied, CopyOptions, Destination};
-use crate::util::report::{SharedReporter, Step};
+use crate::util::report::{Outcome, SharedReporter, Step};
 use crate::util::{Error, Result, files};
 
 /// Runs `push`.
@@ -22,9 +22,14 @@ pub async fn push(args: PushArgs, global: Global, reporter: SharedReporter) -> R
     let targets = args.targets.iter().map(|target| Registry::parse(plain(target))).collect::<Result<Vec<_>>>()?;
     let world = world(&args.transfer, &targets, &global, reporter)?;
     let mut lines = String::new();
+    let mut moved = Vec::new();
     for target in targets {
-        lines.push_str(&transfer(&source, &Destination::Registry(target), &args.transfer, &world).await?);
+        let to = Destination::Registry(target);
+        let copied = transfer(&source, &to, &args.transfer, &world).await?;
+        lines.push_str(&line(&copied, &to));
+        moved.push((to, copied));
     }
+    world.reporter.event(&events::moved(&moved));
     crate::cli::print_data(lines.as_bytes())
 }
 
@@ -43,12 +48,14 @@ pub async fn copy(args: CopyArgs, global: Global, reporter: SharedReporter) -> R
         _ => Vec::new(),
     };
     let world = world(&args.transfer, &targets, &global, reporter)?;
-    let line = transfer(&source, &destination, &args.transfer, &world).await?;
+    let copied = transfer(&source, &destination, &args.transfer, &world).await?;
+    let line = line(&copied, &destination);
+    world.reporter.event(&events::moved(&[(destination, copied)]));
     crate::cli::print_data(line.as_bytes())
 }
 
-/// Copies, tells what was done, and returns the line to print.
-async fn transfer(source: &BaseRef, to: &Destination, args: &TransferArgs, world: &World) -> Result<String> {
+/// Copies, and tells what was done.
+async fn transfer(source: &BaseRef, to: &Destination, args: &TransferArgs, world: &World) -> Result<Moved> {
     let options = CopyOptions {
         platform: args.platform.as_deref().map(str::parse).transpose()?,
         referrers: !args.no_referrers,
@@ -58,25 +65,27 @@ async fn transfer(source: &BaseRef, to: &Destination, args: &TransferArgs, world
     let progress = Arc::from(world.reporter.begin(step, 0));
     let carrier = Carrier { registry: &world.registry, store: &world.store, progress: Arc::clone(&progress) };
     let copied = carrier.copy(source, to, &options).await?;
-    progress.finish(&summary(&copied, to));
+    progress.finish(&outcome(&copied, to));
     let digest = copied.digest.ok_or_else(|| Error::bug("nothing was copied"))?;
     if let Some(file) = &args.digest_file {
         files::write_atomic(file, format!("{digest}\n").as_bytes())?;
     }
-    Ok(match to {
-        Destination::Registry(target) => format!("{}/{}@{digest}\n", target.registry(), target.repository()),
-        _ => format!("{digest}\n"),
-    })
+    Ok(Moved { digest, bytes: copied.delivered.bytes + copied.written, referrers: copied.referrers })
 }
 
-fn summary(copied: &Copied, to: &Destination) -> String {
-    let referrers = match copied.referrers {
-        0 => String::new(),
-        count => format!(", {count} referrers"),
-    };
+/// What is printed of a copy.
+fn line(moved: &Moved, to: &Destination) -> String {
+    let digest = &moved.digest;
     match to {
-        Destination::Registry(_) => format!("{}{referrers}", delivery(&copied.delivered)),
-        _ => format!("{} written{referrers}", human(copied.written)),
+        Destination::Registry(target) => format!("{}/{}@{digest}\n", target.registry(), target.repository()),
+        _ => format!("{digest}\n"),
+    }
+}
+
+fn outcome(copied: &Copied, to: &Destination) -> Outcome {
+    match to {
+        Destination::Registry(_) => summary::pushed(&copied.delivered, copied.referrers),
+        files => Outcome::Written { output: shown(files), bytes: copied.written, referrers: copied.referrers },
     }
 }
 

@@ -156,6 +156,11 @@ fn holds_something(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(|entry| !unfinished(entry.file_name())))
 }
 
+/// Whether a layout folder has a blob.
+pub fn layout_has(folder: &Path, blob: &Blob) -> bool {
+    is_there(&folder.join("blobs").join("sha256"), blob)
+}
+
 fn is_there(blobs: &Path, blob: &Blob) -> bool {
     std::fs::metadata(blobs.join(blob.digest.hex())).is_ok_and(|file| file.is_file() && file.len() == blob.size)
 }

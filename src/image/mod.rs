@@ -39,7 +39,7 @@ pub use docker_archive::write_docker_archive;
 pub use environment::{path, variable_of};
 pub use fetch::{Fetch, Fetched, Offline};
 pub use index::{documents, image_index};
-pub use layout::{write_layout, write_layout_of};
+pub use layout::{layout_has, write_layout, write_layout_of};
 pub use load::{link_layout, write_load_archive};
 pub use localise::localise;
 pub use media::{INDEX, MANIFEST, is_index};

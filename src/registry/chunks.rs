@@ -17,7 +17,7 @@ use super::session::Session;
 use super::source::{Feed, body, check_bytes};
 use super::transport::Call;
 use super::upload::{DIGEST_INVALID, Upload};
-use crate::util::Error;
+use crate::util::{Error, human};
 
 /// The first chunk that is tried when a blob was too large: Cloudflare takes 100 MB.
 const LARGEST: u64 = 64 << 20;
@@ -202,7 +202,7 @@ impl Upload<'_> {
     fn shrink(&self, chunked: &mut Chunked, failure: Failure) -> Result<(), Failure> {
         let smallest = SMALLEST.max(chunked.session.min_chunk.unwrap_or(0));
         if chunked.size <= smallest {
-            return Err(failure.context(|| format!("a chunk of {} bytes is too large, too", chunked.size)));
+            return Err(failure.context(|| format!("a chunk of {} is too large, too", human(chunked.size))));
         }
         chunked.size = (chunked.size / 2).max(smallest);
         self.learn(chunked.size, false);

@@ -18,6 +18,7 @@ use super::retry::Failure;
 use super::session::Session;
 use super::source::{Feed, body, check_bytes};
 use super::transport::{Call, Place, Prepared};
+use super::wire::dispatch;
 use crate::model::Blob;
 use crate::util::report::Progress;
 
@@ -113,7 +114,7 @@ impl Upload<'_> {
     async fn drive(&self, request: RequestBuilder, feed: &Feed, part: Range<u64>) -> Result<Response, Failure> {
         let whom = self.place.called();
         let patience = self.registry.transport().wire.patience;
-        let mut answer = std::pin::pin!(request.send());
+        let mut answer = std::pin::pin!(dispatch(request));
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut moved_at, mut seen) = (Instant::now(), 0);

@@ -11,6 +11,7 @@ use super::answers::{silent, unanswered, unwelcome};
 use super::proxy;
 use super::retry::{Failure, retry_after};
 use super::tls::Clients;
+use crate::util::requests::Asked;
 use crate::util::{Error, Result};
 
 /// How long a request may stand still before it counts as failed. No limit is on its whole length.
@@ -77,11 +78,24 @@ impl Wire {
         whom: &str,
         request: RequestBuilder,
     ) -> Result<Response, Failure> {
-        match timeout(patience, request.send()).await {
+        match timeout(patience, dispatch(request)).await {
             Ok(answer) => answer.map_err(|error| unanswered(whom, error)),
             Err(_) => Err(silent(whom, patience)),
         }
     }
+}
+
+/// Sends a request, and writes it to the log (`-vv`).
+pub(super) async fn dispatch(request: RequestBuilder) -> reqwest::Result<Response> {
+    let (client, request) = request.build_split();
+    let request = request?;
+    let asked = Asked::now(&request);
+    let answer = client.execute(request).await;
+    match &answer {
+        Ok(answer) => asked.answered(answer),
+        Err(_) => asked.failed(),
+    }
+    answer
 }
 
 /// The next piece of an answer's body.

@@ -20,6 +20,7 @@ use super::connection::Connection;
 use super::mirrors::{Mirrors, folder};
 use super::names::Names;
 use super::tokens::Tokens;
+use crate::util::requests::Asked;
 use crate::util::{Error, Result, redact};
 
 /// The longest wait that a server may ask for before the next try.
@@ -186,7 +187,23 @@ pub fn http_client(offline: bool, credentials: &Credentials) -> Result<ClientWit
             next.run(request, extensions)
         }))
         .with(AuthenticationMiddleware::from_auth_storage(stores(true)?))
+        .with(middleware(|request, extensions, next| Box::pin(traced(request, extensions, next))))
         .build())
+}
+
+/// Writes a request to the log (`-vv`), as it leaves.
+async fn traced<'a>(
+    request: Request,
+    extensions: &'a mut http::Extensions,
+    next: Next<'a>,
+) -> reqwest_middleware::Result<Response> {
+    let asked = Asked::now(&request);
+    let answer = next.run(request, extensions).await;
+    match &answer {
+        Ok(answer) => asked.answered(answer),
+        Err(_) => asked.failed(),
+    }
+    answer
 }
 
 /// A server that was not reached by way of others, which the error names.

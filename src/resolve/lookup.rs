@@ -14,7 +14,7 @@ use super::index::{gateway, missing_folder};
 use super::stability::{SMALL_INDEX, classes};
 use super::{Credentials, ResolveOptions};
 use crate::model::Stability;
-use crate::util::report::Step;
+use crate::util::report::{Outcome, Step};
 use crate::util::{Result, redact};
 
 /// What channels' indexes say of archives.
@@ -64,11 +64,7 @@ pub async fn look_up(
         .map(|record| known.get(&record.url).filter(|known| is_same(record, known)).map(|known| merged(record, known)))
         .collect();
     let count = found.iter().flatten().count();
-    progress.finish(&format!(
-        "{count} of {} pinned packages are in the index of {}",
-        found.len(),
-        crate::util::plural(channels, "channel")
-    ));
+    progress.finish(&Outcome::LookedUp { packages: count, pinned: found.len(), channels });
     let cutoff = options.exclude_newer.as_ref();
     Ok(Listed { stability: classes(records, seen.iter().map(Arc::as_ref), cutoff), records: found })
 }

@@ -43,8 +43,8 @@ pub use virtual_packages::{VirtualPackageOptions, virtual_packages};
 
 use crate::model::{Cutoff, Platform, Stability};
 use crate::spec::Spec;
-use crate::util::report::{SharedReporter, Step};
-use crate::util::{Error, Result, plural};
+use crate::util::report::{Outcome, SharedReporter, Step};
+use crate::util::{Error, Result};
 
 /// How to solve.
 #[derive(Clone)]
@@ -166,20 +166,7 @@ pub async fn resolve(spec: &Spec, options: &ResolveOptions<'_>) -> Result<Resolu
     progress.item("solving");
     resolution.records = solve::solve(&task, &index).await?;
     resolution.stability = stability::classes(&resolution.records, index.records(), options.exclude_newer.as_ref());
-    progress.finish(&format!(
-        "{} packages from {}",
-        resolution.records.len(),
-        plural(resolution.channels.len(), "channel")
-    ));
+    let (packages, channels) = (resolution.records.len(), resolution.channels.len());
+    progress.finish(&Outcome::Solved { packages, channels });
     Ok(resolution)
-}
-
-/// A size as people read it.
-fn human(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
-    }
 }

@@ -2,8 +2,8 @@
 //! tags last of all.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Semaphore;
@@ -62,6 +62,8 @@ pub struct Pusher {
 struct Counts {
     bytes: AtomicU64,
     mounted: AtomicU64,
+    /// What a repository did not have.
+    new: Mutex<BTreeSet<Digest>>,
 }
 
 impl Pusher {
@@ -128,6 +130,11 @@ impl Pusher {
                 Err(error) => (digest, Err(Error::bug("no uploads").caused_by(error))),
             }
         });
+    }
+
+    /// The blobs so far that one of the repositories did not have: they were sent or mounted.
+    pub fn new_blobs(&self) -> BTreeSet<Digest> {
+        self.counts.new.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits for the blobs, then sends manifests and indexes: what is referred to by digest first, the last one under
@@ -252,6 +259,9 @@ impl Upload {
             let mut sources = places.beside(repository);
             sources.extend(self.cache.clone());
             let sent = self.registry.push_blob(repository, &blob, &sources, self.progress.as_ref()).await?;
+            if !matches!(sent, Sent::Existed) {
+                self.counts.new.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.digest);
+            }
             match sent {
                 Sent::Uploaded(bytes) => {
                     self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -7,10 +7,10 @@ use fs_err as fs;
 
 use super::{Choices, Spec, own_lock, requirements_file};
 use crate::lock::Pins;
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, human};
 
 /// No lock is longer, in bytes: the largest that is known of, for a dozen environments on five platforms, has 30 MB.
-const LONGEST: usize = 200_000_000;
+const LONGEST: usize = 200 << 20;
 
 /// What a folder is searched for, in this order.
 pub(super) const IN_FOLDERS: [&str; 7] = [
@@ -176,7 +176,7 @@ fn text_of(file: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     fs::File::open(file)?.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > LONGEST {
-        return Err(Error::user(format!("`{}` is longer than {} MB: no lock", file.display(), LONGEST / 1_000_000)));
+        return Err(Error::user(format!("`{}` is longer than {}: no lock", file.display(), human(LONGEST as u64))));
     }
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::user(format!("`{}` is not UTF-8", file.display())).hint("is it a text file?"))?;

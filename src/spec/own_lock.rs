@@ -24,7 +24,11 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Spec> {
     let mut settings = lock::recorded_parameters(text)?.map(Settings::recorded).unwrap_or_default();
     // Of a base that lay on another machine, an image's lock knows the digest alone.
     let base = &first.base;
-    settings.base = (base.reference != base.digest.to_string()).then(|| base.reference.clone());
+    let reference = (base.reference != base.digest.to_string()).then(|| base.reference.clone());
+    (settings.from, settings.base) = match first.extended() {
+        Some(_) => (reference, None),
+        None => (None, reference),
+    };
     settings.platforms = locks.platforms();
     Ok(Spec {
         file: file.to_owned(),

@@ -9,10 +9,10 @@ use std::path::Path;
 use fs_err as fs;
 use serde::de;
 
-use crate::util::{Error, Result, redact};
+use crate::util::{Error, Result, human, redact};
 
 /// No file that a person writes is longer, in bytes.
-const LONGEST: usize = 10_000_000;
+const LONGEST: usize = 10 << 20;
 
 /// The text of a YAML file that must say something.
 ///
@@ -35,7 +35,11 @@ pub(crate) fn text(file: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     fs::File::open(file)?.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > LONGEST {
-        return Err(Error::user(format!("`{}` is longer than 10 MB: no environment file", file.display())));
+        return Err(Error::user(format!(
+            "`{}` is longer than {}: no environment file",
+            file.display(),
+            human(LONGEST as u64)
+        )));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let line =

@@ -11,12 +11,15 @@ pub mod paths;
 pub mod python;
 pub mod redact;
 pub mod report;
+pub mod requests;
 pub(crate) mod self_signed;
+mod size;
 pub mod tarball;
 
 pub use digest::{DiffId, Digest, Hasher};
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use parallel::parallel;
+pub use size::human;
 
 /// A number and what it counts: `1 package`, `2 packages`.
 pub(crate) fn plural(count: usize, noun: &str) -> String {

@@ -397,6 +397,23 @@ fn a_moved_tag_moves_nothing_that_is_locked() {
 }
 
 #[test]
+fn lock_says_that_its_base_is_extended() {
+    let mut bench = Bench::new(&[("one", "1.0", &[]), ("two", "1.0", &[])]);
+    let base = bench.org(&["one"], &[]);
+    succeed(&mut bench.project("lock", &base, &["two"]));
+    let lock = bench.lock();
+    let digest = succeed(bench.project("build", &base, &["two"]).arg("--locked"));
+    for flags in [&["--locked"][..], &["--frozen"], &[], &["condaimg.lock"]] {
+        assert_eq!(succeed(bench.condaimg("build").args(flags)), digest, "{flags:?}");
+        assert_eq!(bench.lock(), lock, "{flags:?}");
+    }
+    for flags in [&["--locked"][..], &["--frozen"]] {
+        let message = fail(bench.condaimg("build").args(["--base", "scratch"]).args(flags), 1);
+        assert!(message.contains("--from ") && message.contains("org"), "{message}");
+    }
+}
+
+#[test]
 fn each_platform_extends_its_own_image() {
     let mut bench = Bench::new(&[]);
     for subdir in ["linux-64", "linux-aarch64"] {

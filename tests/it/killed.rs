@@ -108,7 +108,7 @@ fn age(path: &Path) {
 pub fn run_to(step: &str, command: &mut Command) -> Option<Child> {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("runs");
     let mut said = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
-    let began = said.any(|line| line.contains(r#""type":"begin""#) && line.contains(&format!(r#""step":"{step}""#)));
+    let began = said.any(|line| line.contains(r#""event":"begin""#) && line.contains(&format!(r#""step":"{step}""#)));
     // Somebody has to read on, or the build waits.
     std::thread::spawn(move || said.count());
     if began {
@@ -124,7 +124,7 @@ fn measure(bench: &Bench, shared: &Shared) -> BTreeMap<String, Duration> {
     let said = String::from_utf8(output.stderr).expect("UTF-8");
     assert!(output.status.success(), "{said}");
     let lines = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
-    let ends = lines.filter(|line| line["type"] == "end");
+    let ends = lines.filter(|line| line["event"] == "end");
     let step = |line: serde_json::Value| {
         let seconds = line["seconds"].as_f64().expect("seconds");
         (line["step"].as_str().expect("a name").to_owned(), Duration::from_secs_f64(seconds))

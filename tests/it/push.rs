@@ -145,7 +145,7 @@ fn layers_are_sent_while_others_are_being_packed() {
     let mut uploaded_by_then = None;
     for line in BufReader::new(child.stderr.take().expect("is piped")).lines() {
         let event = images::json(&line.expect("UTF-8"));
-        if event["type"] == "end" && event["step"] == "pack" {
+        if event["event"] == "end" && event["step"] == "pack" {
             uploaded_by_then = Some(registry.uploads());
         }
     }

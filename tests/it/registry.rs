@@ -10,7 +10,7 @@ use crate::common::registry::{Fake, LocalRegistry, Mode, PASSWORD, Reply, USER, 
 use condaimg::model::{Blob, BlobSource};
 use condaimg::registry::{Reference, Registry, RegistryOptions, RetryPolicy, Sent};
 use condaimg::store::Store;
-use condaimg::util::report::{Progress, Silent};
+use condaimg::util::report::{Outcome, Progress, Silent};
 use condaimg::util::{Digest, Error, ErrorKind};
 use tempfile::TempDir;
 
@@ -69,7 +69,7 @@ impl Progress for Count {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }
     fn item(&self, _name: &str) {}
-    fn finish(&self, _summary: &str) {}
+    fn finish(&self, _outcome: &Outcome) {}
 }
 
 #[tokio::test]
@@ -322,7 +322,7 @@ impl Progress for Killer {
         }
     }
     fn item(&self, _name: &str) {}
-    fn finish(&self, _summary: &str) {}
+    fn finish(&self, _outcome: &Outcome) {}
 }
 
 #[tokio::test]

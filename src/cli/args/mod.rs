@@ -55,16 +55,34 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The name, as it is typed.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Build(_) => "build",
+            Self::Lock(_) => "lock",
+            Self::Plan(_) => "plan",
+            Self::Warm(_) => "warm",
+            Self::Push(_) => "push",
+            Self::Copy(_) => "copy",
+            Self::Doctor(_) => "doctor",
+            Self::Cache(_) => "cache",
+            Self::Schema => "schema",
+            Self::Completions { .. } => "completions",
+        }
+    }
+}
+
 /// Flags of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// How progress is shown
+    /// Style of progress; docs/log.md describes `json`
     #[arg(long, global = true, value_enum, default_value_t, env = "CONDAIMG_PROGRESS", value_name = "STYLE")]
     pub progress: ProgressArg,
     /// Show errors and warnings only
     #[arg(short, long, global = true, env = "CONDAIMG_QUIET")]
     pub quiet: bool,
-    /// Show more (repeat for still more)
+    /// Show decisions (-v), and HTTP requests without secrets (-vv)
     #[arg(short, long, global = true, action = clap::ArgAction::Count, env = "CONDAIMG_VERBOSE")]
     pub verbose: u8,
     /// Whether to use colour
@@ -413,6 +431,9 @@ pub struct BuildArgs {
     /// Write the manifest's digest
     #[arg(long, value_name = "FILE", env = "CONDAIMG_DIGEST_FILE", help_heading = "Output")]
     pub digest_file: Option<PathBuf>,
+    /// List all layers at the end, not only new ones
+    #[arg(long, env = "CONDAIMG_ALL_LAYERS", help_heading = "Output")]
+    pub all_layers: bool,
     /// Do not attach the lock to the pushed image
     #[arg(long, env = "CONDAIMG_NO_REFERRERS", help_heading = "Output")]
     pub no_referrers: bool,
@@ -532,6 +553,7 @@ pub struct BuildArgs {
     mut_arg("metadata_file", |arg| arg.hide(true)),
     mut_arg("digest_file", |arg| arg.hide(true)),
     mut_arg("no_referrers", |arg| arg.hide(true)),
+    mut_arg("all_layers", |arg| arg.hide(true)),
     mut_arg("cache_registry", |arg| arg.hide(true)),
     mut_arg("no_cache", |arg| arg.hide(true))
 )]

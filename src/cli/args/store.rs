@@ -69,7 +69,8 @@ pub enum EngineArg {
     mut_arg("outputs", |arg| arg.hide(true)),
     mut_arg("metadata_file", |arg| arg.hide(true)),
     mut_arg("digest_file", |arg| arg.hide(true)),
-    mut_arg("no_referrers", |arg| arg.hide(true))
+    mut_arg("no_referrers", |arg| arg.hide(true)),
+    mut_arg("all_layers", |arg| arg.hide(true))
 )]
 pub struct WarmArgs {
     #[command(flatten)]

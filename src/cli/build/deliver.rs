@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::options::{Options, Output};
-use crate::cli::progress::human;
 use crate::cli::summary::LayerRow;
 use crate::cli::world::World;
 use crate::image::{self, Artifact, ArtifactFile, Image};
 use crate::lock;
 use crate::model::Blob;
 use crate::ship::{self, Lost};
-use crate::util::report::{Reporter, Step};
-use crate::util::{Error, Result, plural};
+use crate::util::report::{Outcome, Reporter, Step};
+use crate::util::{Digest, Error, Result, human, plural};
 
 /// The lock of an image as something to attach to it.
 pub fn lock_of(image: &Image, text: String) -> Result<Artifact> {
@@ -49,12 +48,16 @@ pub async fn attach(options: &Options, locks: &[Artifact], world: &World) {
     }
 }
 
-/// Writes the image, of one platform or several, to all `--output`s.
-pub async fn write(options: &Options, images: &mut [Image], world: &World) -> Result<()> {
+/// Writes the image, of one platform or several, to all `--output`s. Returns the layers that one of the layouts did not
+/// have; nothing when none of them is a layout.
+pub async fn write(options: &Options, images: &mut [Image], world: &World) -> Result<Option<BTreeSet<Digest>>> {
     if options.outputs.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    image::localise(images, world, options.environment.downloads).await?;
+    let progress = world.reporter.begin(Step::Fetch, 0);
+    options.environment.about_base(image::localise(images, world, options.environment.downloads).await)?;
+    progress.finish(&Outcome::Quiet {});
+    let new = new_in_layouts(options, images);
     let tags: Vec<String> = options.tags.iter().map(ToString::to_string).collect();
     // In a layout, a tag names the image; in an archive the whole reference does, which engines load it under.
     let in_layout: Vec<String> = options.tags.iter().filter_map(|tag| tag.tag().map(str::to_owned)).collect();
@@ -82,12 +85,25 @@ pub async fn write(options: &Options, images: &mut [Image], world: &World) -> Re
             if let Output::Layout(folder, _) = &output {
                 tell_unused(folder, reporter.as_ref());
             }
-            progress.finish(&format!("{}, {} written", output.shown(), human(written.bytes_written)));
+            let bytes = written.bytes_written;
+            progress.finish(&Outcome::Written { output: output.shown(), bytes, referrers: 0 });
             Ok(())
         });
         writing.await.map_err(|error| Error::bug("writing ended early").caused_by(error))??;
     }
-    Ok(())
+    Ok(new)
+}
+
+/// The layers that one of the layouts does not have yet.
+fn new_in_layouts(options: &Options, images: &[Image]) -> Option<BTreeSet<Digest>> {
+    let mut layouts = options.outputs.iter().filter_map(|output| match output {
+        Output::Layout(folder, _) => Some(folder.as_path()),
+        Output::OciArchive(_) | Output::DockerArchive(_) => None,
+    });
+    let layers = || images.iter().flat_map(|image| &image.layers);
+    let missing = |folder| layers().filter(move |layer| !image::layout_has(folder, &layer.blob));
+    let first = layouts.next()?;
+    Some(missing(first).chain(layouts.flat_map(missing)).map(|layer| layer.blob.digest).collect())
 }
 
 /// Says how much of a layout belongs to images that were replaced. It is left there: something may be reading it.

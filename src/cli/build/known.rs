@@ -11,6 +11,7 @@ use crate::model::Platform;
 use crate::pack::LayerDigests;
 use crate::ship::{Catalog, RemoteLayer};
 use crate::store::{RecordKind, Store};
+use crate::util::report::{Outcome, Step};
 use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
 
 /// A layer that need not be made.
@@ -57,6 +58,7 @@ pub async fn anywhere(
     if world.offline {
         return known;
     }
+    let progress = world.reporter.begin(Step::Cache, 0);
     let found = catalog(platform, options, world).find(&keys).await;
     found.notices.iter().for_each(|notice| world.reporter.notice(notice));
     let found = found.layers.into_iter().filter(|(_, layer)| !gone.contains(&layer.digest));
@@ -68,6 +70,7 @@ pub async fn anywhere(
             .collect::<Vec<_>>()
             .await,
     );
+    progress.finish(&Outcome::Quiet {});
     known
 }
 

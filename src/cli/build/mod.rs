@@ -19,8 +19,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::args::{BuildArgs, Global};
+use super::events::{self, Goal};
 use super::locking::{self, Locked, cached};
-use super::summary::{LayerRow, Metadata, PlatformMetadata, delivery, table};
+use super::summary::{self, LayerRow, Metadata, PlatformMetadata};
 use super::world::World;
 use crate::image::{self, Artifact, Base, Image};
 use crate::lock::{self, Lock};
@@ -51,6 +52,16 @@ pub struct Prepared {
 /// # Errors
 /// Whatever is wrong with the user's input or the world.
 pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter) -> Result<Prepared> {
+    prepare_for(None, args, global, reporter).await
+}
+
+/// As [`prepare`]; `command`, if there is one, is told first of all, with what it will do.
+async fn prepare_for(
+    command: Option<&'static str>,
+    args: BuildArgs,
+    global: &Global,
+    reporter: SharedReporter,
+) -> Result<Prepared> {
     let spec = spec::read_with(&args.environment.path(), &args.environment.choices())?;
     let mut args = settings::fill(args, &spec.settings)?;
     // A lock that is named is used as it is: there is nothing that it could be stale against.
@@ -60,6 +71,11 @@ pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter)
             .hint("name the file that it was made from"));
     }
     let mut options = Options::new(args, global)?;
+    locking::adopt_base(&mut options.environment, &spec)?;
+    if let Some(command) = command {
+        let goal = if command == "build" { options.goal() } else { Goal::default() };
+        reporter.event(&events::start(command, &spec, &options.environment, goal));
+    }
     for notice in &spec.notices {
         reporter.notice(notice);
     }
@@ -104,12 +120,15 @@ pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>,
 /// # Errors
 /// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
 pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
-    let prepared = prepare(args, &global, reporter).await?;
+    let prepared = prepare_for(Some("build"), args, &global, reporter).await?;
     let Prepared { options, world, .. } = &prepared;
     let (noting, entries) = Noting::begin(options, world);
-    let (made, delivered) = match options.args.push {
+    let (made, delivered, new_in_registries) = match options.args.push {
         true => make_and_push(&prepared, entries).await?,
-        false => (make_all(&prepared, &BTreeSet::new(), Ready::unpushed(entries)).await?, Delivered::default()),
+        false => {
+            let made = make_all(&prepared, &BTreeSet::new(), Ready::unpushed(entries)).await?;
+            (made, Delivered::default(), BTreeSet::new())
+        }
     };
 
     let locks: Vec<Artifact> = made.iter().map(|made| made.attachment.clone()).collect();
@@ -126,8 +145,14 @@ pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> R
         noting.end().await;
         Ok(())
     };
-    tokio::try_join!(delivering, noting)?;
-    conclude(options, digest, summaries, &delivered, world)
+    let (new_in_layouts, ()) = tokio::try_join!(delivering, noting)?;
+    let new = match (options.args.push, new_in_layouts) {
+        (true, _) => new_in_registries,
+        (false, Some(new)) => new,
+        // An archive is written whole.
+        (false, None) => summaries.iter().flat_map(|it| &it.layers).filter(|it| it.new).map(|it| it.digest).collect(),
+    };
+    conclude(options, digest, summaries, &new, &delivered, world)
 }
 
 /// The arguments of a build with what its file says where they say nothing.
@@ -148,7 +173,7 @@ pub async fn into_store(
     global: &Global,
     reporter: SharedReporter,
 ) -> Result<(Vec<Image>, Vec<PlatformMetadata>)> {
-    let prepared = prepare(args, global, reporter).await?;
+    let prepared = prepare_for(Some("warm"), args, global, reporter).await?;
     let made = make_all(&prepared, &BTreeSet::new(), Ready::nobody()).await?;
     let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
         made.into_iter().map(|made| (made.image, made.summary)).unzip();
@@ -173,8 +198,12 @@ struct Made {
 }
 
 /// Makes the images of all platforms and pushes them meanwhile. Layers that were in a registry when they were looked
-/// for, and are not there when they are needed (its garbage collection ran), are made after all; once.
-async fn make_and_push(prepared: &Prepared, entries: UnboundedSender<NewEntry>) -> Result<(Vec<Made>, Delivered)> {
+/// for, and are not there when they are needed (its garbage collection ran), are made after all; once. The last of what
+/// it returns are the blobs that a repository did not have.
+async fn make_and_push(
+    prepared: &Prepared,
+    entries: UnboundedSender<NewEntry>,
+) -> Result<(Vec<Made>, Delivered, BTreeSet<Digest>)> {
     let Prepared { options, world, .. } = prepared;
     let progress = Arc::from(world.reporter.begin(Step::Push, 0));
     let mut pusher = Pusher::new(&world.registry, &world.store, &options.tags, Arc::clone(&progress))
@@ -188,8 +217,8 @@ async fn make_and_push(prepared: &Prepared, entries: UnboundedSender<NewEntry>) 
         let images: Vec<Image> = made.iter().map(|made| made.image.clone()).collect();
         match pusher.deliver(&image::documents(&images)?).await? {
             Ok(delivered) => {
-                progress.finish(&delivery(&delivered));
-                return Ok((made, delivered));
+                progress.finish(&summary::pushed(&delivered, 0));
+                return Ok((made, delivered, pusher.new_blobs()));
             }
             Err(again) if lost.is_some() => return Err(again.error),
             Err(now) => {
@@ -270,17 +299,25 @@ fn conclude(
     options: &Options,
     digest: Digest,
     platforms: Vec<PlatformMetadata>,
+    new: &BTreeSet<Digest>,
     delivered: &Delivered,
     world: &World,
 ) -> Result<()> {
-    for platform in &platforms {
-        let heading =
-            if platforms.len() > 1 { format!("{}  {}\n", platform.platform, platform.digest) } else { String::new() };
-        world.reporter.notice(&format!("{heading}{}", table(&platform.layers)));
-    }
+    let references = match options.args.push {
+        true => options.tags.iter().map(|tag| format!("{}/{}@{digest}", tag.registry(), tag.repository())).collect(),
+        false => Vec::new(),
+    };
+    let built = events::Built {
+        digest,
+        references: &references,
+        goal: options.goal(),
+        platforms: &platforms,
+        new,
+        uploaded_bytes: delivered.bytes,
+    };
+    world.reporter.event(&built.event(options.args.all_layers));
     if let Some(file) = &options.args.metadata_file {
-        let tags = options.tags.iter().map(ToString::to_string).collect();
-        let outputs = options.outputs.iter().map(options::Output::shown).collect();
+        let Goal { tags, outputs, .. } = options.goal();
         let metadata = Metadata::new(digest, platforms, tags, options.args.push, outputs, delivered.bytes);
         let mut json = serde_json::to_vec_pretty(&metadata)
             .map_err(|error| Error::bug("the metadata has no JSON form").caused_by(error))?;
@@ -291,7 +328,7 @@ fn conclude(
         files::write_atomic(file, format!("{digest}\n").as_bytes())?;
     }
     let lines = match options.args.push {
-        true => options.tags.iter().map(|tag| format!("{}/{}@{digest}\n", tag.registry(), tag.repository())).collect(),
+        true => references.iter().map(|reference| format!("{reference}\n")).collect(),
         false => format!("{digest}\n"),
     };
     crate::cli::print_data(lines.as_bytes())

@@ -15,6 +15,7 @@ use crate::cli::world::World;
 use crate::model::{Blob, LAYER_KEY, LayerBlob};
 use crate::registry::Reference;
 use crate::ship::{CatalogWriter, Entry, NewEntry, Noted, arriving};
+use crate::util::report::{Outcome, Step};
 use crate::util::{Digest, Error, Result, json};
 
 /// How long is waited for the cache at least, after all else is done. At most as long as all else took: a slow cache
@@ -118,9 +119,14 @@ impl<'a> Noting<'a> {
     /// image is whole without.
     pub async fn end(self) {
         let Some((cache, work)) = self.cache else { return };
+        let progress = self.world.reporter.begin(Step::Cache, 0);
+        progress.item("noting the layers in the cache registry");
         let patience = self.started.elapsed().max(LEAST_PATIENCE);
         let why = match tokio::time::timeout(patience, work.run()).await {
-            Ok(Ok(written)) => return tracing::debug!(written, "layers are noted in the cache registry"),
+            Ok(Ok(written)) => {
+                progress.finish(&Outcome::Quiet {});
+                return tracing::debug!(written, "layers are noted in the cache registry");
+            }
             Ok(Err(error)) => error.chain().join(": "),
             Err(_) => format!("it was given up after {} s", patience.as_secs()),
         };

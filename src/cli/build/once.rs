@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::util::report::{Progress, Reporter, SharedReporter, Step};
+use crate::util::report::{Event, Progress, Reporter, SharedReporter, Step};
 
 /// Passes everything on, but no warning twice.
 pub struct Once {
@@ -31,5 +31,9 @@ impl Reporter for Once {
 
     fn notice(&self, message: &str) {
         self.reporter.notice(message);
+    }
+
+    fn event(&self, event: &Event) {
+        self.reporter.event(event);
     }
 }

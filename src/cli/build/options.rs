@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use fs_err as fs;
 
 use crate::cli::args::{BuildArgs, Global};
+use crate::cli::events::Goal;
 use crate::cli::locking::options::{EnvironmentOptions, LockMode};
 use crate::cli::locking::{Locked, from};
 use crate::cli::values::{pair, variable};
@@ -124,6 +125,15 @@ impl Options {
             cache_registry,
             args,
         })
+    }
+
+    /// Where the image goes.
+    pub fn goal(&self) -> Goal {
+        Goal {
+            tags: self.tags.iter().map(ToString::to_string).collect(),
+            push: self.args.push,
+            outputs: self.outputs.iter().map(Output::shown).collect(),
+        }
     }
 
     /// Takes over what a base decides whose environment is extended: where it lies, and who may write to it.

@@ -14,7 +14,7 @@ use crate::pack::project::ProjectLayer;
 use crate::pack::{Compressors, LayerDigests, Packer, PackerOptions, Target};
 use crate::plan::{LayerPlan, PlannedLayer, SegmentKind};
 use crate::store::{RecordKind, Store};
-use crate::util::report::Step;
+use crate::util::report::{Outcome, Step};
 use crate::util::{Digest, Error, Result};
 
 /// What the packing threads work on.
@@ -126,8 +126,7 @@ impl Work {
         packer.findings().warnings().iter().for_each(|warning| reporter.warn(warning));
         packer.findings().notices().iter().for_each(|notice| reporter.notice(notice));
         let bytes: u64 = packed.iter().flatten().map(|layer| layer.diff_size).sum();
-        let layers = if count == 1 { "layer" } else { "layers" };
-        progress.finish(&format!("{count} {layers}, {} uncompressed", crate::cli::progress::human(bytes)));
+        progress.finish(&Outcome::Packed { layers: count, uncompressed_bytes: bytes });
         Ok(packed)
     }
 
@@ -197,7 +196,7 @@ impl Work {
             let progress = reporter.begin(Step::Pack, project.size());
             progress.item("project files");
             project.write(writer, progress.as_ref())?;
-            progress.finish(&format!("project files, {} uncompressed", crate::cli::progress::human(project.size())));
+            progress.finish(&Outcome::PackedFiles { files: project.files(), uncompressed_bytes: project.size() });
             Ok(())
         };
         let made = self.beside_packages("project-files", key, compressors, write)?;

@@ -5,7 +5,6 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use super::options::{Options, Output};
-use crate::cli::progress::human;
 use crate::lock::Lock;
 use crate::model::{BaseFacts, ENGINES_OWN, FolderFacts, ProjectCopy};
 use crate::pack::Target;
@@ -15,7 +14,7 @@ use crate::pack::project::{LayerEntry, PROJECT_MTIME, ProjectContent, ProjectLay
 use crate::spec::Spec;
 use crate::spec::project::{SelectOptions, SelectedFile, SelectedKind, Selection, select};
 use crate::util::report::Reporter;
-use crate::util::{Error, Result, paths};
+use crate::util::{Error, Result, human, paths};
 
 /// Folders of the system in which the group gets no permissions by `--group-write`: who may write there can become
 /// root.

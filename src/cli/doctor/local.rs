@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use crate::cli::args::Global;
-use crate::cli::progress::human;
 use crate::cli::world::cache_dir;
 use crate::registry::{CredentialFile, Finding, Logins, State, credential_files};
-use crate::util::{Error, Result, redact};
+use crate::util::{Error, Result, human, redact};
 
 /// Less is too little for nearly every environment with its layers, in bytes.
 const ENOUGH: u64 = 1 << 30;

@@ -1,4 +1,5 @@
-//! The base of a build, pinned by the lock; one in a registry is asked for as little as possible.
+//! The base of a build: that of the lock when nobody names another, pinned by the lock; one in a registry is asked for
+//! as little as possible.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -7,14 +8,50 @@ use fs_err as fs;
 use serde::Deserialize;
 
 use super::from;
-use super::options::{EnvironmentOptions, LockMode, Upgrade};
+use super::options::{BaseOrigin, EnvironmentOptions, LockMode, Upgrade, base_ref};
 use crate::cli::world::World;
 use crate::image::{self, Base, Obstacle, Tree};
-use crate::lock::{BaseDocuments, Lock};
+use crate::lock::{self, BaseDocuments, Lock};
 use crate::model::{BaseFacts, BaseRef, DEFAULT_PREFIX, Platform};
+use crate::spec::Spec;
 use crate::store::Store;
 use crate::util::error::ResultExt as _;
+use crate::util::report::{Outcome, Step};
 use crate::util::{Digest, Error, Result};
+
+/// Takes the base that the lock has, if no flag, variable or file names one; also whether it is extended.
+///
+/// # Errors
+/// A lock that cannot be read, or whose platforms have different bases, or that does not tell where its base lies.
+pub fn adopt(options: &mut EnvironmentOptions, spec: &Spec) -> Result<()> {
+    if options.base_origin == BaseOrigin::Given {
+        return Ok(());
+    }
+    let path = super::path(options, spec);
+    let locks = lock::read(&path)?.unwrap_or_default();
+    let mut asked: Vec<&Lock> = options.platforms.iter().filter_map(|platform| locks.get(platform)).collect();
+    if asked.is_empty() {
+        asked = locks.iter().collect();
+    }
+    let Some((first, others)) = asked.split_first() else { return Ok(()) };
+    let named = |lock: &Lock| (lock.extended().is_some(), lock.base.reference.clone());
+    if let Some(other) = others.iter().find(|other| named(other) != named(first)) {
+        let (path, flag) = (path.display(), super::errors::flag(&first.base));
+        return Err(Error::user(format!(
+            "the lock `{path}` has the base `{}` for {} and `{}` for {}",
+            first.base.reference, first.platform, other.base.reference, other.platform
+        ))
+        .hint(format!("build each platform on its own, or choose one base with `{flag} {}`", first.base.reference)));
+    }
+    if first.base.reference == first.base.digest.to_string() {
+        let error = format!("the lock `{}` does not tell where its base {} lies", path.display(), first.base.digest);
+        return Err(Error::user(error).hint("name the base with `--base`, e.g. `--base oci:DIR`"));
+    }
+    options.base = base_ref(&first.base.reference)?;
+    options.extends = first.extended().is_some();
+    options.base_origin = BaseOrigin::Lock(path);
+    Ok(())
+}
 
 /// Opens the base; one in a registry by the digest that the lock pins, if it names the same reference. When everything
 /// is upgraded, what the reference stands for now.
@@ -35,12 +72,16 @@ pub async fn open(
         }
         (base, _) => base.clone(),
     };
+    let progress = world.reporter.begin(Step::Base, 0);
+    progress.item(&options.base.to_string());
     let opened = image::open(&base, platform, &world.store, world).await;
     let opened = match (&options.base, options.args.from.as_deref().or(options.args.base.as_deref())) {
         (BaseRef::Registry(_), Some(text)) => hinting_at_path(text, opened),
         _ => opened,
     };
-    opened.context(|| format!("the base `{}` cannot be used", options.base))
+    let opened = options.about_base(opened.context(|| format!("the base `{}` cannot be used", options.base)))?;
+    progress.finish(&Outcome::Quiet {});
+    Ok(opened)
 }
 
 /// Adds to an error about a base how it is written if it is a file or directory of this machine.
@@ -66,8 +107,12 @@ pub fn hinting_at_path<T>(text: &str, result: Result<T>) -> Result<T> {
 /// # Errors
 /// Layers that cannot be fetched or read; a file or a loop of symlinks in the way.
 pub async fn facts(options: &EnvironmentOptions, base: &Base, world: &World) -> Result<BaseFacts> {
+    let progress = world.reporter.begin(Step::Base, 0);
+    progress.item(&options.base.to_string());
     let probed = image::probe_tree(base, &world.store, world).await;
-    let (facts, tree) = probed.context(|| format!("failed to read the base `{}`", options.base))?;
+    let probed = probed.context(|| format!("failed to read the base `{}`", options.base));
+    let (facts, tree) = options.about_base(probed)?;
+    progress.finish(&Outcome::Quiet {});
     let prefix = options.prefix.as_deref().unwrap_or(DEFAULT_PREFIX);
     refuse_obstacle(&tree, prefix, "the environment", "choose another `--prefix`, or another base")?;
     Ok(facts)

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::lock::{Lock, LockedBase, Locks};
+use super::options::{EnvironmentOptions, LockMode};
+use crate::lock::{Inputs, Lock, LockedBase, Locks};
 use crate::model::{BaseRef, Platform};
 use crate::util::{Digest, Error, Result};
 
@@ -28,20 +29,64 @@ pub fn missing(path: &Path, platform: &Platform, locks: &Locks) -> Error {
         .hint("build once without `--locked` or `--frozen` to add the platform, and commit the lock")
 }
 
-/// A frozen lock is used as it is, but never with another base: what it says of its files would be wrong.
-pub(super) fn check_base(
+/// The flag that names the base of a lock.
+pub(super) fn flag(locked: &LockedBase) -> &'static str {
+    if locked.environment.is_some() { "--from" } else { "--base" }
+}
+
+/// How to get the lock's base.
+fn base_hint(path: &Path, locked: &LockedBase) -> String {
+    let (flag, reference) = (flag(locked), &locked.reference);
+    format!("the lock `{}` is for `{flag} {reference}`: give that, or no base at all", path.display())
+}
+
+/// Refuses a lock that may not be made anew if another base is named than it has. The network is not asked.
+///
+/// # Errors
+/// They name both bases and the flag. What only content can tell is left to [`check_base`] and [`stale`].
+pub(super) fn check_named(
     path: &Path,
-    locked: &LockedBase,
-    asked: &BaseRef,
-    extends: bool,
-    digest: Digest,
+    lock: &Lock,
+    options: &EnvironmentOptions,
+    inputs: &Inputs,
+    changes: &[String],
 ) -> Result<()> {
-    let flag = if locked.environment.is_some() { "--from" } else { "--base" };
+    match options.mode {
+        LockMode::Locked => {
+            let named = |inputs: &Inputs| (inputs.base.clone(), inputs.extends);
+            match &lock.inputs {
+                Some(then) if named(then) != named(inputs) => Err(stale(path, lock, changes)),
+                _ => Ok(()),
+            }
+        }
+        LockMode::Frozen => check_frozen(path, &lock.base, &options.base, options.extends),
+        LockMode::Make(_) | LockMode::Renew => Ok(()),
+    }
+}
+
+fn check_frozen(path: &Path, locked: &LockedBase, asked: &BaseRef, extends: bool) -> Result<()> {
+    let hint = base_hint(path, locked);
     if locked.environment.is_some() != extends {
         let what = if extends { "does not extend its base" } else { "extends its base" };
-        return Err(Error::user(format!("the lock `{}` {what} `{}`", path.display(), locked.reference))
-            .hint(format!("choose `{flag} {}`, or build without `--frozen` to renew the lock", locked.reference)));
+        return Err(Error::user(format!("the lock `{}` {what} `{}`", path.display(), locked.reference)).hint(hint));
     }
+    let BaseRef::Registry(reference) = asked else { return Ok(()) };
+    // A digest may be that of the index that the lock's manifest is in.
+    if *reference == locked.reference || reference.contains('@') {
+        return Ok(());
+    }
+    let name = reference.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(&**reference, |(name, _)| name);
+    Err(Error::user(format!(
+        "the lock `{}` is for the base `{}`, and `{reference}` is another name",
+        path.display(),
+        locked.reference
+    ))
+    .hint(hint)
+    .hint(format!("use a copy of that base by its digest: `{} {name}@{}`", flag(locked), locked.digest)))
+}
+
+/// Refuses a frozen lock with another base than its own: what it says of the base's files would be wrong.
+pub(super) fn check_base(path: &Path, locked: &LockedBase, asked: &BaseRef, digest: Digest) -> Result<()> {
     if locked.digest == digest {
         return Ok(());
     }
@@ -51,13 +96,17 @@ pub(super) fn check_base(
         locked.reference,
         locked.digest
     ))
-    .hint(format!("choose `{flag} {}`, or build without `--frozen` to renew the lock", locked.reference)))
+    .hint(base_hint(path, locked))
+    .hint("build without `--frozen` to renew the lock"))
 }
 
 /// A lock that must be current and is not.
-pub(super) fn stale(path: &Path, platform: &Platform, changes: &[String]) -> Error {
+pub(super) fn stale(path: &Path, lock: &Lock, changes: &[String]) -> Error {
+    let platform = &lock.platform;
     let error = Error::user(format!("the lock `{}` is stale for {platform}: it does not fit any more", path.display()));
     let error = changes.iter().fold(error, |error, change| error.hint(format!("changed since it was made: {change}")));
+    let about_base = changes.iter().any(|change| change.starts_with("base:") || change.starts_with("from:"));
+    let error = if about_base { error.hint(base_hint(path, &lock.base)) } else { error };
     error.hint("`condaimg lock`, or a build without `--locked`, renews it; commit the result")
 }
 
@@ -69,14 +118,25 @@ mod tests {
     #[test]
     fn a_frozen_lock_keeps_its_base() {
         let digest = Digest::of("a");
-        let reference = "host/a:1".to_owned();
+        let reference = "host:5000/a:1".to_owned();
         let locked = LockedBase { reference, digest, facts: BaseFacts::default(), environment: None, documents: None };
         let asked = |asked: &str| BaseRef::Registry(asked.to_owned());
-        let check = |name: &str, digest| check_base("x.lock".as_ref(), &locked, &asked(name), false, digest);
-        check_base("x.lock".as_ref(), &locked, &asked("host/a:1"), true, digest).expect_err("is not extended");
-        check("host/a:1", digest).expect("is the same");
-        check("host/copy-of-a:1", digest).expect("is the same");
-        let error = check("host/b:1", Digest::of("b")).expect_err("is another");
-        assert!(error.to_string().contains("`host/a:1`") && error.to_string().contains("`host/b:1`"), "{error}");
+        let path = Path::new("x.lock");
+        let check = |name: &str, extends| check_frozen(path, &locked, &asked(name), extends);
+        check("host:5000/a:1", true).expect_err("is not extended");
+        check("host:5000/a:1", false).expect("is the same");
+        check(&format!("mirror:5000/a@{digest}"), false).expect("is a copy");
+        check_frozen(path, &locked, &BaseRef::Scratch, false).expect("its digest is compared");
+        let error = check("mirror:5000/b:1", false).expect_err("may be another");
+        assert!(
+            error.to_string().contains("`host:5000/a:1`") && error.to_string().contains("`mirror:5000/b:1`"),
+            "{error}"
+        );
+        let hints = error.hints().join("\n");
+        assert!(hints.contains("`--base host:5000/a:1`"), "{hints}");
+        assert!(hints.contains(&format!("`--base mirror:5000/b@{digest}`")), "{hints}");
+        check_base(path, &locked, &asked("host:5000/a:1"), digest).expect("is the same");
+        let error = check_base(path, &locked, &asked("mirror:5000/b@x"), Digest::of("b")).expect_err("is another");
+        assert!(error.hints().join("\n").contains("`--base host:5000/a:1`"), "{error}");
     }
 }

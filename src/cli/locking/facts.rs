@@ -13,6 +13,7 @@ use crate::pack::{Archive, WheelFile};
 use crate::resolve::{Credentials, SaidBy};
 use crate::spec::Spec;
 use crate::store::{RecordKind, Store};
+use crate::util::report::{Outcome, Step};
 use crate::util::{Error, Result};
 
 /// The lock with its packages' facts: those that it was made without are made now, and kept in the store.
@@ -147,9 +148,11 @@ impl Archives<'_> {
         let unknown: Vec<usize> = (0..wheels.len()).filter(|&index| known[index].is_none()).collect();
         let files = unknown.iter().map(|&index| Ok((wheels[index].clone(), wheel_file(&wheels[index], store)?)));
         let (files, jobs) = (files.collect::<Result<Vec<_>>>()?, self.options.jobs);
+        let progress = self.world.reporter.begin(Step::Read, 0);
         let read = tokio::task::spawn_blocking(move || wheel::read(&files, python.as_ref(), jobs))
             .await
             .map_err(|error| Error::bug("reading the wheels ended early").caused_by(error))??;
+        progress.finish(&Outcome::Quiet {});
         for (index, reading) in unknown.into_iter().zip(read) {
             store.remember(RecordKind::Facts, &keys[index], &reading)?;
             known[index] = Some(reading);
@@ -171,9 +174,11 @@ impl Archives<'_> {
         let unknown: Vec<usize> = (0..records.len()).filter(|&index| known[index].is_none()).collect();
         let (_, files) = self.fetch(unknown.iter().map(|&index| records[index].clone()).collect()).await?;
         let jobs = self.options.jobs;
+        let progress = self.world.reporter.begin(Step::Read, 0);
         let read = tokio::task::spawn_blocking(move || facts::read(&files, python.as_ref(), jobs))
             .await
             .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))??;
+        progress.finish(&Outcome::Quiet {});
         for (index, facts) in unknown.into_iter().zip(read) {
             store.remember(RecordKind::Facts, &keys[index], &facts)?;
             known[index] = Some(facts);

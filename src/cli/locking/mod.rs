@@ -1,6 +1,7 @@
 //! From spec to locks: the current ones as they are, else new ones.
 
-pub mod base;
+pub mod asked;
+mod base;
 pub mod base_files;
 pub mod cached;
 mod diff;
@@ -23,13 +24,16 @@ use std::sync::Arc;
 use rattler::install::PythonInfo;
 use rattler_conda_types::{RepoDataRecord, Subdir};
 
-use errors::{check_base, stale};
+use asked::Asked;
+pub use base::adopt as adopt_base;
+use errors::{check_base, check_named, stale};
 pub use errors::{edited, missing};
 use fetch::{PARALLEL_DOWNLOADS, fetch, made_origin, readable};
 pub use fetch::{fetch_locked, locked_origin};
 use from::Brought;
 use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name};
 
+use crate::cli::events;
 use crate::cli::world::World;
 use crate::image::Base;
 use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted, classify, local};
@@ -37,6 +41,7 @@ use crate::model::{BaseRef, Platform};
 use crate::pack::wheel::normalise_name;
 use crate::resolve::{self, ResolveOptions, VirtualPackageOptions};
 use crate::spec::Spec;
+use crate::util::report::{Outcome, Step};
 use crate::util::{Error, Result, files, redact};
 
 /// A platform of the build: its lock and its opened base.
@@ -60,19 +65,26 @@ pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) ->
     // All of them before anything is solved: one may lack a platform.
     let mut opened = Vec::with_capacity(options.platforms.len());
     for platform in &options.platforms {
-        opened.push(options.named(platform, base::open(options, platform, old.get(platform), world).await)?);
+        let asked = options.named(platform, Asked::of(options, platform, spec, &old, world))?;
+        let base = base::open(options, platform, asked.old.as_ref(), world).await;
+        opened.push((asked, options.named(platform, base)?));
     }
     let mut bases = Vec::with_capacity(options.platforms.len());
     let mut made = Locks::default();
-    for (platform, base) in options.platforms.iter().zip(opened) {
-        let new = options.named(platform, one(options, platform, spec, &old, &base, world).await)?;
+    for (platform, (asked, base)) in options.platforms.iter().zip(opened) {
+        let new = options.named(platform, one(options, platform, spec, asked, &old, &base, world).await)?;
         bases.push((base, new.as_ref().is_some_and(|(_, made)| *made)));
         if let Some((lock, _)) = new {
             made.insert(with_interpreter(options, spec, lock, &old, &made, world).await?);
         }
     }
     let locks = match made.is_empty() {
-        true => old,
+        true => {
+            if matches!(options.mode, LockMode::Make(_)) {
+                world.reporter.event(&events::lock_file(&path, &old, false));
+            }
+            old
+        }
         false => {
             let new = save(options, spec, made.into_iter().collect(), world)?;
             tell_changes(options, &old, &new, world);
@@ -107,7 +119,9 @@ pub fn save(options: &EnvironmentOptions, spec: &Spec, new: Vec<Lock>, world: &W
     let text = lock::render(&locks, &folder)?;
     // What was written is what is used: a build from the file has the same bytes.
     let locks = lock::parse(&text, &folder)?;
-    write(&path, &text, options, world)?;
+    if write(&path, &text, options, world)? {
+        world.reporter.event(&events::lock_file(&path, &locks, true));
+    }
     Ok(locks)
 }
 
@@ -116,41 +130,27 @@ async fn one(
     options: &EnvironmentOptions,
     platform: &Platform,
     spec: &Spec,
+    asked: Asked,
     locks: &Locks,
     base: &Base,
     world: &World,
 ) -> Result<Option<(Lock, bool)>> {
-    let path = path(options, spec);
-    let lock_folder = std::path::absolute(folder(&path))?;
-    let comparable = locks.get(platform).cloned().map(|lock| with_written_channels(lock, &lock_folder));
-    let old = comparable.as_ref();
-    let mut inputs = inputs(options, platform, spec, &lock_folder, world)?;
-    let texts = texts(spec);
-    let pinned = spec.pins.as_ref().filter(|_| options.mode != LockMode::Frozen).map(|pins| pins.of(platform));
-    let pinned = pinned.transpose()?;
-    inputs.pins = pinned.as_ref().map(Pinned::digest).transpose()?;
-    let pip = match (options.mode == LockMode::Frozen, old) {
-        (true, Some(lock)) => lock.pip.clone(),
-        _ => pip::lines(spec, pinned.as_ref())?,
-    };
-    let wanted = Wanted {
-        specs: &texts,
-        pip: &pip,
-        variables: &spec.variables,
-        pinned: pinned.as_ref(),
-        inputs: &inputs,
-        base: base.digest,
-    };
-    match old {
-        Some(lock) if !options.mode.writes() && !lock.edited.is_empty() => Err(edited(&path, lock)),
+    let wanted = asked.wanted(spec, base.digest);
+    let Asked { path, lock_folder, pinned, .. } = &asked;
+    match asked.old.as_ref() {
         Some(lock) if options.mode == LockMode::Frozen => {
-            check_base(&path, &lock.base, &options.base, options.extends, base.digest)?;
+            check_base(path, &lock.base, &options.base, base.digest)?;
             Ok(None)
         }
         Some(lock) if !options.mode.upgrades() && lock::changes(lock, wanted).is_empty() => {
             let fills = matches!(options.mode, LockMode::Make(_)) && !options.facts_later && !lock.has_facts;
             let mut filled =
                 if fills { Some(facts::complete(options, spec, lock.clone(), world).await?) } else { None };
+            let named = reference(&options.base, lock_folder)?;
+            if matches!(options.mode, LockMode::Make(_)) && lock.base.reference != named {
+                // The same content in another place.
+                filled.get_or_insert_with(|| lock.clone()).base.reference = named;
+            }
             if stability::is_due(lock, options) {
                 let lock = filled.unwrap_or_else(|| lock.clone());
                 filled = Some(stability::renew(options, spec, lock, world).await?);
@@ -162,19 +162,19 @@ async fn one(
             }
             Ok(filled.map(|lock| (lock, true)))
         }
-        Some(lock) if options.mode == LockMode::Locked => Err(stale(&path, platform, &lock::changes(lock, wanted))),
-        None if !options.mode.writes() => Err(missing(&path, platform, locks)),
+        Some(lock) if options.mode == LockMode::Locked => Err(stale(path, lock, &lock::changes(lock, wanted))),
         old => {
             pins::check_options(options, spec)?;
             if let Some(lock) = old.filter(|lock| !lock.edited.is_empty()) {
-                world.reporter.notice(&format!("{}; it is made anew", edited(&path, lock)));
+                world.reporter.notice(&format!("{}; it is made anew", edited(path, lock)));
             }
-            if let Some(mut lock) = cached::find(wanted, platform, &lock_folder, world).await {
+            if let Some(mut lock) = cached::find(wanted, platform, lock_folder, world).await {
                 world.reporter.notice("the lock was made before, and is taken from the cache registry");
-                lock.base.reference = reference(&options.base, &lock_folder)?;
+                lock.base.reference = reference(&options.base, lock_folder)?;
                 return Ok(Some((lock, false)));
             }
-            let new = make(options, platform, spec, base, inputs, pinned.as_ref(), old, locks, world).await?;
+            let new =
+                make(options, platform, spec, base, asked.inputs.clone(), pinned.as_ref(), old, locks, world).await?;
             lock::check_wheels(&new)?;
             Ok(Some((new, true)))
         }
@@ -195,8 +195,9 @@ fn texts(spec: &Spec) -> Vec<String> {
     spec.dependencies.iter().map(|dependency| dependency.text.clone()).collect()
 }
 
-fn write(path: &Path, text: &str, options: &EnvironmentOptions, world: &World) -> Result<()> {
-    let Err(error) = lock::write(path, text) else { return Ok(()) };
+/// Writes the lock; whether that was done: a build goes on without it in a folder that cannot be written to.
+fn write(path: &Path, text: &str, options: &EnvironmentOptions, world: &World) -> Result<bool> {
+    let Err(error) = lock::write(path, text) else { return Ok(true) };
     let read_only = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref::<std::io::Error>())
         .is_some_and(|source| {
@@ -204,7 +205,7 @@ fn write(path: &Path, text: &str, options: &EnvironmentOptions, world: &World) -
         });
     if read_only && options.mode == LockMode::Renew {
         world.reporter.notice(&format!("the lock is not kept: {error}"));
-        return Ok(());
+        return Ok(false);
     }
     Err(error)
 }

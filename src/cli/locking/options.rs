@@ -70,6 +70,28 @@ impl LockMode {
     }
 }
 
+/// Who says what the base is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BaseOrigin {
+    /// A flag, an environment variable, or the file of the environment.
+    Given,
+    /// The lock in this file.
+    Lock(PathBuf),
+    /// Nobody.
+    Default,
+}
+
+impl BaseOrigin {
+    /// The name in JSON lines.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Given => "given",
+            Self::Lock(_) => "lock",
+            Self::Default => "default",
+        }
+    }
+}
+
 /// What a lock is made from, and how, checked.
 pub struct EnvironmentOptions {
     /// Where the lock lies; none: beside the spec.
@@ -78,6 +100,8 @@ pub struct EnvironmentOptions {
     pub platforms: Vec<Platform>,
     /// What the image stands on.
     pub base: BaseRef,
+    /// Who says so.
+    pub base_origin: BaseOrigin,
     /// Whether the base's own environment is extended (`--from`).
     pub extends: bool,
     /// Where the environment is to lie in the image, if that was said.
@@ -122,21 +146,19 @@ impl EnvironmentOptions {
     /// # Errors
     /// What is wrong with them (exit status 2).
     pub fn new(args: EnvironmentArgs, mode: LockMode, global: &Global) -> Result<Self> {
-        let base = match args.from.as_deref().or(args.base.as_deref()).unwrap_or(DEFAULT_BASE).parse()? {
-            BaseRef::Registry(text) => {
-                let reference = super::base::hinting_at_path(&text, Registry::parse(&text))?;
-                BaseRef::Registry(reference.to_string())
-            }
-            BaseRef::Scratch if args.from.is_some() => {
-                return Err(Error::usage("`--from scratch` has nothing to extend").hint("use `--base scratch`"));
-            }
-            local => local,
-        };
+        let base = base_ref(args.from.as_deref().or(args.base.as_deref()).unwrap_or(DEFAULT_BASE))?;
+        if base == BaseRef::Scratch && args.from.is_some() {
+            return Err(Error::usage("`--from scratch` has nothing to extend").hint("use `--base scratch`"));
+        }
         let condarc = if args.no_condarc { Condarc::default() } else { Condarc::read()? };
         Ok(Self {
             lock_file: args.lock_file.clone(),
             platforms: platforms(&args.platforms)?,
             base,
+            base_origin: match args.from.is_some() || args.base.is_some() {
+                true => BaseOrigin::Given,
+                false => BaseOrigin::Default,
+            },
             extends: args.from.is_some(),
             prefix: args.prefix.as_deref().map(prefix).transpose()?,
             cache_dir: cache_dir(global)?,
@@ -168,12 +190,40 @@ impl EnvironmentOptions {
         self.args.offline || self.condarc.offline()
     }
 
+    /// Adds to an error about a base that nobody named where its name comes from, and how to choose another.
+    pub fn about_base<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| match &self.base_origin {
+            BaseOrigin::Given => error,
+            BaseOrigin::Lock(file) => error.hint(format!(
+                "the lock `{}` names this base; choose another with `--base`",
+                file.display()
+            )),
+            BaseOrigin::Default => error
+                .hint("this is the default base; choose another with `--base REF`, `base:` in a condaimg.yaml or `CONDAIMG_BASE`")
+                .hint("use a mirror of Docker Hub with `--base MIRROR/library/debian:12-slim`, or an image on this machine with `--base oci:DIR`"),
+        })
+    }
+
     /// Adds to an error which of several platforms it is about.
     pub fn named<T>(&self, platform: &Platform, result: Result<T>) -> Result<T> {
         match self.platforms.len() {
             1 => result,
             _ => result.context(|| format!("the image for {platform} cannot be made")),
         }
+    }
+}
+
+/// A base as it is named; a reference in its normal form.
+///
+/// # Errors
+/// What is wrong with the name.
+pub fn base_ref(text: &str) -> Result<BaseRef> {
+    match text.parse()? {
+        BaseRef::Registry(text) => {
+            let reference = super::base::hinting_at_path(&text, Registry::parse(&text))?;
+            Ok(BaseRef::Registry(reference.to_string()))
+        }
+        local => Ok(local),
     }
 }
 

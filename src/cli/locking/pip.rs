@@ -20,6 +20,7 @@ use crate::resolve::pip::{
 };
 use crate::resolve::{self, Channels, Credentials, Stored, Wanted};
 use crate::spec::Spec;
+use crate::util::report::{Outcome, Step};
 use crate::util::{Error, Result, redact};
 
 /// Files that are fetched at once.
@@ -189,11 +190,13 @@ impl<'a> Work<'a> {
             refresh: matches!(&options.mode, LockMode::Make(Upgrade::All | Upgrade::Packages(_))),
         };
         let sources = self.sources(old);
+        let progress = self.world.reporter.begin(Step::Resolve, 0);
         let found = tokio::task::block_in_place(|| resolve(&request, uv, &sources))?;
         let default_index = match found.iter().any(is_of_default_index) {
             true => tokio::task::block_in_place(|| uv.default_index(pip))?,
             false => None,
         };
+        progress.finish(&Outcome::Quiet {});
         let mut wheels = self.obtain(&found, &preferred, &sources, Some(uv), default_index.as_ref()).await?;
         wheels.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(wheels)

@@ -1,10 +1,10 @@
 //! What `condaimg plan` tells, for people.
 
 use super::report::{Layer, Plan, PlatformPlan};
-use crate::cli::progress::human;
 use crate::model::Stability;
 use crate::plan::expected::Expected;
 use crate::plan::{LayerRule, Reason, TierRule};
+use crate::util::human;
 
 /// The widest column of names.
 const NAME_WIDTH: usize = 30;

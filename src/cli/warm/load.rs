@@ -11,7 +11,7 @@ use crate::model::BaseRef;
 use crate::registry::{Reference, Registry};
 use crate::ship::{Engine, Intake};
 use crate::store::Store;
-use crate::util::report::{SharedReporter, Step};
+use crate::util::report::{Outcome, SharedReporter, Step};
 use crate::util::{Error, Result};
 
 impl From<EngineArg> for Engine {
@@ -94,11 +94,11 @@ pub async fn load(
     let loading = tokio::task::spawn_blocking(move || {
         let progress = reporter.begin(Step::Load, 0);
         let intake = engine.load(&image, &names, &store, progress.as_ref())?;
-        let (state, told) = match intake {
-            Intake::Present => ("present", "has"),
-            Intake::Loaded => ("loaded", "has now"),
+        let (state, present) = match intake {
+            Intake::Present => ("present", true),
+            Intake::Loaded => ("loaded", false),
         };
-        progress.finish(&format!("{} {told} {}", engine.name(), names.join(", ")));
+        progress.finish(&Outcome::Loaded { engine: engine.name(), names: names.clone(), present });
         Ok(Loaded { engine: engine.name(), names, state })
     });
     loading.await.map_err(|error| Error::bug("loading ended early").caused_by(error))?

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::cli::progress::human;
 use crate::cli::summary::PlatformMetadata;
 use crate::image::Image;
 use crate::model::{LAYER_KEY, LayerBlob};
 use crate::store::{self, Item as Stored, Store};
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Error, Result, human};
 
 /// The whole.
 #[derive(Debug, Default, Serialize)]

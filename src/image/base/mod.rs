@@ -17,7 +17,7 @@ use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageManifest, Os, R
 use super::{Fetch, Image, LayoutReader, json, media};
 use crate::model::{BaseRef, Blob, BlobSource, LayerBlob, Platform};
 use crate::store::Store;
-use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
+use crate::util::{DiffId, Digest, Error, Result, ResultExt as _, human};
 
 /// The largest manifest, index or config that is read, in bytes. Registries need not take more than 4 MiB
 /// (distribution-spec, "Pushing Manifests").
@@ -192,7 +192,11 @@ pub(super) fn verify(bytes: &[u8], digest: &Digest, what: &str) -> Result<()> {
 /// When it is larger than [`DOCUMENT_LIMIT`].
 pub fn check_size(size: u64, what: &str) -> Result<()> {
     if size > DOCUMENT_LIMIT {
-        return Err(Error::user(format!("{what} has {size} bytes; no more than {DOCUMENT_LIMIT} are read")));
+        return Err(Error::user(format!(
+            "{what} has {}; no more than {} are read",
+            human(size),
+            human(DOCUMENT_LIMIT)
+        )));
     }
     Ok(())
 }

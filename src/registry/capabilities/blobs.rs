@@ -9,7 +9,7 @@ use super::sample::{Piece, noise};
 use crate::registry::location::with_digest;
 use crate::registry::reference::Reference;
 use crate::registry::transport::{Call, Place};
-use crate::util::{Digest, Error};
+use crate::util::{Digest, Error, human};
 
 /// The shortest chunk but the last that a registry takes (distribution-spec, "Pushing a blob in chunks").
 const CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
@@ -51,7 +51,7 @@ impl Bench<'_> {
         let (session, least) = self.open().await?;
         let size = least.unwrap_or(CHUNK).max(CHUNK);
         if size > MAX_CHUNK {
-            return Err(Trouble::unknown(format!("wants chunks of {size} bytes at least: not tried")));
+            return Err(Trouble::unknown(format!("wants chunks of {} at least: not tried", human(size as u64))));
         }
         let bytes = noise(size + CHUNK, &self.token);
         let digest = Digest::of(&bytes);
@@ -80,7 +80,7 @@ impl Bench<'_> {
             return Err(Trouble::no(detail));
         }
         Ok(match least {
-            Some(least) => format!("chunks of {least} bytes or more"),
+            Some(least) => format!("chunks of {} or more", human(least as u64)),
             None => "chunks of any size".into(),
         })
     }

@@ -13,9 +13,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use rattler_conda_types::RepoDataRecord;
 use reqwest_middleware::ClientWithMiddleware;
 
-use super::human;
 use crate::store::{Part, Store};
-use crate::util::report::{Progress, SharedReporter, Step};
+use crate::util::report::{Outcome, Progress, SharedReporter, Step};
 use crate::util::{Digest, Error, Result, ResultExt as _, plural};
 use transfer::{Failure, Transfer};
 pub use wanted::{SaidBy, Wanted};
@@ -104,7 +103,7 @@ pub async fn bring_all(
     let fetched = fetched.into_inner();
     let bytes = missing.iter().filter_map(|wanted| wanted.size).sum();
     let cached = stored.len() - fetched;
-    progress.finish(&format!("{}, {}; {cached} were in the cache", plural(fetched, "package"), human(bytes)));
+    progress.finish(&Outcome::Downloaded { packages: fetched, bytes, cached });
     Ok(stored)
 }
 

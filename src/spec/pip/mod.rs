@@ -12,12 +12,12 @@ use fs_err as fs;
 use pep508_rs::{ExtraName, MarkerTree, PackageName};
 use url::Url;
 
-use crate::util::{Digest, Error, Result, redact};
+use crate::util::{Digest, Error, Result, human, redact};
 use line::Line;
 pub(crate) use requirement::git_of_metadata;
 
 /// No requirements file that a person or a tool writes is longer, in bytes.
-const LONGEST: u64 = 20_000_000;
+const LONGEST: u64 = 20 << 20;
 /// Requirements files that name each other deeper than this are refused.
 const DEEPEST: usize = 20;
 
@@ -367,7 +367,11 @@ fn load(file: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     fs::File::open(file)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LONGEST {
-        return Err(Error::user(format!("`{}` is longer than 20 MB: no requirements file", file.display())));
+        return Err(Error::user(format!(
+            "`{}` is longer than {}: no requirements file",
+            file.display(),
+            human(LONGEST)
+        )));
     }
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::user(format!("`{}` is not UTF-8", file.display())).hint("save it as UTF-8"))?;

@@ -9,7 +9,7 @@ use crate::common::proxy::{Answer, Cut, Cutter, Deed, Gate, Head, Sender, answer
 use crate::common::registry::{LocalRegistry, Mode, PASSWORD, USER};
 use crate::common::{SmallDisk, program, succeed};
 use condaimg::registry::{Patience, RegistryOptions, RetryPolicy, Sent};
-use condaimg::util::report::{Progress, Silent};
+use condaimg::util::report::{Outcome, Progress, Silent};
 use tempfile::TempDir;
 
 /// Bytes of the usual layer.
@@ -212,7 +212,7 @@ impl Progress for Killer {
         }
     }
     fn item(&self, _name: &str) {}
-    fn finish(&self, _summary: &str) {}
+    fn finish(&self, _outcome: &Outcome) {}
 }
 
 async fn killed() -> String {
