@@ -55,7 +55,9 @@ pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) ->
     tell_condarc(options, spec, world);
     let path = path(options, spec);
     // A build that was killed while it wrote the lock may have left something.
-    files::sweep(folder(&path));
+    if options.keeps_lock {
+        files::sweep(folder(&path));
+    }
     let old = lock::read(&path)?.unwrap_or_default();
     check_upgrade(options, &old)?;
     let mut bases = Vec::with_capacity(options.platforms.len());
@@ -187,6 +189,10 @@ fn texts(spec: &Spec) -> Vec<String> {
 }
 
 fn write(path: &Path, text: &str, options: &EnvironmentOptions, world: &World) -> Result<()> {
+    if !options.keeps_lock {
+        world.reporter.notice(&format!("the lock `{}` is not written; `--write-lock` writes it", path.display()));
+        return Ok(());
+    }
     let Err(error) = lock::write(path, text) else { return Ok(()) };
     let read_only = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref::<std::io::Error>())
