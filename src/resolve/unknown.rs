@@ -75,7 +75,11 @@ pub(super) async fn refuse(task: &Task<'_>, names: &[Names<'_>], gateway: &Gatew
     let mut error = Error::user(message);
     let elsewhere = on_other_platforms(task, gateway, &unknown).await;
     for (spec, name) in &unknown {
-        error = hints(task, names, *spec, name, &elsewhere).into_iter().fold(error, Error::hint);
+        let of_several = |hint: String| match unknown.len() {
+            1 => hint,
+            _ => format!("`{name}`: {hint}"),
+        };
+        error = hints(task, names, *spec, name, &elsewhere).into_iter().map(of_several).fold(error, Error::hint);
     }
     let flag = "list a package that only PyPI has below `- pip:`";
     Err(error.hint(task.searched()).hint(flag))
@@ -105,7 +109,7 @@ fn hints(
         elsewhere.iter().filter(|(_, names)| names.contains(name)).map(|(subdir, _)| subdir.as_str()).collect();
     if !platforms.is_empty() {
         let subdir = task.options.platform.subdir;
-        hints.push(format!("`{name}` is there for {}, not for {subdir}: leave it out", platforms.join(", ")));
+        hints.push(format!("it is there for {}, not for {subdir}: leave it out", platforms.join(", ")));
     }
     let known: BTreeSet<&str> =
         searched(task, names, spec).filter_map(|names| names.names.as_ref()).flatten().map(String::as_str).collect();

@@ -25,7 +25,7 @@ pub(super) fn read(file: &Path, text: &str, choices: &Choices) -> Result<Spec> {
     if pip.is_empty() {
         notices.push(format!("{}: no requirements, there will be Python alone", file.display()));
     }
-    let origin = Some(origin.unwrap_or_else(|| "`--python`".to_owned()));
+    let origin = Some(origin.map_or_else(|| "--python".to_owned(), |origin| origin.replace('`', "")));
     Ok(Spec { file: file.to_owned(), dependencies: vec![dependency], pip, notices, origin, ..Spec::default() })
 }
 

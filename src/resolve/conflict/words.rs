@@ -72,7 +72,12 @@ pub(super) fn conflict<'a>(
     let suggestion = |(spec, record): &(usize, RepoDataRecord)| {
         let package = &record.package_record;
         let name = package.name.as_normalized();
-        format!("the rest can be solved with `{name}={}` instead of {}", package.version, task.said(*spec))
+        let dependency = &task.spec.dependencies[*spec].text;
+        let channel = dependency.rsplit_once("::").map(|(channel, _)| format!("{channel}::")).unwrap_or_default();
+        let (version, place) = (&package.version, task.spec.place_of(*spec));
+        format!(
+            "write `{channel}{name}={version}` instead of `{dependency}` ({place}): the solver finds a solution then"
+        )
     };
     let mut hints: Vec<String> = conflict.suggestions.iter().map(suggestion).collect();
     if hints.is_empty() && chains.len() > 1 {
@@ -84,23 +89,27 @@ pub(super) fn conflict<'a>(
 
 /// Why a spec cannot be satisfied by itself.
 fn alone(task: &Task<'_>, pool: &Pool<'_>, spec: usize, chain: &Chain<'_>) -> Option<Finding> {
+    let said = task.said(spec);
     if let Some(obstacle) = &chain.obstacle {
         let dependency = &obstacle.dependency;
         let ways = which_needs(chain, &chain.way_to(obstacle.of), &[]);
-        let text = format!("{}{ways}{} `{dependency}`", task.said(spec), link(&ways));
         let (why, hints) = lacking(task, pool, dependency);
-        return Some(Finding { text: format!("{text}: {why}"), hints });
+        let needs = as_sentence(&format!("{ways}, which needs `{dependency}`"));
+        return Some(Finding { text: format!("{said} cannot be satisfied: {needs}, and {why}"), hints });
     }
     let (one, other) = clash(chain, chain)?;
-    let all = |need: usize, other: usize| which_needs(chain, &chain.way_to(need), &chain.needs[other].allowed);
-    let (first, second) = (all(one, other), all(other, one));
-    let text = format!("{}{first}, and{second}", task.said(spec));
-    Some(Finding { text: text.replace(", and, which", ", and which"), hints: Vec::new() })
+    let way =
+        |need: usize, other: usize| as_sentence(&which_needs(chain, &chain.way_to(need), &chain.needs[other].allowed));
+    let text = format!("{said} cannot be satisfied: {}, but {}", way(one, other), way(other, one));
+    Some(Finding { text, hints: Vec::new() })
 }
 
-/// What joins a sentence to the dependency at its end.
-fn link(ways: &str) -> &'static str {
-    if ways.is_empty() { " needs" } else { ", which needs" }
+/// `it needs A, which needs B` of `, which needs A, which needs B`.
+fn as_sentence(ways: &str) -> String {
+    match ways.strip_prefix(", which ") {
+        Some(rest) => format!("it {rest}"),
+        None => "it is asked for".to_owned(),
+    }
 }
 
 /// What is wrong with a dependency that nothing satisfies, and what to do.
@@ -108,18 +117,21 @@ fn lacking(task: &Task<'_>, pool: &Pool<'_>, dependency: &str) -> (String, Vec<S
     let name = crate::lock::dependency_name(dependency).to_lowercase();
     if name.starts_with("__") {
         let why = match pool.virtual_packages.iter().find(|package| package.name.as_normalized() == name) {
+            Some(package) if name == "__archspec" => {
+                format!("the image is for a machine with `{name}={}`", package.build_string)
+            }
             Some(package) => format!("the image is for a machine with `{name}={}`", package.version),
             None => format!("the image is for a machine without `{name}`"),
         };
         return (why, vec![flag(pool, dependency)]);
     }
     let Ok(wanted) = MatchSpec::from_str(dependency, ParseStrictness::Lenient) else {
-        return ("nothing satisfies that".to_owned(), Vec::new());
+        return ("no package satisfies that".to_owned(), Vec::new());
     };
     match pool.left_out(&wanted) {
         Some((record, why)) => (left_out(task, record, why), way_around(why).into_iter().collect()),
         None if pool.named(&name).is_empty() => ("no channel has that package".to_owned(), Vec::new()),
-        None => ("nothing satisfies that".to_owned(), there_is(pool, &wanted, &name).into_iter().collect()),
+        None => ("no package satisfies that".to_owned(), there_is(pool, &wanted, &name).into_iter().collect()),
     }
 }
 
@@ -146,7 +158,7 @@ fn between(task: &Task<'_>, chains: &[(usize, Chain<'_>)]) -> Option<Finding> {
         Some(format!("\n    {}{}", task.said(*spec), which_needs(chain, &chain.way_to(need), &[])))
     };
     let parts: String = chains.iter().filter_map(part).collect();
-    Some(finding(format!("these specs conflict, since nothing is the `{name}` that all of them allow:{parts}")))
+    Some(finding(format!("no `{name}` satisfies these specs together:{parts}")))
 }
 
 /// Specs that conflict in a way that the records alone do not show.
@@ -223,7 +235,12 @@ fn there_is(pool: &Pool<'_>, wanted: &MatchSpec, name: &str) -> Option<String> {
         let builds = builds.map(|record| format!("`{}`", record.package_record.build));
         return Some(format!("of `{name} {version}` there are the builds {}", listed(builds.collect())));
     }
-    let versions: Vec<String> = records.iter().map(|record| record.package_record.version.to_string()).collect();
+    let mut versions: Vec<_> = records.iter().map(|record| record.package_record.version.version()).collect();
+    versions.dedup();
+    if versions.len() > MOST_LISTED {
+        versions.dedup_by_key(|version| version.as_major_minor());
+    }
+    let versions: Vec<String> = versions.into_iter().map(ToString::to_string).collect();
     (!versions.is_empty()).then(|| format!("of `{name}` there is {}", listed(versions)))
 }
 
