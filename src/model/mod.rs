@@ -9,20 +9,24 @@ mod platform;
 mod prefix;
 mod project;
 pub mod pyc;
+mod role;
 mod stability;
 mod tags;
+mod virtual_packages;
 
 pub(crate) use base::LINKS;
 pub use base::{BaseFacts, BaseRef, FolderFacts, Folders};
-pub use blob::{Blob, BlobSource, LAYER_KEY, LayerBlob};
+pub use blob::{Blob, BlobSource, LAYER_KEY, LAYER_NAME, LAYER_PACKAGES, LAYER_ROLE, LAYER_TIER, LayerBlob};
 pub use compression::Compression;
 pub use cutoff::Cutoff;
 pub use parameters::{ImageOptions, Parameters, User, is_shell_name, is_variable_name, workdir};
 pub use platform::Platform;
 pub use prefix::{ENGINES_OWN, prefix};
 pub use project::ProjectCopy;
+pub use role::LayerRole;
 pub use stability::Stability;
 pub use tags::{Flavour, Tag, TargetPython, WheelName, check_fit, compatible_tags, rank};
+pub use virtual_packages::flag_for_virtual_package;
 
 /// The version of the digest contract: part of every key and a label of the image. Raised whenever the bytes of
 /// a layer, config or manifest change for the same lock and parameters.

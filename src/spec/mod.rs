@@ -51,6 +51,8 @@ pub struct Spec {
     pub notices: Vec<String>,
     /// The file's text, to find lines in.
     source: String,
+    /// What the dependencies are from, if not from the file: a flag, or another file.
+    origin: Option<String>,
 }
 
 /// One line of `dependencies:`.
@@ -78,16 +80,27 @@ impl Spec {
             pip: Pip::default(),
             notices: Vec::new(),
             source: String::new(),
+            origin: None,
             ..self.clone()
         }
     }
 
-    /// `FILE:LINE` of a dependency, by its index; only `FILE` when it is not to be found.
+    /// `FILE:LINE` of a dependency, by its index; what else it is from, or only `FILE` if its line is not known.
     pub fn place_of(&self, dependency: usize) -> String {
-        match environment::line_of(&self.source, dependency) {
-            Some(line) => format!("{}:{line}", self.file.display()),
-            None => self.file.display().to_string(),
+        let file = self.file.display();
+        let line = || environment::line_of(&self.source, dependency).or_else(|| self.line_like(dependency));
+        match (&self.origin, line()) {
+            (Some(origin), _) => origin.clone(),
+            (None, Some(line)) => format!("{file}:{line}"),
+            (None, None) => file.to_string(),
         }
+    }
+
+    /// The line of a file without structure that holds nothing but a dependency, and perhaps a comment.
+    fn line_like(&self, dependency: usize) -> Option<usize> {
+        let written = self.dependencies.get(dependency)?.written.trim();
+        let is_it = |line: &str| line.split(" #").next().map(str::trim) == Some(written);
+        self.source.lines().position(is_it).map(|line| line + 1)
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn read(file: PathBuf, choices: &Choices) -> Result<Spec> {
     let mut spec = document.spec(file.clone(), source.clone(), Vec::new())?;
     let settings: Settings = typed(Value::Object(document.values))?;
     let mut settings = settings.with_origin(file, source);
+    let own_python = settings.python.is_some() && choices.python.is_none();
     let python = choices.python.clone().or_else(|| settings.python.clone());
     let choices = &Choices { python, ..choices.clone() };
     match &settings.environment.clone() {
@@ -32,6 +33,9 @@ pub(super) fn read(file: PathBuf, choices: &Choices) -> Result<Spec> {
             let name = spec.name.take();
             spec = settings.at("environment", named_environment(&settings, named, choices))?;
             spec.name = name.or(spec.name);
+            if own_python && spec.origin.is_some() {
+                spec.origin = settings.place("python");
+            }
             if spec.is_lock {
                 settings.base = settings.base.take().or(spec.settings.base.take());
                 if settings.platforms.is_empty() {

@@ -181,14 +181,17 @@ impl Settings {
     /// # Errors
     /// The error.
     pub fn at<T>(&self, path: &str, result: Result<T>) -> Result<T> {
-        let Some(Origin { file, source }) = &self.origin else { return result };
-        result.map_err(|error| {
-            let file = file.display();
-            let place = match environment::place_of(source, path, &PROJECT_FILE) {
-                Some((line, column)) => format!("{file}:{line}:{column}"),
-                None => file.to_string(),
-            };
-            Error::user(format!("{place}: {error}")).caused_by(error)
+        let Some(place) = self.place(path) else { return result };
+        result.map_err(|error| Error::user(format!("{place}: {error}")).caused_by(error))
+    }
+
+    /// `FILE:LINE:COLUMN` of a value; none without a file.
+    pub(super) fn place(&self, path: &str) -> Option<String> {
+        let Origin { file, source } = self.origin.as_ref()?;
+        let file = file.display();
+        Some(match environment::place_of(source, path, &PROJECT_FILE) {
+            Some((line, column)) => format!("{file}:{line}:{column}"),
+            None => file.to_string(),
         })
     }
 }

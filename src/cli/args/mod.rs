@@ -560,6 +560,9 @@ pub struct BuildArgs {
 pub struct PlanArgs {
     #[command(flatten)]
     pub build: BuildArgs,
+    /// Write the lock if one had to be made
+    #[arg(long, env = "CONDAIMG_WRITE_LOCK")]
+    pub write_lock: bool,
     /// For machines (docs/plan.schema.json)
     #[arg(long, env = "CONDAIMG_JSON")]
     pub json: bool,

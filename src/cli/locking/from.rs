@@ -17,15 +17,11 @@ use crate::lock::installed;
 use crate::lock::{
     self, Activation, BaseEnvironment, Lock, LockedPackage, LockedWheel, PackageFacts, canonical_channel, canonical_url,
 };
-use crate::model::{BaseFacts, BaseRef, LayerBlob, Platform};
+use crate::model::{BaseFacts, BaseRef, LAYER_NAME, LAYER_PACKAGES, LAYER_ROLE, LayerBlob, LayerRole, Platform};
 use crate::pack::activation::{ACTIVATE_FOLDER, add_script, parse_variables};
 use crate::resolve::{Channels, Present, VirtualPackageOptions};
 use crate::ship;
 use crate::util::{Digest, Error, Result};
-
-/// How our own layers tell what they are (`layers.rs`).
-const LAYER_NAME: &str = "dev.condaimg.layer.name";
-const LAYER_PACKAGES: &str = "dev.condaimg.layer.packages";
 
 /// What a base brings.
 pub struct Brought {
@@ -124,9 +120,12 @@ async fn of_lock(digest: Digest, text: &str, platform: &Platform, base: &Base, w
     let told = |layer: &&LayerBlob| {
         let annotation = |name| layer.annotations.get(name);
         let name = annotation(LAYER_NAME);
-        (whole && name.is_none())
-            || annotation(LAYER_PACKAGES).is_some()
-            || name.is_some_and(|name| name.ends_with("-bytecode"))
+        // Images from before there were roles call layers of bytecode so.
+        let is_bytecode = match annotation(LAYER_ROLE) {
+            Some(role) => role == LayerRole::Bytecode.name(),
+            None => name.is_some_and(|name| name.ends_with("-bytecode")),
+        };
+        (whole && name.is_none()) || annotation(LAYER_PACKAGES).is_some() || is_bytecode
     };
     let others = base.layers.iter().filter(|layer| !told(layer)).cloned().collect();
     let above = image::probe(&Base { layers: others, ..base.clone() }, &world.store, world).await?;

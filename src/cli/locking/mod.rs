@@ -59,7 +59,9 @@ pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) ->
     tell_condarc(options, spec, world);
     let path = path(options, spec);
     // A build that was killed while it wrote the lock may have left something.
-    files::sweep(folder(&path));
+    if options.keeps_lock {
+        files::sweep(folder(&path));
+    }
     let old = lock::read(&path)?.unwrap_or_default();
     check_upgrade(options, &old)?;
     // All of them before anything is solved: one may lack a platform.
@@ -197,6 +199,10 @@ fn texts(spec: &Spec) -> Vec<String> {
 
 /// Writes the lock; whether that was done: a build goes on without it in a folder that cannot be written to.
 fn write(path: &Path, text: &str, options: &EnvironmentOptions, world: &World) -> Result<bool> {
+    if !options.keeps_lock {
+        world.reporter.notice(&format!("the lock `{}` is not written; `--write-lock` writes it", path.display()));
+        return Ok(false);
+    }
     let Err(error) = lock::write(path, text) else { return Ok(true) };
     let read_only = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref::<std::io::Error>())
