@@ -83,6 +83,43 @@ impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Optional<S> {
     }
 }
 
+/// A value that must be there: a key with nothing behind it mostly lost its value by an edit.
+pub(super) struct Present<'a, S> {
+    pub(super) context: &'a Context,
+    pub(super) key: &'static str,
+    pub(super) seed: S,
+}
+
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Present<'_, S> {
+    type Value = S::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Present<'_, S> {
+    type Value = S::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
+        self.visit_unit()
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        let key = self.key;
+        let hint = format!("indent its list below it, or write `{key}: []` if nothing is wanted");
+        Err(self.context.fail(format!("nothing stands behind `{key}:`"), Some(&hint)))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        self.seed.deserialize(deserializer)
+    }
+}
+
 /// A list whose items are read by what `of` makes for their index.
 pub(super) struct List<F> {
     pub(super) of: F,

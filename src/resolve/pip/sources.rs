@@ -226,7 +226,7 @@ impl Sources<'_> {
 /// The repositories that a lock's wheels were made from, with the references that are pinned in it: of the user's lines
 /// that did not change since, and of the metadata of its wheels.
 pub fn references_of(pip: &Pip, lock: &Lock) -> Vec<PipGit> {
-    let unchanged = pip.requirements.iter().chain(&pip.constraints).filter(|it| lock.pip.contains(&it.text));
+    let unchanged = pip.requirements.iter().chain(&pip.constraints).filter(|it| lock.pip.contains(&it.locked_text()));
     let asked = unchanged.filter_map(|requirement| match &requirement.what {
         PipWanted::Direct(direct) => match &direct.location {
             PipLocation::Git(at) => Some(at.clone()),
