@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::progress::human;
 use crate::ship::Delivered;
-use crate::util::{DiffId, Digest};
+use crate::util::{DiffId, Digest, plural};
 
 /// One row: a layer.
 #[derive(Debug, Clone, Serialize)]
@@ -135,5 +135,5 @@ pub fn delivery(delivered: &Delivered) -> String {
         count => format!(", {count} mounted"),
     };
     let what = if delivered.moved { "manifest sent" } else { "nothing to do" };
-    format!("{} blobs, {} sent{mounted}, {what}", delivered.blobs, human(delivered.bytes))
+    format!("{}, {} sent{mounted}, {what}", plural(delivered.blobs, "blob"), human(delivered.bytes))
 }

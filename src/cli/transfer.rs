@@ -11,7 +11,7 @@ use crate::model::BaseRef;
 use crate::registry::{Reference, Registry};
 use crate::ship::{Carrier, Copied, CopyOptions, Destination};
 use crate::util::report::{SharedReporter, Step};
-use crate::util::{Error, Result, files};
+use crate::util::{Error, Result, files, plural};
 
 /// Runs `push`.
 ///
@@ -72,7 +72,7 @@ async fn transfer(source: &BaseRef, to: &Destination, args: &TransferArgs, world
 fn summary(copied: &Copied, to: &Destination) -> String {
     let referrers = match copied.referrers {
         0 => String::new(),
-        count => format!(", {count} referrers"),
+        count => format!(", {}", plural(count, "referrer")),
     };
     match to {
         Destination::Registry(_) => format!("{}{referrers}", delivery(&copied.delivered)),

@@ -65,8 +65,8 @@ pub async fn look_up(
         .collect();
     let count = found.iter().flatten().count();
     progress.finish(&format!(
-        "{count} of {} pinned packages are in the index of {}",
-        found.len(),
+        "{count} of {} in the index of {}",
+        crate::util::plural(found.len(), "pinned package"),
         crate::util::plural(channels, "channel")
     ));
     let cutoff = options.exclude_newer.as_ref();

@@ -167,8 +167,8 @@ pub async fn resolve(spec: &Spec, options: &ResolveOptions<'_>) -> Result<Resolu
     resolution.records = solve::solve(&task, &index).await?;
     resolution.stability = stability::classes(&resolution.records, index.records(), options.exclude_newer.as_ref());
     progress.finish(&format!(
-        "{} packages from {}",
-        resolution.records.len(),
+        "{} from {}",
+        plural(resolution.records.len(), "package"),
         plural(resolution.channels.len(), "channel")
     ));
     Ok(resolution)

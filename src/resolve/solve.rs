@@ -14,6 +14,7 @@ use url::Url;
 
 use super::index::{Index, misfit};
 use super::{Channels, ResolveOptions, present};
+use crate::model::{how_to_declare, virtual_packages_in};
 use crate::spec::Spec;
 use crate::util::{Error, Result};
 
@@ -298,6 +299,8 @@ fn unsolvable(task: &Task<'_>, index: &Index, reasons: &[String]) -> Error {
             "the base image has no GNU C library: take another base, or declare one with `--glibc VERSION`"
         });
     }
+    let others = virtual_packages_in(&explanation).into_iter().filter(|name| !["__cuda", "__glibc"].contains(name));
+    error = others.fold(error, |error, name| error.hint(how_to_declare(name)));
     if explanation.contains("strict channel priority") {
         error = error.hint(
             "a package is taken from the first channel that has it; `--channel-priority flexible` allows the others",

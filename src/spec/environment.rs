@@ -12,7 +12,7 @@ use super::forms::{Entry, Form, Pairs, Reading, Table, Text, take};
 use super::seeds::{List, Optional, Present, next_key};
 use super::yaml::Context;
 use super::{Choices, Dependency, Spec, folder, foreign_yaml, package, pip, selectors};
-use crate::util::{Error, Result, near, plural, redact};
+use crate::util::{Error, Result, near, redact};
 
 /// More ignored keys than this are only counted.
 const MOST_NOTICES: usize = 20;

@@ -10,6 +10,7 @@ use rattler_conda_types::{
 
 use super::some;
 use crate::lock::dependency_name;
+use crate::model::how_to_declare;
 use crate::util::{Error, Result};
 
 /// What packages need and the set does not have, one line each: the package, its need, and what is there instead.
@@ -67,12 +68,7 @@ pub fn refuse_unfit_target(file: &Path, records: &[RepoDataRecord], target: &[Ge
         file.display(),
         needs.join("; ")
     ));
-    Err(match name.as_str() {
-        "__cuda" => error.hint("no GPU is assumed: declare the driver of the machine with `--cuda VERSION`"),
-        "__glibc" => error
-            .hint("the C library is that of the base image: take a newer base, or declare one with `--glibc VERSION`"),
-        name => error.hint(format!("if the machine has it, declare it: `--virtual-package {name}=VERSION`")),
-    })
+    Err(error.hint(how_to_declare(&name)))
 }
 
 #[cfg(test)]
