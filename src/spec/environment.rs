@@ -262,7 +262,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
                 Some(Entry { form: Form::Packages, .. }) => {
                     let items = List { of: |index| Item { context, index } };
                     let mut dependencies = Vec::new();
-                    for item in map.next_value_seed(Present { context, key: "dependencies", seed: items })? {
+                    for item in map.next_value_seed(Present { context, key: "dependencies", list: items })? {
                         match item {
                             Said::Package(dependency) => dependencies.push(*dependency),
                             Said::Pip(lines) => document.pip.extend(lines),
@@ -368,8 +368,8 @@ impl Item<'_> {
     fn pip_section<'de, A: MapAccess<'de>>(&self, map: &mut A) -> Result<Vec<String>, A::Error> {
         static LINE: Form = Form::Text(Text::any("a pip package"));
         let (context, path) = (self.context, format!("dependencies.{}.pip", self.index));
-        let seed = List { of: |line| Reading { context, form: &LINE, path: format!("{path}.{line}") } };
-        let section = map.next_value_seed(Present { context, key: "pip", seed })?;
+        let list = List { of: |line| Reading { context, form: &LINE, path: format!("{path}.{line}") } };
+        let section = map.next_value_seed(Present { context, key: "pip", list })?;
         Ok(section.iter().filter_map(Value::as_str).map(str::to_owned).collect())
     }
 }

@@ -62,7 +62,8 @@ pub(super) fn read_pins(file: &Path, choices: &Choices) -> Result<Option<Spec>> 
     let environment = choices.environment.as_deref();
     let kind = match kind_of(&name, &text) {
         // Both may have any name; conda itself calls its own requirements.txt.
-        Kind::Requirements | Kind::Unknown if spec_list::is_one(file, &text)? => Kind::SpecList,
+        Kind::Requirements if spec_list::is_one(file, &text)? => Kind::SpecList,
+        Kind::Unknown if spec_list::is_one(file, &text).unwrap_or_default() => Kind::SpecList,
         kind => kind,
     };
     if kind != Kind::Requirements {

@@ -83,30 +83,26 @@ impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Optional<S> {
     }
 }
 
-/// A value that must be there: a key with nothing behind it mostly lost its value by an edit.
-pub(super) struct Present<'a, S> {
+/// A list that must be there: a key with nothing behind it mostly lost its list by an edit.
+pub(super) struct Present<'a, F> {
     pub(super) context: &'a Context,
     pub(super) key: &'static str,
-    pub(super) seed: S,
+    pub(super) list: List<F>,
 }
 
-impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Present<'_, S> {
-    type Value = S::Value;
+impl<'de, F: Fn(usize) -> S, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Present<'_, F> {
+    type Value = Vec<S::Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_option(self)
+        deserializer.deserialize_any(self)
     }
 }
 
-impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Present<'_, S> {
-    type Value = S::Value;
+impl<'de, F: Fn(usize) -> S, S: DeserializeSeed<'de>> Visitor<'de> for Present<'_, F> {
+    type Value = Vec<S::Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
-        self.visit_unit()
+        self.list.expecting(f)
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
@@ -115,8 +111,8 @@ impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Present<'_, S> {
         Err(self.context.fail(format!("nothing stands behind `{key}:`"), Some(&hint)))
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        self.seed.deserialize(deserializer)
+    fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<Self::Value, A::Error> {
+        self.list.visit_seq(sequence)
     }
 }
 

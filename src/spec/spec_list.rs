@@ -24,8 +24,14 @@ pub(super) fn is_one(file: &Path, text: &str) -> Result<bool> {
     {
         return Ok(true);
     }
-    let of = |is: fn(&str) -> bool| lines(text).find(|(_, line)| is(line));
-    match (of(is_condas), of(is_pips)) {
+    // `a==1` is in lists of both. Pip cannot be asked for `python`, and a requirements.txt is pip's unless it is.
+    let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let names_python =
+        lines(text).any(|(_, line)| line.strip_prefix("python").is_some_and(|rest| !rest.starts_with(is_of_name)));
+    let exact_is_pips = name.contains("requirement") && !names_python;
+    let of_conda = lines(text).find(|(_, line)| is_condas(line));
+    let of_pip = lines(text).find(|(_, line)| is_pips(line) || exact_is_pips && is_exact(line));
+    match (of_conda, of_pip) {
         (None, _) => Ok(false),
         (Some(_), None) => {
             Ok(lines(text).all(|(_, line)| package::dependency(line).is_ok() || is_url_of_channel(line)))
@@ -59,17 +65,26 @@ fn is_condas(line: &str) -> bool {
     if line.split_whitespace().next().is_some_and(|word| word.contains("::")) {
         return true;
     }
-    let is_of_name = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
     let rest = line.trim_start_matches(is_of_name);
     let version = rest.trim_start();
     let is_version = version.starts_with(|char: char| char.is_ascii_digit()) && rest.len() > version.len();
     rest.len() < line.len() && (is_version || rest.starts_with('=') && !rest.starts_with("=="))
 }
 
-/// Options, markers, extras, references, and the `==` that a list of conda rarely has.
+fn is_of_name(char: char) -> bool {
+    char.is_ascii_alphanumeric() || "-_.".contains(char)
+}
+
+/// `name==1.2`.
+fn is_exact(line: &str) -> bool {
+    line.contains("==") && !line.contains("::")
+}
+
+/// Options, markers, extras, references.
 fn is_pips(line: &str) -> bool {
     let is_extra = line.split_once('[').is_some_and(|(_, rest)| !rest.contains('='));
-    line.starts_with('-') || line.contains([';', '@']) || line.contains("==") && !line.contains("::") || is_extra
+    let is_option = line.starts_with('-') && line.contains(|char: char| char.is_ascii_alphabetic());
+    is_option || line.contains([';', '@']) || is_extra
 }
 
 fn is_url_of_channel(line: &str) -> bool {
@@ -151,6 +166,7 @@ mod tests {
             "numpy 1.26.*\n",
             "# mine\nconda-forge::numpy  # why\nscipy >=1.2,<2\n",
             "# packages in environment at /opt/conda:\n#\nnumpy  1.26.4  py311_0\n",
+            "python=3.9\nnumpy==1.21\n",
         ] {
             assert!(is_one(text).expect(text), "{text}");
         }
@@ -166,6 +182,8 @@ mod tests {
         ] {
             assert!(!is_one(text).expect(text), "{text}");
         }
+        let spec = super::is_one(Path::new("spec.txt"), "requests==2.31\nnumpy=1.26\n");
+        assert!(spec.expect("is a list"), "its name says nothing of pip");
         let message = is_one("requests==2.31\nnumpy=1.26\n").expect_err("is both").to_string();
         assert!(
             message.contains("`numpy=1.26` (line 2)") && message.contains("`requests==2.31` (line 1)"),
