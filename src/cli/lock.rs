@@ -9,7 +9,7 @@ use crate::lock::{self, Lock, Locks};
 use crate::pack::activation;
 use crate::spec::{self, Spec};
 use crate::util::report::{Reporter, SharedReporter};
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, plural};
 
 /// Runs the command.
 ///
@@ -86,8 +86,8 @@ fn export(form: ExportArg, options: &EnvironmentOptions, spec: &Spec, reporter: 
             let lock = only(&chosen)?;
             if !lock.wheels.is_empty() {
                 reporter.notice(&format!(
-                    "conda leaves out the {} packages of PyPI: they are comments that only conda-lock and condaimg read",
-                    lock.wheels.len()
+                    "conda leaves out {} of PyPI, as a comment that only conda-lock and condaimg read",
+                    plural(lock.wheels.len(), "package")
                 ));
             }
             lock::export_explicit(lock)?

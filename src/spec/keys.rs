@@ -3,6 +3,7 @@
 
 use super::environment::{CHANNELS, DEPENDENCIES, NAME, VARIABLES};
 use super::forms::{Entry, Form, Pairs, Table, Text};
+use super::pip::INDEX_STRATEGIES;
 use super::requirements_file::is_version;
 use crate::model::{self, BaseRef, Compression, Cutoff, MAX_LAYERS, MIN_LAYERS, Platform, User};
 use crate::util::{Error, Result};
@@ -79,6 +80,12 @@ pub(super) static PROJECT_FILE: Table = Table {
             "Leave out packages that appeared after this date (2026-01-31, or with a time as RFC 3339 has it).",
             checked("a date", |text| text.parse::<Cutoff>().map(drop)),
         ),
+        entry(
+            "index-strategy",
+            "--index-strategy",
+            "Of which indexes pip packages are taken, where several have them.",
+            Form::Text(Text { one_of: &INDEX_STRATEGIES, ..Text::any("an index strategy") }),
+        ),
         entry("allow-build", "--allow-build", "Whether sdists and git sources may be built.", Form::Switch),
         entry(
             "allow-clobber",
@@ -139,7 +146,7 @@ pub(super) static PROJECT_FILE: Table = Table {
         ),
         unflagged("image", "The image's config, and what it is called.", Form::Table(&IMAGE)),
     ],
-    others_are_ignored: false,
+    others: None,
     groups: &[&["environment", "python"], &["dependencies", "channels", "variables"]],
 };
 
@@ -163,7 +170,7 @@ static TARGET: Table = Table {
             Form::Pairs(Pairs { what: "the virtual package", name: virtual_package, value: &VIRTUAL_PACKAGE }),
         ),
     ],
-    others_are_ignored: false,
+    others: None,
     groups: &[],
 };
 
@@ -174,7 +181,7 @@ static PROJECT_ENTRY: Table = Table {
         unflagged("to", "Where it lies in the image.", text("a path in the image")),
         unflagged("install", "The folder of a Python project that is built and installed.", text("a path")),
     ],
-    others_are_ignored: false,
+    others: None,
     groups: &[&["from", "to"], &["install"]],
 };
 
@@ -226,7 +233,7 @@ static IMAGE: Table = Table {
             Form::Pairs(Pairs { what: "the annotation", name: any_name, value: &ANY_VALUE }),
         ),
     ],
-    others_are_ignored: false,
+    others: None,
     groups: &[],
 };
 

@@ -22,7 +22,7 @@ pub(super) fn read(file: PathBuf, choices: &Choices) -> Result<Spec> {
     let source = yaml::load(&file)?;
     let mut document = environment::read(&file, &source, &PROJECT_FILE)?;
     let holds_packages = document.dependencies.is_some();
-    let mut spec = document.spec(file.clone(), source.clone(), Vec::new())?;
+    let mut spec = document.spec(file.clone(), source.clone(), choices, Vec::new())?;
     let settings: Settings = typed(Value::Object(document.values))?;
     let mut settings = settings.with_origin(file, source);
     let own_python = settings.python.is_some() && choices.python.is_none();
@@ -75,7 +75,7 @@ fn installed(settings: &Settings) -> Result<Pip> {
             lines.push((place.to_string(), path));
         }
     }
-    pip::read_section(folder(settings.file().unwrap_or(Path::new(""))), lines)
+    pip::read_section(folder(settings.file().unwrap_or(Path::new(""))), lines, &Choices::default())
 }
 
 fn named_environment(settings: &Settings, named: &str, choices: &Choices) -> Result<Spec> {

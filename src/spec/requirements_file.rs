@@ -5,7 +5,7 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use super::{Choices, Spec, environment, pip};
+use super::{Choices, Spec, package, pip};
 use crate::util::{Error, Result};
 
 /// Where pyenv, uv and others keep the version of Python for a folder.
@@ -17,13 +17,14 @@ const PYTHON_VERSION: &str = ".python-version";
 /// When no version of Python is to be found; what is wrong in the file.
 pub(super) fn read(file: &Path, text: &str, choices: &Choices) -> Result<Spec> {
     let (version, origin) = python(file, text, choices)?;
-    let dependency = environment::dependency(&format!("python {version}.*"))
-        .map_err(|reason| Error::bug(format!("`{version}` makes no dependency: {reason}")))?;
-    let pip = pip::read_requirements(file)?;
+    let dependency = package::dependency(&format!("python {version}.*"))
+        .map_err(|refused| Error::bug(format!("`{version}` makes no dependency: {}", refused.reason)))?;
+    let pip = pip::read_requirements(file, choices)?;
     let mut notices = pip.notices.clone();
     notices.extend(origin.iter().map(|origin| format!("{}: Python {version}, as {origin} says", file.display())));
     if pip.is_empty() {
-        notices.push(format!("{}: no requirements, there will be Python alone", file.display()));
+        return Err(Error::user(format!("`{}` asks for no package", file.display()))
+            .hint(format!("for Python alone write an environment.yml: `dependencies: [\"python={version}\"]`")));
     }
     let origin = Some(origin.map_or_else(|| "--python".to_owned(), |origin| origin.replace('`', "")));
     Ok(Spec { file: file.to_owned(), dependencies: vec![dependency], pip, notices, origin, ..Spec::default() })

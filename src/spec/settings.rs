@@ -30,6 +30,8 @@ pub struct Settings {
     pub channel_priority: Option<String>,
     /// A date or a time.
     pub exclude_newer: Option<String>,
+    /// Of which indexes pip packages are taken.
+    pub index_strategy: Option<String>,
     /// Whether sdists and git sources may be built.
     pub allow_build: Option<bool>,
     /// Globs of paths in the prefix that pip packages may take from conda packages.

@@ -3,6 +3,7 @@
 
 mod archives;
 mod channels;
+mod inputs;
 mod world;
 
 use std::path::Path;

@@ -341,6 +341,18 @@ pub struct EnvironmentArgs {
     /// (pattern of paths in the prefix, `*` takes slashes too; repeat for several)
     #[arg(long, value_name = "GLOB", env = "CONDAIMG_ALLOW_CLOBBER", value_delimiter = ',', help_heading = "Solving")]
     pub allow_clobber: Vec<String>,
+    /// Of which indexes pip packages are taken, where several have them [default: first-index, the first that has one]
+    #[arg(
+        long,
+        value_name = "STRATEGY",
+        env = "CONDAIMG_INDEX_STRATEGY",
+        value_parser = clap::builder::PossibleValuesParser::new(crate::spec::pip::INDEX_STRATEGIES),
+        help_heading = "Solving"
+    )]
+    pub index_strategy: Option<String>,
+    /// Take any version of requirements that name the folder in which a conda package was built, as pip freeze does
+    #[arg(long, env = "CONDAIMG_DROP_CONDA_BUILD_PATHS", help_heading = "Solving")]
+    pub drop_conda_build_paths: bool,
     /// Let code of pip packages run that come as source (archives, repositories, folders), to build wheels of them
     #[arg(long, env = "CONDAIMG_ALLOW_BUILD", help_heading = "Solving")]
     pub allow_build: bool,
@@ -365,7 +377,12 @@ impl EnvironmentArgs {
 
     /// What that file alone does not say.
     pub fn choices(&self) -> Choices {
-        Choices { environment: self.environment.clone(), python: self.python.clone() }
+        Choices {
+            environment: self.environment.clone(),
+            python: self.python.clone(),
+            index_strategy: self.index_strategy.clone(),
+            drop_conda_build_paths: self.drop_conda_build_paths,
+        }
     }
 }
 
