@@ -9,10 +9,10 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use super::answers::refused;
 use super::challenge::{self, Challenge};
 use super::credentials::{Credentials, Login, Secret};
-use super::location::Host;
-use super::retry::{Again, Contact, Failure};
+use super::host::Host;
 use super::token::{self, Token};
-use super::wire::{Wire, explanation};
+use crate::http::retry::{Again, Contact, Failure};
+use crate::http::wire::{Wire, explanation};
 use crate::util::{Error, Result};
 
 /// What is to be done, and where: tokens are given out for that (distribution's "token scope").

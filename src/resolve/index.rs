@@ -19,6 +19,7 @@ use super::client::{Unreached, certificate_hint, chain, http_client};
 use super::solve::Task;
 use super::stability::SMALL_INDEX;
 use super::{Credentials, ResolveOptions};
+use crate::util::files;
 use crate::util::near;
 use crate::util::report::Progress;
 use crate::util::{Error, Result, redact};
@@ -136,6 +137,10 @@ fn refuse_missing_folder(channel: &Channel) -> Result<()> {
     let url = channel.base_url.url();
     match missing_folder(url) {
         None => Ok(()),
+        Some(folder) if files::find(&folder)?.is_some() => {
+            Err(Error::user(format!("the channel `{}` is a file", redact::url(url)))
+                .hint("name the folder of a channel"))
+        }
         Some(folder) => Err(Error::user(format!("the channel `{}` is not there", redact::url(url)))
             .hint(format!("there is no folder `{}`", folder.display()))),
     }

@@ -1,6 +1,5 @@
 //! What every room uses: errors, digests, canonical JSON, atomic files, tars, redaction, reporting.
 
-pub(crate) mod certificates;
 pub mod digest;
 pub mod error;
 pub mod files;
@@ -10,7 +9,6 @@ pub mod parallel;
 pub mod paths;
 pub mod redact;
 pub mod report;
-pub(crate) mod self_signed;
 pub mod tarball;
 
 pub use digest::{DiffId, Digest, Hasher};
