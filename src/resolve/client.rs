@@ -16,6 +16,7 @@ use url::Url;
 
 use super::condarc::Condarc;
 use super::connection::{Connection, RETRIES};
+use super::index::answers::{Absent, check};
 use super::mirrors::{Mirrors, folder};
 use super::names::Names;
 use super::tokens::Tokens;
@@ -153,6 +154,19 @@ impl fmt::Debug for Credentials {
 /// # Errors
 /// When a credential file cannot be read, or TLS cannot be set up.
 pub fn http_client(offline: bool, credentials: &Credentials) -> Result<ClientWithMiddleware> {
+    client(offline, credentials, None)
+}
+
+/// The same for indexes: answers that look like an index and are none count as "not there". What that hides is noted
+/// in `absent`.
+///
+/// # Errors
+/// As [`http_client`].
+pub(super) fn index_client(offline: bool, credentials: &Credentials, absent: Absent) -> Result<ClientWithMiddleware> {
+    client(offline, credentials, Some(absent))
+}
+
+fn client(offline: bool, credentials: &Credentials, absent: Option<Absent>) -> Result<ClientWithMiddleware> {
     let client = credentials.connection.client()?;
     let signer = Arc::new(Signer::new(&client, credentials)?);
     let way = credentials.clone();
@@ -160,6 +174,11 @@ pub fn http_client(offline: bool, credentials: &Credentials) -> Result<ClientWit
     let mut builder = ClientBuilder::new(client);
     if offline {
         builder = builder.with(OfflineMiddleware);
+    }
+    if let Some(absent) = absent {
+        builder = builder.with(middleware(move |request, extensions, next| {
+            Box::pin(check(request, extensions, next, absent.clone()))
+        }));
     }
     builder = builder
         .with(middleware(move |request, extensions, next| {

@@ -1,28 +1,31 @@
 //! Reading channel indexes: each channel by itself first, so that a failure names the channel, and a package
 //! that no channel has is told before the solver is asked.
 
+pub(super) mod answers;
+pub(super) mod reader;
+mod sift;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use rattler_conda_types::{Channel, MatchSpec, PackageNameMatcher, RepoDataRecord, Subdir};
-use rattler_repodata_gateway::fetch::{CacheAction, FetchRepoDataError};
-use rattler_repodata_gateway::{
-    ChannelConfig, ChannelRelationsMode, DownloadReporter, Gateway, GatewayError, RepoData, Reporter, SourceConfig,
-};
+use rattler_conda_types::{Channel, MatchSpec, PackageNameMatcher, RepoDataRecord};
+use rattler_repodata_gateway::fetch::FetchRepoDataError;
+use rattler_repodata_gateway::{ChannelRelationsMode, DownloadReporter, GatewayError, RepoData, Reporter, Source};
 use reqwest::StatusCode;
 use url::Url;
 
-use super::client::{Unreached, certificate_hint, chain, http_client};
+use super::client::{Unreached, certificate_hint, chain};
 use super::solve::Task;
 use super::stability::SMALL_INDEX;
-use super::{Credentials, ResolveOptions};
 use crate::util::files;
 use crate::util::near;
 use crate::util::report::Progress;
 use crate::util::{Error, Result, redact};
+use answers::WebPage;
+use reader::{Opened, Reader, Unread};
 
 /// What the channels have, by channel and subdir.
 pub(super) struct Index {
@@ -41,46 +44,73 @@ impl Index {
     }
 }
 
-fn platforms(task: &Task<'_>) -> [Subdir; 2] {
-    [task.options.platform.subdir, Subdir::NoArch]
-}
-
 /// Reads from the channels what the specs may lead to.
 pub(super) async fn read(task: &Task<'_>, progress: &Arc<dyn Progress>) -> Result<Index> {
-    let gateway = gateway(task.options, &task.channels.credentials)?;
-    let names = names(task, &gateway, progress).await?;
+    let mut reader = Reader::new(task.options, &task.channels.credentials)?;
+    let names = names(task, &mut reader, progress).await?;
     refuse_unknown_packages(task, &names)?;
-    let query = async |specs: Vec<MatchSpec>, recursive: bool| {
+    let small = all_of_small(&names);
+    loop {
+        let sources = task.channels.sources(|channel| reader.source(channel))?;
+        match query(task, &reader, sources, &small, progress).await {
+            Ok(index) => {
+                reader.tell();
+                return Ok(index);
+            }
+            Err(error) if give_way(task, &mut reader, &error, &small, progress).await => {}
+            Err(error) => return Err(failed_query(task, &error)),
+        }
+    }
+}
+
+async fn query(
+    task: &Task<'_>,
+    reader: &Reader<'_>,
+    sources: Vec<Source>,
+    small: &[MatchSpec],
+    progress: &Arc<dyn Progress>,
+) -> Result<Index, GatewayError> {
+    let gateway = reader.gateway();
+    let ask = async |specs: Vec<MatchSpec>, recursive: bool| {
         gateway
-            .query(task.channels.sources()?, platforms(task), specs)
+            .query(sources.clone(), reader.platforms(), specs)
             .recursive(recursive)
             .channel_relations(ChannelRelationsMode::Disabled)
             .with_reporter(Tell(Arc::clone(progress)))
             .execute()
             .await
             .map(|output| output.repodata)
-            .map_err(|error| failed_query(task, &error))
     };
     let bare = |wanted: &MatchSpec| MatchSpec { name: wanted.name.clone(), ..MatchSpec::default() };
-    let named = query(task.open().map(bare).collect(), false).await?;
-    let parts = query(task.open().cloned().collect(), true).await?;
-    let whole = query(all_of_small(&names), false).await?;
+    let named = ask(task.open().map(bare).collect(), false).await?;
+    let parts = ask(task.open().cloned().collect(), true).await?;
+    let whole = ask(small.to_vec(), false).await?;
     Ok(Index { parts, named, whole })
 }
 
-/// What reads the indexes.
-pub(super) fn gateway(options: &ResolveOptions<'_>, credentials: &Credentials) -> Result<Gateway> {
-    let source = SourceConfig {
-        cache_action: if options.offline { CacheAction::ForceCacheOnly } else { CacheAction::CacheOrFetch },
-        ..SourceConfig::default()
-    };
-    let client = http_client(options.offline, credentials)?;
-    Ok(Gateway::builder()
-        .with_client(client)
-        .with_cache_dir(&options.index_cache)
-        .with_channel_config(ChannelConfig { default: source, ..ChannelConfig::default() })
-        .with_max_concurrent_requests(options.jobs.max(1))
-        .finish())
+/// Finds out of which channels something cannot be read, and reads them in another way; false when that helps nobody.
+async fn give_way(
+    task: &Task<'_>,
+    reader: &mut Reader<'_>,
+    error: &GatewayError,
+    small: &[MatchSpec],
+    progress: &Arc<dyn Progress>,
+) -> bool {
+    let mut gave = false;
+    for channel in task.channels.members() {
+        let source = vec![reader.source(channel)];
+        if let Err(error) = query(task, reader, source, small, progress).await {
+            gave |= reader.give_way(channel, &error).await;
+        }
+    }
+    if gave {
+        return true;
+    }
+    // Each by itself can be read: what one of them needs of another cannot.
+    for channel in task.channels.members() {
+        gave |= reader.give_way(channel, error).await;
+    }
+    gave
 }
 
 /// The names of a channel's packages; none when they cannot be told.
@@ -100,36 +130,36 @@ fn all_of_small(names: &[Names<'_>]) -> Vec<MatchSpec> {
     known.iter().filter_map(name).map(|name| MatchSpec { name, ..MatchSpec::default() }).collect()
 }
 
-async fn names<'a>(task: &Task<'a>, gateway: &Gateway, progress: &Arc<dyn Progress>) -> Result<Vec<Names<'a>>> {
-    futures::stream::iter(task.channels.members())
+async fn names<'a>(task: &Task<'a>, reader: &mut Reader<'_>, progress: &Arc<dyn Progress>) -> Result<Vec<Names<'a>>> {
+    let shared: &Reader<'_> = reader;
+    let opened: Vec<(&'a Channel, Opened)> = futures::stream::iter(task.channels.members())
         .map(|channel| async move {
             progress.item(&redact::url(channel.base_url.url()));
             refuse_missing_folder(channel)?;
-            let answer = gateway
-                .names([channel.clone()], platforms(task))
-                .channel_relations(ChannelRelationsMode::Disabled)
-                .with_reporter(Tell(Arc::clone(progress)))
-                .execute()
-                .await;
-            let names = match answer {
-                Ok(output) => Some(output.names.iter().map(|name| name.as_normalized().to_owned()).collect()),
-                // One odd name must not make a channel useless.
-                Err(GatewayError::InvalidPackageName(_)) => None,
-                Err(error) => {
-                    let url = channel.base_url.url();
-                    let failed = with_way_out(failed_channel(task, url, &error), &error);
-                    let way =
-                        task.channels.credentials.way(url).filter(|_| !task.options.offline && !is_unreached(&error));
-                    return Err(way
-                        .into_iter()
-                        .fold(failed, |it, way| it.hint(format!("it is asked by way of {way}"))));
-                }
-            };
-            Ok(Names { channel, names })
+            match shared.open(channel, progress).await {
+                Ok(opened) => Ok((channel, opened)),
+                Err(unread) => Err(unreadable(task, channel.base_url.url(), &unread)),
+            }
         })
         .buffered(task.options.jobs.max(1))
         .try_collect()
-        .await
+        .await?;
+    Ok(opened.into_iter().map(|(channel, opened)| Names { channel, names: reader.take(channel, opened) }).collect())
+}
+
+/// Why a channel could not be read, with all that was tried.
+fn unreadable(task: &Task<'_>, url: &Url, Unread { error, tried }: &Unread) -> Error {
+    let mut failed = with_way_out(failed_channel(task, url, error), error);
+    if !tried.is_empty() {
+        let reason = |error: &GatewayError| match http_error(error).and_then(reqwest::Error::status) {
+            Some(status) => status.to_string(),
+            None => task.scrubbed(error).to_string(),
+        };
+        let tried: Vec<String> = tried.iter().map(|(file, error)| format!("`{file}` ({})", reason(error))).collect();
+        failed = failed.hint(format!("tried before: {}", tried.join(", ")));
+    }
+    let way = task.channels.credentials.way(url).filter(|_| !task.options.offline && !is_unreached(error));
+    way.into_iter().fold(failed, |it, way| it.hint(format!("it is asked by way of {way}")))
 }
 
 /// rattler takes a missing folder for an empty channel in some cases.
@@ -242,6 +272,11 @@ fn with_way_out(failed: Error, error: &GatewayError) -> Error {
     if !failed.hints().is_empty() {
         return failed;
     }
+    if is_ours::<WebPage>(error) {
+        return failed.hint(
+            "it wants a login: give credentials in `~/.netrc`, in rattler's store (`pixi auth login`), or in the channel's URL",
+        );
+    }
     failed.hint(match http_error(error).is_some() || is_unreached(error) {
         true => "is its server up, and the way to it free (proxy, firewall)?",
         false => "its index is broken: tell the channel's owner, or index the folder again",
@@ -270,11 +305,16 @@ fn http_error(error: &GatewayError) -> Option<&reqwest::Error> {
 
 /// Whether a mirror or proxy was not reached; the error names it.
 fn is_unreached(error: &GatewayError) -> bool {
+    is_ours::<Unreached>(error)
+}
+
+/// Whether an error of one of our middlewares is inside.
+fn is_ours<E: std::error::Error + Send + Sync + 'static>(error: &GatewayError) -> bool {
     match error {
         GatewayError::ReqwestMiddlewareError(error)
         | GatewayError::FetchRepoDataError(FetchRepoDataError::HttpError(reqwest_middleware::Error::Middleware(
             error,
-        ))) => error.is::<Unreached>(),
+        ))) => error.is::<E>(),
         _ => false,
     }
 }
@@ -297,7 +337,7 @@ pub(super) fn misfit(wanted: &MatchSpec, record: &RepoDataRecord) -> Option<Stri
 }
 
 /// Passes the gateway's progress on.
-struct Tell(Arc<dyn Progress>);
+pub(super) struct Tell(pub(super) Arc<dyn Progress>);
 
 impl Reporter for Tell {
     fn download_reporter(&self) -> Option<&dyn DownloadReporter> {

@@ -56,7 +56,8 @@ async fn ask(
         if status.is_success() {
             return Ok(index);
         }
-        if status != StatusCode::NOT_FOUND {
+        // S3 says 403 for what is not there to whoever may not list a bucket.
+        if !matches!(status, StatusCode::NOT_FOUND | StatusCode::FORBIDDEN) {
             break;
         }
     }
