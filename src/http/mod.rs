@@ -4,6 +4,9 @@
 //! downloads of archives through the middleware of [`middleware`], since rattler's clients are made of middleware.
 //! Both take their clients from [`client::Settings`], their waits from [`retry::RetryPolicy`], and their rules of
 //! redirects and credentials from [`location`].
+//!
+//! What is to limit the size or the rate of a download belongs to where bodies are read: [`wire::Wire::chunk`], and the
+//! answers of [`middleware::redirecting`]. What is to judge addresses belongs into the resolver of [`client::Settings`].
 
 pub(crate) mod address;
 pub(crate) mod certificates;

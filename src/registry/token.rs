@@ -28,6 +28,8 @@ const MAX_ANSWER: usize = 1024 * 1024;
 pub(super) struct Token {
     pub(super) value: Secret,
     pub(super) good_until: Instant,
+    /// Why it was given without regard to the login.
+    pub(super) note: Option<String>,
 }
 
 /// What a token is asked for with.
@@ -76,7 +78,8 @@ pub(super) async fn fetch(wire: &Wire, host: &Host, request: &Request<'_>) -> Re
     }
     let (value, life) = read(&wire.body(&whom, answer, MAX_ANSWER).await?)
         .ok_or_else(|| Error::user(format!("{whom} sent something that is no token")))?;
-    Ok(Token { value, good_until: began + usable(life) })
+    let note = alone.map(|other| elsewhere(&whom, &other).to_string());
+    Ok(Token { value, good_until: began + usable(life), note })
 }
 
 /// Asks for a token, and follows redirects. Gives the answer, and the host that it comes from when that is another

@@ -48,6 +48,7 @@ impl Index {
 pub(super) async fn read(task: &Task<'_>, progress: &Arc<dyn Progress>) -> Result<Index> {
     let mut reader = Reader::new(task.options, &task.channels.credentials)?;
     let names = names(task, &mut reader, progress).await?;
+    reader.tell();
     refuse_unknown_packages(task, &names)?;
     let small = all_of_small(&names);
     loop {
@@ -57,7 +58,7 @@ pub(super) async fn read(task: &Task<'_>, progress: &Arc<dyn Progress>) -> Resul
                 reader.tell();
                 return Ok(index);
             }
-            Err(error) if give_way(task, &mut reader, &error, &small, progress).await => {}
+            Err(error) if give_way(task, &mut reader, &error, &small, progress).await => reader.tell(),
             Err(error) => return Err(failed_query(task, &error)),
         }
     }

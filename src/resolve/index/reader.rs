@@ -51,7 +51,7 @@ impl Form {
 #[derive(Clone)]
 struct Way {
     form: Form,
-    /// The index without the records that cannot be read, and these.
+    /// The index without the records that cannot be read, and these, until they were told.
     sifted: Option<(Vec<Arc<SparseRepoData>>, Vec<String>)>,
 }
 
@@ -238,12 +238,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Tells what was left out.
-    pub(in crate::resolve) fn tell(&self) {
-        for (url, way) in &self.ways {
-            let Some((_, skipped)) = way.sifted.as_ref().filter(|(_, skipped)| !skipped.is_empty()) else { continue };
+    /// Tells what was left out, each once.
+    pub(in crate::resolve) fn tell(&mut self) {
+        for (url, way) in &mut self.ways {
+            let skipped = way.sifted.as_mut().map(|(_, skipped)| std::mem::take(skipped)).unwrap_or_default();
+            if skipped.is_empty() {
+                continue;
+            }
             let channel = redact::url(url);
-            for record in skipped {
+            for record in &skipped {
                 tracing::info!(%channel, record, "skipped");
             }
             let count = plural(skipped.len(), "record");
