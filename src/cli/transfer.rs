@@ -18,9 +18,9 @@ use crate::util::{Error, Result, files};
 /// # Errors
 /// When the layout cannot be read, or a registry refuses or does not answer.
 pub async fn push(args: PushArgs, global: Global, reporter: SharedReporter) -> Result<()> {
-    let source = layout(&args.layout)?;
     let targets =
         args.targets.iter().map(|target| Registry::parse_target(plain(target))).collect::<Result<Vec<_>>>()?;
+    let source = layout(&args.layout)?;
     let world = world(&args.transfer, &targets, &global, reporter)?;
     let mut lines = String::new();
     for target in targets {
