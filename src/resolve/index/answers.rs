@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use reqwest::{Body, Request, Response, ResponseBuilderExt as _, StatusCode};
 use reqwest_middleware::{Error, Next, Result};
 use url::Url;
@@ -20,6 +20,9 @@ const WHOLE: &str = "repodata.json";
 /// Its compressed forms, and how such files begin.
 const COMPRESSED: [(&str, &[u8]); 2] =
     [("repodata.json.zst", &[0x28, 0xb5, 0x2f, 0xfd]), ("repodata.json.bz2", b"BZh")];
+
+/// So many bytes of an answer tell what it is.
+const BEGINNING: usize = 16;
 
 /// The indexes of platforms that were taken for absent since the server forbids to read them.
 #[derive(Clone, Default)]
@@ -58,8 +61,10 @@ pub(in crate::resolve) async fn check(
     next: Next<'_>,
     absent: Absent,
 ) -> Result<Response> {
-    let (url, reads) = (request.url().clone(), request.method() == reqwest::Method::GET);
+    let (url, is_get) = (request.url().clone(), request.method() == reqwest::Method::GET);
     let answer = next.run(request, extensions).await?;
+    // What is packed once more on its way begins otherwise.
+    let reads = is_get && !answer.headers().contains_key(CONTENT_ENCODING);
     let mut segments = url.path_segments().into_iter().flatten().rev();
     let (file, subdir) = (segments.next().unwrap_or_default(), segments.next().unwrap_or_default());
     let compressed = COMPRESSED.iter().find(|(name, _)| *name == file);
@@ -69,13 +74,18 @@ pub(in crate::resolve) async fn check(
             missing(&url)
         }
         (StatusCode::FORBIDDEN, Some(_)) => missing(&url),
-        (StatusCode::OK, Some(_)) if is_page(answer.headers()) => missing(&url),
-        (StatusCode::OK, Some((_, beginning))) if reads => match begins(answer, beginning).await? {
-            Some(answer) => Ok(answer),
-            None => missing(&url),
+        (StatusCode::OK, Some((_, beginning))) if reads => match beginning_of(answer).await? {
+            (first, answer) if first.starts_with(beginning) => Ok(answer),
+            _ => missing(&url),
         },
-        (StatusCode::OK, None) if file == WHOLE && is_page(answer.headers()) => {
-            Err(Error::middleware(WebPage(redact::url(&url))))
+        // Not every server of files knows JSON: what comes counts.
+        (StatusCode::OK, None) if reads && file == WHOLE && is_page(answer.headers()) => {
+            match beginning_of(answer).await? {
+                (first, _) if first.trim_ascii_start().starts_with(b"<") => {
+                    Err(Error::middleware(WebPage(redact::url(&url))))
+                }
+                (_, answer) => Ok(answer),
+            }
         }
         _ => Ok(answer),
     }
@@ -86,25 +96,22 @@ fn is_page(headers: &HeaderMap) -> bool {
     text.to_ascii_lowercase().starts_with("text/html")
 }
 
-/// The answer as it came if its body begins so.
-async fn begins(mut answer: Response, beginning: &[u8]) -> Result<Option<Response>> {
+/// How an answer's body begins, and the answer as it came.
+async fn beginning_of(mut answer: Response) -> Result<(Bytes, Response)> {
     let mut first: Vec<u8> = Vec::new();
-    while first.len() < beginning.len()
+    while first.len() < BEGINNING
         && let Some(chunk) = answer.chunk().await?
     {
         first.extend_from_slice(&chunk);
     }
-    if !first.starts_with(beginning) {
-        return Ok(None);
-    }
+    let first = Bytes::from(first);
     let (url, status, headers) = (answer.url().clone(), answer.status(), answer.headers().clone());
-    let rest = answer.bytes_stream();
-    let body = Body::wrap_stream(futures::stream::iter([Ok(Bytes::from(first))]).chain(rest));
+    let body = Body::wrap_stream(futures::stream::iter([Ok(first.clone())]).chain(answer.bytes_stream()));
     let mut copy = http::Response::builder().status(status).url(url);
     if let Some(target) = copy.headers_mut() {
         *target = headers;
     }
-    copy.body(body).map(|copy| Some(copy.into())).map_err(Error::middleware)
+    copy.body(body).map(|copy| (first, copy.into())).map_err(Error::middleware)
 }
 
 fn missing(url: &Url) -> Result<Response> {
