@@ -11,6 +11,7 @@
 //! [`util::report::Reporter`].
 
 pub mod cli;
+mod http;
 pub mod image;
 pub mod lock;
 pub mod model;

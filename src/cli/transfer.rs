@@ -18,8 +18,9 @@ use crate::util::{Error, Result, files};
 /// # Errors
 /// When the layout cannot be read, or a registry refuses or does not answer.
 pub async fn push(args: PushArgs, global: Global, reporter: SharedReporter) -> Result<()> {
+    let targets =
+        args.targets.iter().map(|target| Registry::parse_target(plain(target))).collect::<Result<Vec<_>>>()?;
     let source = layout(&args.layout)?;
-    let targets = args.targets.iter().map(|target| Registry::parse(plain(target))).collect::<Result<Vec<_>>>()?;
     let world = world(&args.transfer, &targets, &global, reporter)?;
     let mut lines = String::new();
     let mut moved = Vec::new();
@@ -66,6 +67,14 @@ async fn transfer(source: &BaseRef, to: &Destination, args: &TransferArgs, world
     let carrier = Carrier { registry: &world.registry, store: &world.store, progress: Arc::clone(&progress) };
     let copied = carrier.copy(source, to, &options).await?;
     progress.finish(&outcome(&copied, to));
+    if copied.left_behind > 0 {
+        let count = copied.left_behind;
+        let why = match to {
+            Destination::Registry(_) => "the destination has others under their tags",
+            _ => "layouts and archives have no place for what cosign keeps under tags of its own",
+        };
+        world.reporter.warn(&format!("{count} of cosign's signatures and attestations stay behind: {why}"));
+    }
     let digest = copied.digest.ok_or_else(|| Error::bug("nothing was copied"))?;
     if let Some(file) = &args.digest_file {
         files::write_atomic(file, format!("{digest}\n").as_bytes())?;
@@ -103,11 +112,10 @@ fn layout(text: &str) -> Result<BaseRef> {
     if let local @ (BaseRef::Layout(..) | BaseRef::OciArchive(_) | BaseRef::DockerArchive(_)) = text.parse()? {
         return Ok(local);
     }
-    if Path::new(text).is_file() {
-        return Ok(BaseRef::OciArchive(text.into()));
-    }
-    if Path::new(text).is_dir() {
-        return Ok(BaseRef::Layout(text.into(), None));
+    match files::find(Path::new(text))? {
+        Some(file) if file.is_file() => return Ok(BaseRef::OciArchive(text.into())),
+        Some(folder) if folder.is_dir() => return Ok(BaseRef::Layout(text.into(), None)),
+        _ => {}
     }
     match format!("oci:{text}").parse()? {
         BaseRef::Layout(folder, tag) if folder.is_dir() => Ok(BaseRef::Layout(folder, tag)),
@@ -118,7 +126,7 @@ fn layout(text: &str) -> Result<BaseRef> {
 
 fn destination(text: &str) -> Result<Destination> {
     match text.parse()? {
-        BaseRef::Registry(reference) => Registry::parse(&reference).map(Destination::Registry),
+        BaseRef::Registry(reference) => Registry::parse_target(&reference).map(Destination::Registry),
         BaseRef::Layout(folder, tag) => Ok(Destination::Layout(folder, tag)),
         BaseRef::OciArchive(file) => Ok(Destination::OciArchive(file)),
         BaseRef::DockerArchive(_) | BaseRef::Rootfs(_) | BaseRef::Scratch => {

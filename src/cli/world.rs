@@ -34,6 +34,7 @@ impl World {
     /// # Errors
     /// When the store or what registries are spoken to with cannot be used.
     pub fn open(cache: &Path, registries: RegistryOptions, reporter: SharedReporter, offline: bool) -> Result<Self> {
+        let registries = RegistryOptions { reporter: Some(SharedReporter::clone(&reporter)), ..registries };
         Ok(Self { store: Store::open(cache)?, registry: Registry::new(registries)?, reporter, offline, cache: None })
     }
 

@@ -15,7 +15,7 @@ use super::{json, media};
 use crate::model::{Blob, BlobSource};
 use crate::store::Store;
 use crate::util::json::canonical;
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Error, Result, files};
 
 /// An OCI image layout, wherever its files are.
 pub struct LayoutReader {
@@ -28,7 +28,14 @@ impl LayoutReader {
     /// # Errors
     /// When the folder is no layout.
     pub fn folder(folder: &Path) -> Result<Self> {
-        if !folder.join("index.json").exists() {
+        if files::find(folder)?.is_none() {
+            return Err(Error::user(format!(
+                "failed to read the layout `{}`: there is no such directory",
+                folder.display()
+            ))
+            .hint("is the path right? A relative one begins in the working directory"));
+        }
+        if files::find(&folder.join("index.json"))?.is_none() {
             return Err(Error::user(format!("`{}` is no OCI image layout: it has no index.json", folder.display()))
                 .hint("an archive is given as `oci-archive:FILE`, a root file system as `rootfs:FOLDER`"));
         }

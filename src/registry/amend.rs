@@ -12,8 +12,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::manifest_writes::{Name, Sending};
-use super::retry::{Failure, Tries, chance};
 use super::{FetchedManifest, Reference, Registry, Sent};
+use crate::http::retry::{Failure, Tries, chance};
 use crate::util::error::ResultExt as _;
 use crate::util::{Digest, Error, Result};
 

@@ -1,83 +1,41 @@
-//! What went wrong on the wire, in words.
+//! What registries answer when they do not do what they are asked for, in words.
 
-use std::error::Error as StdError;
-use std::io;
-use std::time::Duration;
-
-use reqwest::StatusCode;
-use rustls::AlertDescription;
+use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
 use super::credentials::{Found, login_hint};
-use super::proxy;
-use super::retry::{Again, Contact, Failure, passes};
+use crate::http::proxy::{self, Proxies};
+use crate::http::retry::{Again, Contact, Failure};
+use crate::http::trouble::Hints;
+use crate::http::wire::explanation;
 use crate::util::Error;
 
-/// No answer, or half of one. `whom` is a noun phrase ("the registry `h`").
-pub(super) fn unanswered(whom: &str, error: reqwest::Error) -> Failure {
-    let url = error.url().cloned();
-    let proxy = url.as_ref().and_then(proxy::of);
-    // The URL may carry an upload's state or a signature.
-    let error = error.without_url();
-    if error.is_builder() {
-        return Error::bug(format!("a request to {whom} cannot be made")).caused_by(error).into();
-    }
-    let (doing, contact) = match error.is_connect() {
-        true => ("cannot reach", Contact::None),
-        false => ("lost the connection to", Contact::Broken),
-    };
-    if let Some(alert) = tls_alert(&error) {
-        return unwanted(whom, alert);
-    }
-    if contact == Contact::None && matches!(tls_error(&error), Some(rustls::Error::InvalidMessage(_))) {
-        let error = Error::user(format!("{whom} does not speak TLS"));
-        let hint = "if it is to be spoken to over plain http, name it by `--insecure-registry`";
-        return Failure { error: error.hint(hint), again: Again::Never, contact: Contact::Broken, code: None };
-    }
-    // A certificate is not better the second time.
-    if let Some((why, hint)) = tls_problem(&error) {
-        let error = Error::user(format!("cannot trust {whom}: {why}")).hint(hint);
-        return Failure { error, again: Again::Never, contact: Contact::Untrusted, code: None };
-    }
-    let cause = cause(&error);
-    let mut failure = match &proxy {
-        Some(proxy) => proxy::failure(doing, whom, proxy, &cause, contact),
-        None => {
-            let mut problem = Error::user(format!("{doing} {whom}: {cause}"));
-            if contact == Contact::None {
-                problem = problem.hint("check the host and the port, and that it is running");
-            }
-            Failure { error: problem, again: Again::Later(None), contact, code: None }
-        }
-    };
-    if contact == Contact::None
-        && let Some(variable) = url.as_ref().and_then(proxy::misunderstood)
+/// What to do when a registry cannot be spoken to.
+pub(super) const HINTS: Hints = Hints {
+    plain: "if it is to be spoken to over plain http, name it by `--insecure-registry`",
+    certificate: "give one by `--registry-cert` and `--registry-key`, or as `client.cert` and `client.key` in `~/.config/containers/certs.d/HOST:PORT/`",
+    authority: "name a file with the authority's certificate by `--registry-ca`; if no authority is known at all, install `ca-certificates`",
+    other_certificate: "the registry's certificate must be put right",
+};
+
+/// The failure that an answer with an unwelcome status is.
+pub(super) async fn failure(whom: &str, answer: Response) -> Failure {
+    if answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+        && let Some(proxy) = Proxies::default().of(answer.url())
     {
-        failure.error = failure
-            .error
-            .hint(format!("`{variable}` is not a proxy's URL; write special characters in its password as `%` codes"));
+        return proxy::refuses(whom, &proxy);
     }
-    failure
+    let (status, again) = (answer.status(), Again::of(answer.status(), answer.headers()));
+    unwelcome(whom, status, again, &explanation(answer).await)
 }
 
-/// The server ended the TLS connection since it does not like who we are.
-fn unwanted(whom: &str, alert: AlertDescription) -> Failure {
-    let text =
-        format!("{whom} refuses our TLS connection ({alert:?}): it seems to want a client certificate that it trusts");
-    let error = Error::user(text).hint(
-        "give one by `--registry-cert` and `--registry-key`, or as `client.cert` and `client.key` in `~/.config/containers/certs.d/HOST:PORT/`",
-    );
-    Failure { error, again: Again::Never, contact: Contact::Unwanted, code: None }
-}
-
-/// Nothing came for too long.
-pub(super) fn silent(whom: &str, patience: Duration) -> Failure {
-    let seconds = patience.as_secs();
-    Failure::passing(Error::user(format!("lost the connection to {whom}: nothing came for {seconds} s")))
+/// Whether the registry lacks something that a manifest names.
+pub(super) fn lacks_a_part(failure: &Failure) -> bool {
+    failure.code.as_deref().is_some_and(says_missing)
 }
 
 /// An answer that is not what was hoped for.
-pub(super) fn unwelcome(whom: &str, status: StatusCode, asked_wait: Option<Duration>, body: &[u8]) -> Failure {
+fn unwelcome(whom: &str, status: StatusCode, again: Again, body: &[u8]) -> Failure {
     let said = registry_message(body);
     let mut error = Error::user(match &said {
         Some(said) => format!("{whom} answered {status}: {said}"),
@@ -86,7 +44,6 @@ pub(super) fn unwelcome(whom: &str, status: StatusCode, asked_wait: Option<Durat
     if let Some(hint) = advice(status, said.as_deref().unwrap_or_default()) {
         error = error.hint(hint);
     }
-    let again = if passes(status) { Again::Later(asked_wait) } else { Again::Never };
     Failure { error, again, contact: Contact::Answered(status), code: registry_code(body) }
 }
 
@@ -173,74 +130,6 @@ pub(super) fn says_missing(code: &str) -> bool {
     code.to_ascii_uppercase().ends_with("BLOB_UNKNOWN")
 }
 
-/// The innermost reason, in as few words as it has.
-fn cause(error: &(dyn StdError + 'static)) -> String {
-    let mut deepest = error;
-    for error in causes(error) {
-        deepest = error;
-        if let Some(error) = error.downcast_ref::<io::Error>()
-            && error.raw_os_error().is_some()
-        {
-            return error.kind().to_string();
-        }
-    }
-    let text = deepest.to_string();
-    // reqwest calls a connection that took too long this.
-    if text == "operation timed out" || text == "deadline has elapsed" { "timed out".to_owned() } else { text }
-}
-
-fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| StdError::source(*error))
-}
-
-/// What an I/O error, or several of them, are wrapped around: `source` skips it.
-fn unwrap<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
-    while let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        error = inner;
-    }
-    error
-}
-
-fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    causes(error).find_map(|error| unwrap(error).downcast_ref::<rustls::Error>())
-}
-
-/// The alert by which a server says that it wants a client certificate, or another one.
-fn tls_alert(error: &(dyn StdError + 'static)) -> Option<AlertDescription> {
-    use AlertDescription::{
-        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked, CertificateUnknown,
-        HandshakeFailure, UnknownCA, UnsupportedCertificate,
-    };
-    let rustls::Error::AlertReceived(alert) = tls_error(error)? else { return None };
-    let ours = matches!(
-        alert,
-        AccessDenied
-            | BadCertificate
-            | CertificateExpired
-            | CertificateRequired
-            | CertificateRevoked
-            | CertificateUnknown
-            | HandshakeFailure
-            | UnknownCA
-            | UnsupportedCertificate
-    );
-    ours.then_some(*alert)
-}
-
-/// What is wrong with a server's certificate, and what to do.
-fn tls_problem(error: &(dyn StdError + 'static)) -> Option<(String, &'static str)> {
-    use rustls::CertificateError::{Other, UnknownIssuer};
-    let rustls::Error::InvalidCertificate(problem) = tls_error(error)? else { return None };
-    match problem {
-        // `Other` is what webpki has against a certificate that is its own authority.
-        UnknownIssuer | Other(_) => Some((
-            "its certificate is of an authority that is not known here".to_owned(),
-            "name a file with the authority's certificate by `--registry-ca`; if no authority is known at all, install `ca-certificates`",
-        )),
-        other => Some((other.to_string(), "the registry's certificate must be put right")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,7 +138,8 @@ mod tests {
     fn refusals_come_with_a_way_out() {
         let hints = |status: u16, code: &str| {
             let body = format!(r#"{{"errors":[{{"code":"{code}","message":"no"}}]}}"#);
-            let failure = unwelcome("it", StatusCode::from_u16(status).expect("a status"), None, body.as_bytes());
+            let failure =
+                unwelcome("it", StatusCode::from_u16(status).expect("a status"), Again::Never, body.as_bytes());
             assert_eq!(failure.code.as_deref(), Some(code));
             failure.error.hints().join("; ")
         };

@@ -9,10 +9,10 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use super::answers::refused;
 use super::challenge::{self, Challenge};
 use super::credentials::{Credentials, Login, Secret};
-use super::location::Host;
-use super::retry::{Again, Contact, Failure};
+use super::host::Host;
 use super::token::{self, Token};
-use super::wire::{Wire, explanation};
+use crate::http::retry::{Again, Contact, Failure};
+use crate::http::wire::{Wire, explanation};
 use crate::util::{Error, Result};
 
 /// What is to be done, and where: tokens are given out for that (distribution's "token scope").
@@ -99,11 +99,13 @@ pub(super) struct Authenticator {
     challenges: Mutex<HashMap<String, Challenge>>,
     /// By registry.
     tokens: Mutex<HashMap<String, Tokens>>,
+    /// What is to be told when a registry refuses, by registry.
+    notes: Mutex<HashMap<String, String>>,
 }
 
 impl Authenticator {
     pub(super) fn new(credentials: Credentials) -> Self {
-        Self { credentials, challenges: Mutex::default(), tokens: Mutex::default() }
+        Self { credentials, challenges: Mutex::default(), tokens: Mutex::default(), notes: Mutex::default() }
     }
 
     /// Notes what a registry demands.
@@ -166,7 +168,12 @@ impl Authenticator {
 
     async fn refusal_of(&self, scope: &Scope, status: StatusCode, body: &[u8]) -> Failure {
         match self.credentials.find(&scope.registry, &scope.repository).await {
-            Ok(found) => refused(&scope.registry, &scope.wanted(), status, body, &found),
+            Ok(found) => {
+                let failure = refused(&scope.registry, &scope.wanted(), status, body, &found);
+                let note = self.notes.lock().unwrap_or_else(PoisonError::into_inner).get(&scope.registry).cloned();
+                let error = note.into_iter().fold(failure.error, Error::hint);
+                Failure { error, ..failure }
+            }
             Err(error) => error.into(),
         }
     }
@@ -207,6 +214,10 @@ impl Authenticator {
         match token::fetch(wire, host, &request).await {
             Ok(token) => {
                 let value = token.value.clone();
+                if let Some(note) = &token.note {
+                    let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+                    notes.insert(scope.registry.clone(), note.clone());
+                }
                 tokens.insert(scope.clone(), token);
                 Ok(Authorization::Bearer(value))
             }

@@ -1,6 +1,7 @@
 //! One of docker's or podman's credential files.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -40,14 +41,19 @@ impl AuthFile {
             }
             Err(error) => return Err(error.into()),
         };
+        Self::parse(&bytes, &format!("`{}`", path.display()))
+    }
+
+    /// Reads the text of a file, which errors call `called`; none when it is empty.
+    fn parse(bytes: &[u8], called: &str) -> Result<Option<Self>> {
         // Docker leaves an empty file when it is interrupted.
         if bytes.trim_ascii().is_empty() {
             return Ok(None);
         }
         // The parser's message may quote the file: not shown.
-        serde_json::from_slice(&bytes)
+        serde_json::from_slice(bytes)
             .map(Some)
-            .map_err(|error| Error::user(format!("`{}` is not valid (line {})", path.display(), error.line())))
+            .map_err(|error| Error::user(format!("{called} is not valid (line {})", error.line())))
     }
 
     /// Asks the helper program that the file names for the registry.
@@ -171,13 +177,54 @@ fn normal(key: &str) -> String {
     if path.is_empty() || matches!(path, "v1" | "v2") { host.to_owned() } else { format!("{host}/{path}") }
 }
 
-/// The files in the order that podman and docker users expect. `REGISTRY_AUTH_FILE` stands for all others, as it
-/// does for podman (`containers-auth.json(5)`): who names a file means that one.
-pub(super) fn standard_files() -> Vec<PathBuf> {
+/// Holds the text of a credential file: GitLab's runners and docker's own program read it.
+pub(super) const VARIABLE: &str = "DOCKER_AUTH_CONFIG";
+
+/// Where the text of a credential file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In a file.
+    File(PathBuf),
+    /// In `DOCKER_AUTH_CONFIG`.
+    Variable,
+}
+
+impl Place {
+    /// Reads it; none when there is none.
+    pub(super) fn read(&self) -> Result<Option<AuthFile>> {
+        match self {
+            Self::File(path) => AuthFile::read(path),
+            Self::Variable => {
+                let text = std::env::var_os(VARIABLE).unwrap_or_default();
+                AuthFile::parse(text.as_encoded_bytes(), &self.to_string())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "`{}`", path.display()),
+            Self::Variable => write!(f, "`${VARIABLE}`"),
+        }
+    }
+}
+
+/// The places in the order that podman and docker users expect. `REGISTRY_AUTH_FILE` stands for all other files, as
+/// it does for podman (`containers-auth.json(5)`): who names a file means that one. Before the files comes
+/// `DOCKER_AUTH_CONFIG`, as it does for docker; behind a file that is named.
+pub(super) fn standard_places() -> Vec<Place> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(file) = variable("REGISTRY_AUTH_FILE") {
-        return vec![file];
+        return vec![Place::File(file), Place::Variable];
     }
+    let files = standard_files().into_iter().map(Place::File);
+    std::iter::once(Place::Variable).chain(files).collect()
+}
+
+fn standard_files() -> Vec<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = std::env::home_dir();
     let in_home = |path: &str| home.as_ref().map(|home| home.join(path));
     // Without a session podman falls back to /run/containers/UID.

@@ -8,11 +8,11 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::reader::BlobReader;
 use super::reference::Reference;
-use super::retry::{Again, Failure, Tries};
 use super::session::{Begun, Session};
 use super::transport::{Call, Place};
 use super::upload::{Meter, Upload};
 use super::{Registry, Sent};
+use crate::http::retry::{Again, Failure, Tries};
 use crate::model::Blob;
 use crate::store::{Part, Store, damaged};
 use crate::util::report::{Progress, Silent};

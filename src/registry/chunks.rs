@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, Response, StatusCode};
 
-use super::location::with_digest;
-use super::retry::{Again, Contact, Failure, Tries};
 use super::session::Session;
+use super::session::with_digest;
 use super::source::{Feed, body, check_bytes};
 use super::transport::Call;
 use super::upload::{DIGEST_INVALID, Upload};
+use crate::http::retry::{Again, Contact, Failure, Tries};
 use crate::util::{Error, human};
 
 /// The first chunk that is tried when a blob was too large: Cloudflare takes 100 MB.
@@ -161,7 +161,7 @@ impl Upload<'_> {
     /// Sends the next chunk; gives how many bytes the registry has then.
     async fn send_chunk(&self, chunked: &mut Chunked) -> Result<u64, Failure> {
         let part = chunked.offset..chunked.offset.saturating_add(chunked.size).min(self.blob.size);
-        let feed = Arc::new(Feed::default());
+        let mut feed = Arc::new(Feed::default());
         let body = body(self.registry, self.blob, part.clone(), &feed).await;
         // What a source in another registry answers says nothing of this session.
         let body = body.map_err(|failure| Failure { contact: Contact::Elsewhere, code: None, ..failure })?;
@@ -170,7 +170,7 @@ impl Upload<'_> {
         headers.insert(CONTENT_RANGE, range.map_err(|_| Error::bug("a range is no header"))?);
         chunked.sent = chunked.sent.max(part.end);
         let url = chunked.session.url.clone();
-        let answer = self.transfer(Method::PATCH, url, headers, body, &feed, part.clone()).await?;
+        let answer = self.transfer(Method::PATCH, url, headers, body, &mut feed, part.clone()).await?;
         let answer = self.follow(chunked, answer).await?;
         Ok(received(answer.headers(), part.end).unwrap_or(part.end))
     }
@@ -193,7 +193,7 @@ impl Upload<'_> {
             return Err(transport.failure(self.place, answer).await);
         }
         if answer.headers().contains_key(LOCATION) {
-            chunked.session.url = transport.location(self.place, &chunked.session.url, answer.headers())?;
+            chunked.session.url = transport.location(self.place, answer.url(), answer.headers())?;
         }
         Ok(answer)
     }
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn a_refused_chunk_is_asked_about_and_a_lost_session_is_left() {
         let failed = |status: u16, code: Option<&str>| Failure {
-            contact: super::super::retry::Contact::Answered(StatusCode::from_u16(status).expect("a status")),
+            contact: crate::http::retry::Contact::Answered(StatusCode::from_u16(status).expect("a status")),
             code: code.map(str::to_owned),
             ..Error::user("no").into()
         };

@@ -8,13 +8,17 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::auth_file::{AuthFile, standard_files};
+use super::auth_file::{AuthFile, Place, standard_places};
 use crate::util::{Error, Result};
 
 /// Names the user in the environment pair.
 const USERNAME: &str = "CONDAIMG_REGISTRY_USERNAME";
 /// Names the password in the environment pair.
 const PASSWORD: &str = "CONDAIMG_REGISTRY_PASSWORD";
+
+/// What is told when only the other half is set.
+const NO_PASSWORD: &str = "CONDAIMG_REGISTRY_PASSWORD is empty, so CONDAIMG_REGISTRY_USERNAME is not used";
+const NO_USERNAME: &str = "CONDAIMG_REGISTRY_USERNAME is empty, so CONDAIMG_REGISTRY_PASSWORD is not used";
 
 /// A text that no message, log or debug output shows.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]
@@ -78,24 +82,35 @@ impl Found {
 pub(super) struct Credentials {
     pair: Option<Login>,
     pair_hosts: Mutex<BTreeSet<String>>,
-    files: Vec<PathBuf>,
+    places: Vec<Place>,
+    /// What is wrong with the pair of the environment.
+    half_a_pair: Option<&'static str>,
     found: Mutex<HashMap<(String, String, bool), Arc<Found>>>,
 }
 
 impl Credentials {
     /// `files`: instead of the standard ones. `pair_hosts`: the registries that the pair is for.
     pub(super) fn new(pair: Option<(String, String)>, pair_hosts: &[String], files: Option<Vec<PathBuf>>) -> Self {
-        let from_environment = || {
-            let read = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-            Some((read(USERNAME)?, read(PASSWORD)?))
+        let read = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (pair, half_a_pair) = match (pair, read(USERNAME), read(PASSWORD)) {
+            (Some(pair), ..) => (Some(pair), None),
+            (None, Some(username), Some(password)) => (Some((username, password)), None),
+            (None, Some(_), None) => (None, Some(NO_PASSWORD)),
+            (None, None, Some(_)) => (None, Some(NO_USERNAME)),
+            (None, None, None) => (None, None),
         };
-        let pair = pair.or_else(from_environment);
         Self {
             pair: pair.map(|(username, password)| Login::Password { username, password: Secret::new(password) }),
             pair_hosts: Mutex::new(pair_hosts.iter().cloned().collect()),
-            files: files.unwrap_or_else(standard_files),
+            places: files.map_or_else(standard_places, |files| files.into_iter().map(Place::File).collect()),
+            half_a_pair,
             found: Mutex::default(),
         }
+    }
+
+    /// What is wrong with the pair of the environment, if half of it is missing.
+    pub(super) fn half_a_pair(&self) -> Option<&'static str> {
+        self.half_a_pair
     }
 
     /// The pair is for this registry, too.
@@ -115,18 +130,22 @@ impl Credentials {
             return Ok(Arc::clone(found));
         }
         let pair = self.pair.clone();
-        let files = self.files.clone();
+        let (places, half) = (self.places.clone(), self.half_a_pair);
         let (host, path) = (key.0.clone(), key.1.clone());
-        let found = tokio::task::spawn_blocking(move || search(pair, for_pair, &files, &host, &path))
-            .await
-            .map_err(|error| Error::bug("the search for credentials broke down").caused_by(error))?;
+        let found = tokio::task::spawn_blocking(move || {
+            let mut found = search(pair, for_pair, &places, &host, &path);
+            found.notes.extend(half.map(str::to_owned));
+            found
+        })
+        .await
+        .map_err(|error| Error::bug("the search for credentials broke down").caused_by(error))?;
         let found = Arc::new(found);
         self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&found));
         Ok(found)
     }
 }
 
-fn search(pair: Option<Login>, for_pair: bool, files: &[PathBuf], registry: &str, repository: &str) -> Found {
+fn search(pair: Option<Login>, for_pair: bool, places: &[Place], registry: &str, repository: &str) -> Found {
     let mut found =
         Found { login: None, origin: String::new(), looked_in: vec![USERNAME.to_owned()], notes: Vec::new() };
     match pair {
@@ -138,10 +157,12 @@ fn search(pair: Option<Login>, for_pair: bool, files: &[PathBuf], registry: &str
         Some(_) => found.notes.push(format!("{USERNAME} is kept for the registry that is pushed to")),
         None => {}
     }
-    for path in files {
-        let place = format!("`{}`", path.display());
-        let read = AuthFile::read(path);
-        found.looked_in.push(if matches!(read, Ok(None)) { format!("{place} (nothing there)") } else { place });
+    for place in places {
+        let read = place.read();
+        found.looked_in.push(match read {
+            Ok(None) => format!("{place} (nothing there)"),
+            _ => place.to_string(),
+        });
         let file = match read {
             Ok(Some(file)) => file,
             Ok(None) => continue,
@@ -154,11 +175,11 @@ fn search(pair: Option<Login>, for_pair: bool, files: &[PathBuf], registry: &str
             match ask(&file, registry, repository) {
                 Ok(Some((login, source))) => {
                     found.login = Some(login);
-                    found.origin = format!("`{}`{source}", path.display());
+                    found.origin = format!("{place}{source}");
                     return found;
                 }
                 Ok(None) => {}
-                Err(problem) => found.notes.push(format!("`{}`: {problem}", path.display())),
+                Err(problem) => found.notes.push(format!("{place}: {problem}")),
             }
         }
     }

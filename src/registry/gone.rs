@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::retry::Failure;
+use crate::http::retry::Failure;
 use crate::util::Error;
 
 /// The cause of errors about a blob that a registry does not have (any more), or has with other bytes. Where the blob can

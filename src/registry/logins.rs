@@ -1,14 +1,12 @@
 //! Which credential files there are and for whom, for people who wonder; never what is in them.
 
-use std::path::PathBuf;
-
-use super::auth_file::{AuthFile, standard_files};
+use super::auth_file::{Place, standard_places};
 
 /// A credential file that is searched.
 #[derive(Debug, Clone)]
 pub struct CredentialFile {
-    /// Where it is.
-    pub path: PathBuf,
+    /// What messages call it: its path, or the variable that holds its text.
+    pub name: String,
     /// What it is for; none when there is no file; or why it cannot be read.
     pub holds: Result<Option<Logins>, String>,
 }
@@ -26,14 +24,17 @@ pub struct Logins {
 
 /// The standard credential files in the order in which they are searched.
 pub fn credential_files() -> Vec<CredentialFile> {
-    let read = |path: &PathBuf| AuthFile::read(path).map(|file| file.map(|file| file.logins()));
-    let told = |path| CredentialFile { holds: read(&path).map_err(|error| error.chain().join(": ")), path };
-    standard_files().into_iter().map(told).collect()
+    let read = |place: &Place| place.read().map(|file| file.map(|file| file.logins()));
+    let told = |place: Place| CredentialFile {
+        holds: read(&place).map_err(|error| error.chain().join(": ")),
+        name: place.to_string().trim_matches('`').to_owned(),
+    };
+    standard_places().into_iter().map(told).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::registry::auth_file::AuthFile;
 
     #[test]
     fn keys_are_told_and_values_are_not() {

@@ -6,15 +6,15 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Method, Response, ResponseBuilderExt as _, StatusCode};
 
-use super::answers::registry_code;
+use super::answers::{lacks_a_part, registry_code};
 use super::gone::Gone;
 use super::manifests::{content_digest, mute};
 use super::reference::{Reference, digest_of};
 use super::refusals::{Answered, Refused};
-use super::retry::{Contact, Failure};
 use super::transport::{Call, Place};
-use super::wire::explanation;
 use super::{Registry, Sent};
+use crate::http::retry::{Contact, Failure};
+use crate::http::wire::explanation;
 use crate::util::{Digest, Error, Result, ResultExt as _};
 
 /// What a manifest is put under.
@@ -121,13 +121,13 @@ impl Registry {
         let sending = Sending { name, media_type, bytes, digest, condition: None };
         for wait in SETTLING {
             match self.send_manifest(&place, &sending).await {
-                Err(failure) if failure.lacks_a_part() => tokio::time::sleep(wait).await,
+                Err(failure) if lacks_a_part(&failure) => tokio::time::sleep(wait).await,
                 sent => return sent.map(|_| Sent::Uploaded(bytes.len() as u64)),
             }
         }
         let sent = self.send_manifest(&place, &sending).await;
         sent.map(|_| Sent::Uploaded(bytes.len() as u64))
-            .map_err(|failure| if failure.lacks_a_part() { Gone::mark_failure(failure) } else { failure })
+            .map_err(|failure| if lacks_a_part(&failure) { Gone::mark_failure(failure) } else { failure })
     }
 
     /// Whether the name stands for a manifest with this digest already. Some registries let us write but not look:

@@ -7,9 +7,8 @@ use serde::Deserialize;
 
 use super::Registry;
 use super::reference::{Reference, digest_of, manifest_name};
-use super::retry::Failure;
 use super::transport::{Call, Place};
-use super::wire::body;
+use crate::http::retry::Failure;
 use crate::util::{Digest, Error, Result, ResultExt as _};
 
 /// No manifest is longer: registries must take 4 MiB (distribution-spec), few take more.
@@ -84,7 +83,7 @@ impl Registry {
         }
         let told = content_digest(answer.headers());
         let declared = content_type(answer.headers());
-        let bytes = body(&place.called(), answer, MAX_MANIFEST).await?;
+        let bytes = self.transport().wire.body(&place.called(), answer, MAX_MANIFEST).await?;
         let digest = Digest::of(&bytes);
         if let Some(expected) = expected.or(told)
             && expected != digest
@@ -109,7 +108,7 @@ impl Registry {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => match content_digest(answer.headers()).or(told) {
                 Some(digest) => Ok(Some(digest)),
-                None => Ok(Some(Digest::of(body(&place.called(), answer, MAX_MANIFEST).await?))),
+                None => Ok(Some(Digest::of(self.transport().wire.body(&place.called(), answer, MAX_MANIFEST).await?))),
             },
             _ => Err(self.transport().failure(&place, answer).await),
         }
@@ -141,6 +140,10 @@ fn content_type(headers: &HeaderMap) -> Option<String> {
     Some(text.split(';').next()?.trim().to_ascii_lowercase())
 }
 
+/// Of a document that some take for an image and others for an index: it would pass one's checks and be the other's
+/// image (CVE-2021-41190).
+const AMBIGUOUS: &str = "is ambiguous: it has `layers` of an image and `manifests` of an index";
+
 /// The media type: as declared by the registry, else as the document says, else as it looks.
 fn media_type(bytes: &[u8], declared: Option<String>) -> Result<String, &'static str> {
     #[derive(Deserialize)]
@@ -154,6 +157,9 @@ fn media_type(bytes: &[u8], declared: Option<String>) -> Result<String, &'static
     let document: Document = serde_json::from_slice(bytes).map_err(|_| "is not a manifest")?;
     if document.schema_version == Some(1) {
         return Err("is a docker image of the old kind (schema 1); push it again with a current tool");
+    }
+    if document.manifests.is_some() && document.layers.is_some() {
+        return Err(AMBIGUOUS);
     }
     let known = |text: &String| ACCEPTED.split(", ").any(|accepted| accepted == text);
     if let Some(media_type) = [declared, document.media_type].into_iter().flatten().find(known) {
@@ -182,6 +188,7 @@ mod tests {
             (r#"{"manifests":[]}"#, None, Some(index)),
             (r#"{"schemaVersion":1,"fsLayers":[]}"#, None, None),
             (r#"{"a":1}"#, None, None),
+            (r#"{"layers":[],"manifests":[]}"#, Some(oci), None),
             ("<html>", Some(oci), None),
         ] {
             assert_eq!(media_type(text.as_bytes(), declared.map(str::to_owned)).ok().as_deref(), expected, "{text}");

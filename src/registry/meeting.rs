@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Mutex;
 
-use super::location::Host;
-use super::retry::{Contact, Failure};
+use super::host::Host;
+use crate::http::retry::{Contact, Failure};
 
 /// What is known of how one registry is talked to.
 #[derive(Debug, Default)]

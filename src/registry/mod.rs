@@ -14,55 +14,53 @@ mod auth;
 mod auth_file;
 mod blobs;
 mod capabilities;
-mod certs;
 mod challenge;
 mod chunks;
 mod credentials;
 mod gone;
 mod helper;
-mod location;
+mod host;
 mod logins;
 mod manifest_writes;
 mod manifests;
 mod meeting;
-mod proxy;
 mod reader;
 mod reference;
 mod referrers;
 mod refusals;
-mod retry;
 mod session;
 mod source;
-mod tls;
 mod token;
 mod transport;
 mod upload;
-mod wire;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 pub use capabilities::{DEFAULT_REPOSITORY, Examination, Finding, State};
-pub use certs::ClientCertificate;
 pub use gone::Gone;
 pub use logins::{CredentialFile, Logins, credential_files};
 pub use manifests::FetchedManifest;
 pub use reference::Reference;
-pub use retry::RetryPolicy;
 pub use session::uploads_cancelled;
-pub use tls::install_tls_provider;
-pub use wire::Patience;
 
+pub use crate::http::certs::ClientCertificate;
+pub use crate::http::client::install_tls_provider;
+pub use crate::http::retry::RetryPolicy;
+pub use crate::http::wire::Patience;
+
+use crate::http::clients::Clients;
+use crate::http::retry::Retrier;
+use crate::http::warning::Warnings;
+use crate::http::wire::Wire;
 use crate::util::Result;
+use crate::util::report::SharedReporter;
 use auth::Authenticator;
 use chunks::Chunking;
 use credentials::Credentials;
 use referrers::Turns;
-use retry::Retrier;
-use tls::Clients;
 use transport::Transport;
-use wire::Wire;
 
 /// How registries are spoken to. The default is what the environment and the user's files say.
 #[derive(Clone, Default)]
@@ -94,6 +92,8 @@ pub struct RegistryOptions {
     /// request and does not say so. By default a blob goes in one piece, which is faster and which all registries
     /// take, and in chunks only where the registry answers that it is too large.
     pub chunk_size: Option<u64>,
+    /// Is told of warnings that registries send with their answers, each once.
+    pub reporter: Option<SharedReporter>,
 }
 
 /// Without the password.
@@ -148,8 +148,11 @@ impl Registry {
     /// When a file with a certificate or a key cannot be used.
     pub fn new(options: RegistryOptions) -> Result<Self> {
         let credentials = Credentials::new(options.login, &options.login_hosts, options.auth_files);
+        if let (Some(problem), Some(reporter)) = (credentials.half_a_pair(), &options.reporter) {
+            reporter.warn(problem);
+        }
         let clients = Clients::new(&options.ca_files, &options.client_certificates, options.certificate_folders)?;
-        let wire = Wire::new(clients, options.patience);
+        let wire = Wire::new(clients, options.patience, &answers::HINTS, Warnings::new(options.reporter));
         let transport = Transport::new(wire, Authenticator::new(credentials), options.insecure);
         let inner = Inner {
             transport,
@@ -174,6 +177,14 @@ impl Registry {
     /// A usage error that names the text when it is no reference, or has a digest other than sha256.
     pub fn parse(text: &str) -> Result<Reference> {
         reference::parse(text)
+    }
+
+    /// Parses a reference that is to be written to.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]; and when the text names no registry, and no account at the one that is meant then.
+    pub fn parse_target(text: &str) -> Result<Reference> {
+        reference::parse_target(text)
     }
 
     fn transport(&self) -> &Transport {

@@ -8,9 +8,8 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::Registry;
 use super::reference::Reference;
-use super::retry::{Again, Failure, Tries};
 use super::transport::Call;
-use super::wire::chunk;
+use crate::http::retry::{Again, Failure, Tries};
 use crate::util::{Digest, Error, Result};
 
 /// How often a registry may end its answer too early in good order before its copy counts as too short.
@@ -81,10 +80,12 @@ impl BlobReader {
         if self.answer.is_none() {
             self.ask().await?;
         }
-        let patience = self.registry.transport().wire.patience.idle;
+        let registry = self.registry.clone();
+        let wire = &registry.transport().wire;
+        let patience = wire.patience.idle;
         let Some(Running { answer, whom, skip }) = &mut self.answer else { return Ok(None) };
         loop {
-            let piece = chunk(whom, answer, patience).await;
+            let piece = wire.chunk(whom, answer, patience).await;
             if self.left.is_empty() {
                 // All is there: a connection that breaks now does no harm, more bytes do.
                 return match piece {

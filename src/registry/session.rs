@@ -13,8 +13,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use url::Url;
 
 use super::Registry;
-use super::retry::Failure;
 use super::transport::{Call, Place};
+use crate::http::retry::Failure;
 use crate::util::{Digest, Error, Result};
 
 /// Tells the smallest chunk that a registry takes (distribution-spec, "Pushing a blob in chunks").
@@ -102,7 +102,7 @@ async fn begin(registry: &Registry, asking: &Place, place: Place, url: Url) -> R
         Ok(match answer.status() {
             StatusCode::CREATED => Begun::Mounted,
             status if status.is_success() => {
-                Begun::Session(Session::of(&registry, place, &call.url, answer.headers(), open)?)
+                Begun::Session(Session::of(&registry, place, answer.url(), answer.headers(), open)?)
             }
             _ => Begun::Refused(registry.transport().failure(&asking, answer).await),
         })
@@ -130,5 +130,30 @@ impl Drop for Session {
             );
             drop(open);
         });
+    }
+}
+
+/// Adds the digest to an upload URL, leaving the query that the registry gave as it is.
+pub(super) fn with_digest(mut url: Url, digest: &Digest) -> Url {
+    let digest = format!("digest=sha256%3A{}", digest.hex());
+    let query = match url.query() {
+        Some(query) if !query.is_empty() => format!("{query}&{digest}"),
+        _ => digest,
+    };
+    url.set_query(Some(&query));
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_goes_behind_the_query() {
+        let digest = Digest::of("x");
+        let add = |url| with_digest(Url::parse(url).expect("a URL"), &digest).to_string();
+        let hex = digest.hex();
+        assert_eq!(add("https://a/u?s=b%2F&t"), format!("https://a/u?s=b%2F&t&digest=sha256%3A{hex}"));
+        assert_eq!(add("https://a/u"), format!("https://a/u?digest=sha256%3A{hex}"));
     }
 }

@@ -15,7 +15,7 @@ use super::Registry;
 use super::gone::Gone;
 use super::reader::BlobReader;
 use super::reference::parse;
-use super::retry::Failure;
+use crate::http::retry::Failure;
 use crate::model::{Blob, BlobSource};
 use crate::util::{Error, Hasher, Result};
 

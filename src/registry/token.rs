@@ -3,14 +3,17 @@
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use url::{Url, form_urlencoded};
 
+use super::answers::failure;
 use super::credentials::{Login, Secret};
-use super::location::{Host, authority, permit};
-use super::retry::Failure;
-use super::wire::{Wire, body, explanation, failure};
+use super::host::Host;
+use super::transport::{MAX_REDIRECTS, in_circles};
+use crate::http::location::{Peer, authority, location};
+use crate::http::retry::Failure;
+use crate::http::wire::{Wire, explanation};
 use crate::util::{Error, Result};
 
 /// How long a token is good when its server does not say (distribution, token specification).
@@ -25,6 +28,8 @@ const MAX_ANSWER: usize = 1024 * 1024;
 pub(super) struct Token {
     pub(super) value: Secret,
     pub(super) good_until: Instant,
+    /// Why it was given without regard to the login.
+    pub(super) note: Option<String>,
 }
 
 /// What a token is asked for with.
@@ -55,11 +60,14 @@ pub(super) async fn fetch(wire: &Wire, host: &Host, request: &Request<'_>) -> Re
     let realm = realm(host, request.realm)?;
     let whom = format!("the token server `{}` of {}", authority(&realm), host.called());
     let began = Instant::now();
-    let answer = wire.send(&whom, build(wire, realm, request)?).await?;
+    let (answer, alone) = ask(wire, &whom, &realm, request).await?;
     match answer.status() {
         status if status.is_success() => {}
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) => {
-            return Err(Trouble::Refused(status, explanation(answer).await));
+            return Err(match alone {
+                None => Trouble::Refused(status, explanation(answer).await),
+                Some(other) => elsewhere(&whom, &other).into(),
+            });
         }
         // Servers of the older protocol know no `POST`, and it has no place for an identity token.
         status @ (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) if is_identity(request.login) => {
@@ -68,9 +76,45 @@ pub(super) async fn fetch(wire: &Wire, host: &Host, request: &Request<'_>) -> Re
         }
         _ => return Err(Trouble::Failed(failure(&whom, answer).await)),
     }
-    let (value, life) = read(&body(&whom, answer, MAX_ANSWER).await?)
+    let (value, life) = read(&wire.body(&whom, answer, MAX_ANSWER).await?)
         .ok_or_else(|| Error::user(format!("{whom} sent something that is no token")))?;
-    Ok(Token { value, good_until: began + usable(life) })
+    let note = alone.map(|other| elsewhere(&whom, &other).to_string());
+    Ok(Token { value, good_until: began + usable(life), note })
+}
+
+/// Asks for a token, and follows redirects. Gives the answer, and the host that it comes from when that is another
+/// server than the one at `realm`, and so was not told who asks.
+async fn ask(
+    wire: &Wire,
+    whom: &str,
+    realm: &Url,
+    request: &Request<'_>,
+) -> Result<(Response, Option<String>), Trouble> {
+    let peer = Peer { whom, base: realm, insecure: &[], consent: None, strict: true };
+    let mut url = question(realm, request);
+    let mut alone = None;
+    for _ in 0..=MAX_REDIRECTS {
+        let login = request.login.filter(|_| alone.is_none());
+        let answer = wire.send(whom, build(wire, &url, request, login)?).await?;
+        let is_redirect = matches!(answer.status().as_u16(), 301..=303 | 307 | 308);
+        let Some(to) = location(answer.headers()).filter(|_| is_redirect) else { return Ok((answer, alone)) };
+        let next = peer.follow(&url, to)?;
+        if !peer.owns(&next) && request.login.is_some() {
+            // A refresh token is all that such a request is about.
+            if is_identity(request.login) {
+                return Err(elsewhere(whom, &authority(&next)).into());
+            }
+            alone = Some(authority(&next));
+        }
+        url = next;
+    }
+    Err(Trouble::Failed(in_circles(whom)))
+}
+
+/// The failure of a login that is sent on to another server.
+fn elsewhere(whom: &str, other: &str) -> Error {
+    Error::user(format!("{whom} sends the login on to `{other}`, which is another server and is not told it"))
+        .hint("the registry must name that server itself, as `realm` in `WWW-Authenticate`")
 }
 
 /// How much of a token's life it is used for. What a token is sent with may be on its way for a while, and clocks
@@ -91,13 +135,24 @@ fn realm(host: &Host, text: &str) -> Result<Url> {
     // Whoever may read what we send to the registry over plain http may also read this.
     let same_plain = url.scheme() == "http" && host.base.scheme() == "http" && url.host_str() == host.base.host_str();
     if !same_plain {
-        permit(host, &url, &[])?;
+        host.permit(&url)?;
     }
     Ok(url)
 }
 
-fn build(wire: &Wire, mut realm: Url, request: &Request<'_>) -> Result<RequestBuilder> {
-    if let Some(Login::Identity(token)) = request.login {
+/// The URL to ask at: what is asked for goes into its query, except with a refresh token.
+fn question(realm: &Url, request: &Request<'_>) -> Url {
+    let mut url = realm.clone();
+    if !is_identity(request.login) {
+        url.query_pairs_mut()
+            .extend_pairs(request.service.map(|service| ("service", service)))
+            .extend_pairs(request.scopes.iter().map(|scope| ("scope", scope)));
+    }
+    url
+}
+
+fn build(wire: &Wire, url: &Url, request: &Request<'_>, login: Option<&Login>) -> Result<RequestBuilder> {
+    if let Some(Login::Identity(token)) = login {
         let form = form_urlencoded::Serializer::new(String::new())
             .extend_pairs([
                 ("grant_type", "refresh_token"),
@@ -108,14 +163,10 @@ fn build(wire: &Wire, mut realm: Url, request: &Request<'_>) -> Result<RequestBu
             .append_pair("scope", &request.scopes.join(" "))
             .finish();
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
-        return Ok(wire.request(Method::POST, &realm)?.header(CONTENT_TYPE, form_type).body(form));
+        return Ok(wire.request(Method::POST, url)?.header(CONTENT_TYPE, form_type).body(form));
     }
-    realm
-        .query_pairs_mut()
-        .extend_pairs(request.service.map(|service| ("service", service)))
-        .extend_pairs(request.scopes.iter().map(|scope| ("scope", scope)));
-    let get = wire.request(Method::GET, &realm)?;
-    Ok(match request.login {
+    let get = wire.request(Method::GET, url)?;
+    Ok(match login {
         Some(Login::Password { username, password }) => get.basic_auth(username, Some(password.reveal())),
         _ => get,
     })

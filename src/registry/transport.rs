@@ -9,17 +9,20 @@ use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use url::Url;
 
+use super::answers::failure;
 use super::auth::{Authenticator, Authorization, Scope, renewed};
 use super::challenge;
-use super::location::{Host, authority, follow, listed};
+use super::host::Host;
 use super::meeting::Meeting;
-use super::reference::{Reference, api_host, is_loopback};
-use super::retry::{Again, Contact, Failure, passes};
-use super::wire::{Wire, explanation, failure};
+use super::reference::{Reference, api_host};
+use crate::http::address::is_loopback;
+use crate::http::location::{authority, listed, redirected};
+use crate::http::retry::{Again, Contact, Failure, passes};
+use crate::http::wire::{Wire, explanation};
 use crate::util::{Error, Result};
 
 /// Redirects in a row that are followed; more are a loop.
-const MAX_REDIRECTS: usize = 10;
+pub(super) const MAX_REDIRECTS: usize = 10;
 
 /// All that is needed to talk to registries.
 #[derive(Debug)]
@@ -96,8 +99,8 @@ impl Transport {
         Ok(Place { host, scope: Scope { registry, repository: reference.repository().to_owned(), push, from: None } })
     }
 
-    /// Makes a request, logs in when that is demanded, and follows redirects of what is read. Gives the answer
-    /// whatever its status, except 401.
+    /// Makes a request, logs in when that is demanded, and follows redirects. Gives the answer whatever its status,
+    /// except 401.
     pub(super) async fn send(&self, place: &Place, call: &Call) -> Result<Response, Failure> {
         let (answer, used) = self.exchange(place, call).await?;
         if answer.status() != StatusCode::UNAUTHORIZED {
@@ -118,7 +121,7 @@ impl Transport {
         Ok(Prepared { request: used.apply(request), used })
     }
 
-    /// An answer 401 to such a request: logs in again, and fails with [`super::retry::Again::AtOnce`].
+    /// An answer 401 to such a request: logs in again, and fails with [`crate::http::retry::Again::AtOnce`].
     pub(super) async fn settle(
         &self,
         place: &Place,
@@ -134,11 +137,7 @@ impl Transport {
 
     /// The URL that an answer's `Location` names.
     pub(super) fn location(&self, place: &Place, asked: &Url, headers: &HeaderMap) -> Result<Url> {
-        let location = headers
-            .get(LOCATION)
-            .and_then(|value| value.to_str().ok())
-            .ok_or_else(|| Error::user(format!("{} does not say where to go on (`Location`)", place.called())))?;
-        follow(&place.host, asked, location, &self.insecure)
+        place.host.location(asked, headers, &self.insecure)
     }
 
     /// The failure that an answer with an unwelcome status is.
@@ -161,9 +160,8 @@ impl Transport {
             let request = self.wire.request(call.method.clone(), &url)?.headers(call.headers.clone());
             let patience = call.patience.unwrap_or(self.wire.patience.idle);
             let answer = self.wire.send_within(patience, &whom, used.apply(request.body(call.body.clone()))).await?;
-            let reading = matches!(call.method, Method::GET | Method::HEAD);
-            if reading && answer.status().is_redirection() && answer.headers().contains_key(LOCATION) {
-                url = self.location(place, &url, answer.headers())?;
+            if let Some(next) = self.redirect(place, &call.method, &answer)? {
+                url = next;
                 continue;
             }
             if answer.status() == StatusCode::UNAUTHORIZED && !place.host.owns(&url) {
@@ -171,7 +169,16 @@ impl Transport {
             }
             return Ok((answer, used));
         }
-        Err(Error::user(format!("{whom} sends us round in circles")).into())
+        Err(in_circles(&whom))
+    }
+
+    /// Where an answer redirects a request to; none when it does not, or may not for this method. Redirects change the
+    /// method of nothing that is followed.
+    pub(super) fn redirect(&self, place: &Place, method: &Method, answer: &Response) -> Result<Option<Url>> {
+        match redirected(method, answer.status()).filter(|_| answer.headers().contains_key(LOCATION)) {
+            Some(_) => self.location(place, answer.url(), answer.headers()).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Credentials go to the registry's own address only.
@@ -272,6 +279,11 @@ impl Transport {
         }
         Ok(Arc::new(host))
     }
+}
+
+/// The failure of a request that is redirected again and again.
+pub(super) fn in_circles(whom: &str) -> Failure {
+    Error::user(format!("{whom} sends us round in circles")).into()
 }
 
 /// Whether an answer over http sends us to the same host over https.

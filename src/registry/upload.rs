@@ -12,13 +12,13 @@ use tokio::time::{Instant, MissedTickBehavior};
 use url::Url;
 
 use super::Registry;
-use super::answers::{silent, unanswered};
-use super::location::with_digest;
-use super::retry::Failure;
 use super::session::Session;
-use super::source::{Feed, body, check_bytes};
-use super::transport::{Call, Place, Prepared};
-use super::wire::dispatch;
+use super::session::with_digest;
+use super::source::{self, Feed, body, check_bytes};
+use super::transport::{Call, MAX_REDIRECTS, Place, Prepared, in_circles};
+use crate::http::retry::Failure;
+use crate::http::trouble::silent;
+use crate::http::wire::dispatch;
 use crate::model::Blob;
 use crate::util::report::Progress;
 
@@ -42,12 +42,12 @@ impl Upload<'_> {
         if let Some(chunk) = self.usual_chunk() {
             return self.in_chunks(self.session(session).await?, chunk).await;
         }
-        let feed = Arc::new(Feed::default());
+        let mut feed = Arc::new(Feed::default());
         // The source first: no session is opened for a file that is not there.
         let body = body(self.registry, self.blob, 0..self.blob.size, &feed).await?;
         let session = self.session(session).await?;
         let min_chunk = session.min_chunk;
-        match self.whole(session, body, &feed).await {
+        match self.whole(session, body, &mut feed).await {
             Err(failure) => match self.demanded_chunk(&failure, min_chunk) {
                 Some(chunk) => self.in_chunks(self.session(None).await?, chunk).await,
                 None => Err(failure),
@@ -64,7 +64,7 @@ impl Upload<'_> {
     }
 
     /// Sends the blob in one piece.
-    async fn whole(&self, mut session: Session, body: Body, feed: &Feed) -> Result<(), Failure> {
+    async fn whole(&self, mut session: Session, body: Body, feed: &mut Arc<Feed>) -> Result<(), Failure> {
         let url = with_digest(session.url.clone(), &self.blob.digest);
         let answer = self.transfer(Method::PUT, url, HeaderMap::new(), body, feed, 0..self.blob.size).await;
         let failure = match answer {
@@ -92,8 +92,8 @@ impl Upload<'_> {
         method: Method,
         url: Url,
         headers: HeaderMap,
-        body: Body,
-        feed: &Feed,
+        mut body: Body,
+        feed: &mut Arc<Feed>,
         part: Range<u64>,
     ) -> Result<Response, Failure> {
         let mut call = Call::new(method, url);
@@ -101,19 +101,30 @@ impl Upload<'_> {
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         call.headers.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
         let transport = self.registry.transport();
-        let Prepared { request, used } = transport.prepare(self.place, call, body).await?;
-        let answer = self.drive(request, feed, part).await;
-        // When the body broke off, reqwest only knows that it did.
-        if let Some(problem) = feed.problem() {
-            return Err(problem);
+        for _ in 0..=MAX_REDIRECTS {
+            let Prepared { request, used } = transport.prepare(self.place, call.clone(), body).await?;
+            let answer = self.drive(request, feed, part.clone()).await;
+            // When the body broke off, reqwest only knows that it did.
+            if let Some(problem) = feed.problem() {
+                return Err(problem);
+            }
+            let answer = answer?;
+            match transport.redirect(self.place, &call.method, &answer)? {
+                Some(url) => call.url = url,
+                None => return transport.settle(self.place, &used, answer).await,
+            }
+            // What reads the bytes for the request that was redirected may still be under way.
+            *feed = Arc::new(Feed::default());
+            body = source::body(self.registry, self.blob, part.clone(), feed).await?;
         }
-        transport.settle(self.place, &used, answer?).await
+        Err(in_circles(&self.place.called()))
     }
 
     /// Waits for the answer, tells progress, and gives up when nothing moves.
     async fn drive(&self, request: RequestBuilder, feed: &Feed, part: Range<u64>) -> Result<Response, Failure> {
         let whom = self.place.called();
-        let patience = self.registry.transport().wire.patience;
+        let wire = &self.registry.transport().wire;
+        let patience = wire.patience;
         let mut answer = std::pin::pin!(dispatch(request));
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -122,7 +133,7 @@ impl Upload<'_> {
             tokio::select! {
                 answer = &mut answer => {
                     self.meter.tell(part.start + feed.taken());
-                    return answer.map_err(|error| unanswered(&whom, error));
+                    return wire.answered(&whom, answer);
                 }
                 now = ticks.tick() => {
                     let taken = feed.taken();

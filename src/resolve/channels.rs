@@ -116,8 +116,8 @@ impl Channels {
     }
 
     /// As the gateway wants them.
-    pub(super) fn sources(&self) -> Result<Vec<Source>> {
-        self.groups.iter().map(Group::source).collect()
+    pub(super) fn sources(&self, source: impl Fn(&Channel) -> Source) -> Result<Vec<Source>> {
+        self.groups.iter().map(|group| group.source(&source)).collect()
     }
 
     /// The dependencies of `spec` with the channels they name put where these channels are. (rattler resolves
@@ -177,10 +177,10 @@ impl Channels {
 }
 
 impl Group {
-    fn source(&self) -> Result<Source> {
+    fn source(&self, source: impl Fn(&Channel) -> Source) -> Result<Source> {
         match self.members.as_slice() {
-            [channel] if !self.is_multi => Ok(channel.clone().into()),
-            members => MultiSource::new(self.name.as_str(), members.iter().cloned().map(Source::from).collect())
+            [channel] if !self.is_multi => Ok(source(channel)),
+            members => MultiSource::new(self.name.as_str(), members.iter().map(source).collect())
                 .map(Source::from)
                 .map_err(|error| Error::bug("a group of channels cannot be formed").caused_by(error)),
         }

@@ -5,32 +5,23 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rattler_networking::authentication_storage::backends::file::{FileStorage, FileStorageError};
 use rattler_networking::authentication_storage::backends::netrc::NetRcStorage;
 use rattler_networking::{AuthenticationMiddleware, AuthenticationStorage, MirrorMiddleware, OfflineMiddleware};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Request, Response, StatusCode};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Next};
 use url::Url;
 
 use super::condarc::Condarc;
-use super::connection::Connection;
+use super::connection::{Connection, RETRIES};
+use super::index::answers::{Absent, check};
 use super::mirrors::{Mirrors, folder};
 use super::names::Names;
 use super::tokens::Tokens;
-use crate::util::requests::Asked;
+use crate::http::middleware::{redirecting, retrying, traced};
 use crate::util::{Error, Result, redact};
-
-/// The longest wait that a server may ask for before the next try.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Tries of a request that says nothing else: of channel indexes, where people wait for a wrong name to be told.
-const TRIES: u32 = 3;
-
-/// How often a request is tried; set on a request with `with_extension`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tries(pub(super) u32);
 
 /// What goes with requests to channels: credentials that users wrote into their URLs, mirrors, and how servers are
 /// reached. Without any, what rattler's store, netrc and `anaconda login` know still goes along.
@@ -115,7 +106,7 @@ impl Credentials {
     /// Who is asked for a URL in the place of its own server, and through whom; nothing when it is that server alone.
     pub(super) fn way(&self, url: &Url) -> Option<String> {
         let mirrors = self.mirrors.of(url).unwrap_or_default();
-        let proxy = self.connection.proxies.of(mirrors.first().unwrap_or(url)).map(|proxy| proxy.to_string());
+        let proxy = self.connection.proxy_of(mirrors.first().unwrap_or(url)).map(|proxy| proxy.to_string());
         let listed: Vec<String> = mirrors.iter().map(|mirror| format!("`{mirror}`")).collect();
         let mirror = match listed.as_slice() {
             [] => None,
@@ -167,21 +158,40 @@ impl fmt::Debug for Credentials {
 /// # Errors
 /// When a credential file cannot be read, or TLS cannot be set up.
 pub fn http_client(offline: bool, credentials: &Credentials) -> Result<ClientWithMiddleware> {
-    install_tls();
+    client(offline, credentials, None)
+}
+
+/// The same for indexes: answers that look like an index and are none count as "not there". What that hides is noted
+/// in `absent`.
+///
+/// # Errors
+/// As [`http_client`].
+pub(super) fn index_client(offline: bool, credentials: &Credentials, absent: Absent) -> Result<ClientWithMiddleware> {
+    client(offline, credentials, Some(absent))
+}
+
+fn client(offline: bool, credentials: &Credentials, absent: Option<Absent>) -> Result<ClientWithMiddleware> {
     let client = credentials.connection.client()?;
     let signer = Arc::new(Signer::new(&client, credentials)?);
     let way = credentials.clone();
-    let retries = credentials.connection.retries;
+    let attempts = credentials.connection.attempts;
     let mut builder = ClientBuilder::new(client);
     if offline {
         builder = builder.with(OfflineMiddleware);
+    }
+    if let Some(absent) = absent {
+        builder = builder.with(middleware(move |request, extensions, next| {
+            Box::pin(check(request, extensions, next, absent.clone()))
+        }));
     }
     builder = builder
         .with(middleware(move |request, extensions, next| {
             let way = way.way(request.url());
             Box::pin(async move { next.run(request, extensions).await.map_err(|error| by_way(error, way)) })
         }))
-        .with(middleware(move |request, extensions, next| Box::pin(retrying(request, extensions, next, retries))));
+        .with(middleware(move |request, extensions, next| {
+            Box::pin(retrying(request, extensions, next, RETRIES, attempts))
+        }));
     if let Some(mirrors) = credentials.mirrors.for_rattler() {
         builder = builder.with(MirrorMiddleware::from_map(mirrors));
     }
@@ -191,23 +201,9 @@ pub fn http_client(offline: bool, credentials: &Credentials) -> Result<ClientWit
             next.run(request, extensions)
         }))
         .with(AuthenticationMiddleware::from_auth_storage(stores(true)?))
+        .with(middleware(|request, extensions, next| Box::pin(redirecting(request, extensions, next))))
         .with(middleware(|request, extensions, next| Box::pin(traced(request, extensions, next))))
         .build())
-}
-
-/// Writes a request to the log (`-vv`), as it leaves.
-async fn traced<'a>(
-    request: Request,
-    extensions: &'a mut http::Extensions,
-    next: Next<'a>,
-) -> reqwest_middleware::Result<Response> {
-    let asked = Asked::now(&request);
-    let answer = next.run(request, extensions).await;
-    match &answer {
-        Ok(answer) => asked.answered(answer),
-        Err(_) => asked.failed(),
-    }
-    answer
 }
 
 /// A server that was not reached by way of others, which the error names.
@@ -248,12 +244,6 @@ pub(super) fn certificate_hint(reason: &str) -> Option<&'static str> {
     reason.contains("certificate").then_some(
         "are the certificates of the authorities installed (package `ca-certificates`)? `SSL_CERT_FILE`, or `ssl_verify` of a condarc, names another file of them",
     )
-}
-
-/// Takes *ring* for all TLS of this process, unless something else was taken before.
-fn install_tls() {
-    // It fails only when there is one already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 type Answer<'a> = std::pin::Pin<Box<dyn Future<Output = reqwest_middleware::Result<Response>> + Send + 'a>>;
@@ -381,59 +371,6 @@ fn unreadable_store(error: FileStorageError) -> Error {
     }
 }
 
-/// Sends a request again when the way to the server, or the server, failed in a manner that may pass.
-async fn retrying<'a>(
-    request: Request,
-    extensions: &'a mut http::Extensions,
-    next: Next<'a>,
-    retries: Option<u32>,
-) -> reqwest_middleware::Result<Response> {
-    let asked = || extensions.get::<Tries>().map_or(TRIES, |tries| tries.0);
-    let tries = retries.map_or_else(asked, |retries| retries.saturating_add(1));
-    let mut tried = 1;
-    loop {
-        let Some(copy) = request.try_clone() else {
-            return next.run(request, extensions).await;
-        };
-        let answer = next.clone().run(copy, extensions).await;
-        let wait = match &answer {
-            _ if tried >= tries => return answer,
-            Ok(response) if may_pass(response.status()) => asked_wait(response.headers()),
-            Err(reqwest_middleware::Error::Reqwest(error))
-                if error.is_connect() || error.is_timeout() || error.is_request() =>
-            {
-                None
-            }
-            _ => return answer,
-        };
-        tracing::debug!(url = %redact::url(request.url()), tried, "trying again");
-        tokio::time::sleep(wait.unwrap_or_else(|| backoff(tried))).await;
-        tried += 1;
-    }
-}
-
-/// Answers that another try may change.
-fn may_pass(status: StatusCode) -> bool {
-    status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
-        || status == StatusCode::TOO_MANY_REQUESTS
-        || status == StatusCode::REQUEST_TIMEOUT
-}
-
-/// `Retry-After` in seconds (RFC 9110, 10.2.3); its other form, a date, is rare and ignored.
-fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
-}
-
-/// The wait after the given try: 0.3, 0.6, 1.2, 2.4 s, ... up to 20 s, each with up to a quarter more, so that
-/// many clients do not come back at once.
-pub(super) fn backoff(tried: u32) -> Duration {
-    let base =
-        Duration::from_millis(300).saturating_mul(1 << tried.saturating_sub(1).min(10)).min(Duration::from_secs(20));
-    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    base + base * (clock.subsec_nanos() % 1_000) / 4_000
-}
-
 /// Why a request failed, in one line, without the URL, which may hold a secret.
 pub(super) fn reason(error: reqwest_middleware::Error) -> String {
     let error: Box<dyn std::error::Error> = match error {
@@ -467,7 +404,7 @@ mod tests {
 
     #[test]
     fn credentials_enter_only_when_a_request_leaves() {
-        install_tls();
+        crate::http::client::install_tls_provider();
         let mut credentials = Credentials::default();
         for (written, canonical) in [
             ("https://me:secret@host/private/", "https://host/private/"),
@@ -491,12 +428,5 @@ mod tests {
         let unsigned = sign(request("https://host/public/noarch/a-1-0.conda"), &rewrites);
         assert_eq!(unsigned.url().as_str(), "https://host/public/noarch/a-1-0.conda");
         assert!(unsigned.headers().get(AUTHORIZATION).is_none());
-    }
-
-    #[test]
-    fn waits_grow_and_end() {
-        assert!(backoff(1) < Duration::from_millis(400));
-        assert!(backoff(4) >= Duration::from_millis(2_400));
-        assert!(backoff(40) <= Duration::from_secs(25));
     }
 }

@@ -5,42 +5,47 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
+use url::Url;
 
 use super::condarc::{Condarc, Verify, path};
 use super::expand::expand;
-use super::proxies::Proxies;
-use crate::util::certificates::{Identity, certificates};
-use crate::util::{Error, Result, ResultExt as _, self_signed};
+use super::proxies::proxies;
+use crate::http::certificates::{Identity, certificates};
+use crate::http::client::{Settings, Trust};
+use crate::http::proxy::{Proxies, Proxy};
+use crate::http::retry::RetryPolicy;
+use crate::util::{Error, Result, ResultExt as _};
 
-const USER_AGENT: &str = concat!("condaimg/", env!("CARGO_PKG_VERSION"));
 /// The longest wait for a connection, unless conda's configuration says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A server that sends nothing for so long is taken for dead.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often a request is made that says nothing else: of channel indexes, where people wait for a wrong name to be told.
+const ATTEMPTS: u32 = 3;
+
 /// How servers are reached. The default is what a machine without conda's configuration does.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Connection {
-    trust: Trust,
-    identity: Option<Arc<Identity>>,
-    pub(super) proxies: Proxies,
-    connect_timeout: Option<Duration>,
-    read_timeout: Option<Duration>,
-    /// How often a request that failed for a passing reason is repeated.
-    pub(super) retries: Option<u32>,
+    settings: Settings,
+    /// How often a request is made in all, if that is configured.
+    pub(super) attempts: Option<u32>,
     /// Whether the tokens of `anaconda login` stay out of requests.
     pub(super) without_tokens: bool,
 }
 
-/// Whom TLS trusts.
-#[derive(Clone, Default)]
-enum Trust {
-    /// The authorities of this machine.
-    #[default]
-    Machine,
-    /// These and no others.
-    These(Vec<CertificateDer<'static>>),
-    Everybody,
+impl Default for Connection {
+    fn default() -> Self {
+        let settings = Settings {
+            trust: Trust::default(),
+            identity: None,
+            proxies: Proxies::default(),
+            connect_timeout: CONNECT_TIMEOUT,
+            read_timeout: Some(READ_TIMEOUT),
+            http1: false,
+        };
+        Self { settings, attempts: None, without_tokens: false }
+    }
 }
 
 impl Connection {
@@ -49,13 +54,18 @@ impl Connection {
     /// # Errors
     /// When a file of certificates or a proxy that it names cannot be used.
     pub(super) fn new(condarc: &Condarc) -> Result<Self> {
-        Ok(Self {
+        let usual = Self::default().settings;
+        let settings = Settings {
             trust: trust(condarc)?,
             identity: identity(condarc)?.map(Arc::new),
-            proxies: Proxies::new(condarc)?,
-            connect_timeout: condarc.connect_timeout.as_ref().map(|said| said.value),
-            read_timeout: condarc.read_timeout.as_ref().map(|said| said.value),
-            retries: condarc.retries.as_ref().map(|said| said.value),
+            proxies: proxies(condarc)?,
+            connect_timeout: condarc.connect_timeout.as_ref().map_or(usual.connect_timeout, |said| said.value),
+            read_timeout: condarc.read_timeout.as_ref().map(|said| said.value).or(usual.read_timeout),
+            ..usual
+        };
+        Ok(Self {
+            settings,
+            attempts: condarc.retries.as_ref().map(|said| said.value.saturating_add(1)),
             without_tokens: condarc.anaconda_token.as_ref().is_some_and(|said| !said.value),
         })
     }
@@ -65,53 +75,35 @@ impl Connection {
     /// # Errors
     /// When TLS cannot be set up.
     pub(super) fn client(&self) -> Result<reqwest::Client> {
-        let failed =
-            |error: reqwest::Error| Error::user("the HTTP client cannot be set up").caused_by(error.without_url());
-        let builder = || -> Result<reqwest::ClientBuilder> {
-            match &self.identity {
-                Some(identity) => {
-                    let identity = reqwest::Identity::from_pem(&identity.pem).map_err(failed)?;
-                    Ok(self.plain().identity(identity))
-                }
-                None => Ok(self.plain()),
-            }
-        };
-        match &self.trust {
-            // A machine without certificates can still use folders and plain http; https will say what is missing.
-            Trust::Machine => builder()?.build().or_else(|_| builder()?.tls_certs_only([]).build().map_err(failed)),
-            Trust::These(certificates) => {
-                let refuse = || Error::user("the certificates of `ssl_verify` cannot be used");
-                let configuration =
-                    self_signed::configuration(certificates, self.identity.as_deref()).ok_or_else(refuse)?;
-                self.plain().tls_backend_preconfigured(configuration).build().map_err(failed)
-            }
-            Trust::Everybody => builder()?.tls_danger_accept_invalid_certs(true).build().map_err(failed),
-        }
+        self.settings.client()
     }
 
-    fn plain(&self) -> reqwest::ClientBuilder {
-        let proxies = self.proxies.clone();
-        reqwest::Client::builder()
-            .user_agent(USER_AGENT)
-            .connect_timeout(self.connect_timeout.unwrap_or(CONNECT_TIMEOUT))
-            .read_timeout(self.read_timeout.unwrap_or(READ_TIMEOUT))
-            .proxy(reqwest::Proxy::custom(move |url| proxies.of(url).map(|proxy| proxy.url)))
-            // It would tell a token in the URL to whoever a request is redirected to.
-            .referer(false)
+    /// The proxy that a URL is reached through.
+    pub(super) fn proxy_of(&self, url: &Url) -> Option<Proxy> {
+        self.settings.proxies.of(url)
     }
 }
 
+/// How requests to channels are repeated.
+pub(super) const RETRIES: RetryPolicy = RetryPolicy {
+    attempts: ATTEMPTS,
+    base: Duration::from_millis(600),
+    cap: Duration::from_secs(20),
+    asked_cap: Duration::from_secs(60),
+    budget: u32::MAX,
+};
+
 fn trust(condarc: &Condarc) -> Result<Trust> {
-    let Some(said) = &condarc.verify else { return Ok(Trust::Machine) };
+    let Some(said) = &condarc.verify else { return Ok(Trust::default()) };
     let text = match &said.value {
-        Verify::Machine => return Ok(Trust::Machine),
+        Verify::Machine => return Ok(Trust::default()),
         Verify::Nothing => return Ok(Trust::Everybody),
         Verify::Authorities(text) => text,
     };
     let place = || format!("`ssl_verify` ({}) cannot be used", said.origin);
     let path = path(&expand(text).context(place)?);
     let found = if path.is_dir() { of_folder(&path) } else { certificates(&path) };
-    found.map(Trust::These).context(place).map_err(|error| {
+    found.map(Trust::Only).context(place).map_err(|error| {
         error.hint("it must be `true`, `false`, `truststore`, or a file or folder of certificates in PEM form")
     })
 }

@@ -1,32 +1,40 @@
 //! Reading channel indexes: each channel by itself first, so that a failure names the channel, and a package
 //! that no channel has is told before the solver is asked.
 
+pub(super) mod answers;
+pub(super) mod reader;
+mod sift;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use rattler_conda_types::{Channel, MatchSpec, PackageNameMatcher, RepoDataRecord, Subdir};
-use rattler_repodata_gateway::fetch::{CacheAction, FetchRepoDataError};
+use rattler_conda_types::{Channel, MatchSpec, PackageNameMatcher, RepoDataRecord};
+use rattler_repodata_gateway::fetch::FetchRepoDataError;
 use rattler_repodata_gateway::{
-    ChannelConfig, ChannelRelationsMode, DownloadReporter, Gateway, GatewayError, RepoData, Reporter, SourceConfig,
+    ChannelRelationsMode, DownloadReporter, Gateway, GatewayError, RepoData, Reporter, Source,
 };
 use reqwest::StatusCode;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use super::client::{Unreached, certificate_hint, chain, http_client};
+use super::client::{Unreached, certificate_hint, chain};
 use super::solve::Task;
 use super::stability::SMALL_INDEX;
 use super::unknown::{self, Names};
-use super::{Credentials, ResolveOptions};
+use crate::util::files;
 use crate::util::report::Progress;
 use crate::util::{Error, Result, redact};
+use answers::WebPage;
+use reader::{Opened, Reader, Unread, platforms};
 
 /// What the channels have, by channel and subdir.
 pub(super) struct Index {
+    /// What answers further questions, and the channels as it wants them.
     gateway: Gateway,
+    sources: Vec<Source>,
     /// Every record that the specs may lead to; of packages that the specs name, only those that match.
     pub(super) parts: Vec<RepoData>,
     /// Every record of the packages that the specs name.
@@ -44,68 +52,100 @@ impl Index {
     /// The same, with all versions of the packages that the specs name and what these may lead to: what explanations are
     /// read from. As it is, if that cannot be had in time.
     pub(super) async fn with_all_versions(&self, task: &Task<'_>, deadline: Instant) -> Self {
-        let query = query(task, &self.gateway, task.open().map(any_version).collect(), true, None);
-        let parts = match timeout_at(deadline, query).await {
+        let specs = task.open().map(any_version).collect();
+        let asked = ask(task, &self.gateway, &self.sources, specs, true, None);
+        let parts = match timeout_at(deadline, asked).await {
             Ok(Ok(parts)) => parts,
             Ok(Err(_)) | Err(_) => self.parts.clone(),
         };
-        Self { gateway: self.gateway.clone(), parts, named: self.named.clone(), whole: Vec::new() }
+        let (gateway, sources) = (self.gateway.clone(), self.sources.clone());
+        Self { gateway, sources, parts, named: self.named.clone(), whole: Vec::new() }
     }
 }
 
 /// Asks the channels for what specs lead to.
-async fn query(
+async fn ask(
     task: &Task<'_>,
     gateway: &Gateway,
+    sources: &[Source],
     specs: Vec<MatchSpec>,
     recursive: bool,
     progress: Option<&Arc<dyn Progress>>,
-) -> Result<Vec<RepoData>> {
+) -> Result<Vec<RepoData>, GatewayError> {
     let mut query = gateway
-        .query(task.channels.sources()?, platforms(task), specs)
+        .query(sources.to_vec(), platforms(task.options), specs)
         .recursive(recursive)
         .channel_relations(ChannelRelationsMode::Disabled);
     if let Some(progress) = progress {
         query = query.with_reporter(Tell(Arc::clone(progress)));
     }
-    let answer = query.execute().await;
-    answer.map(|output| output.repodata).map_err(|error| failed_query(task, &error))
+    query.execute().await.map(|output| output.repodata)
 }
 
 fn any_version(wanted: &MatchSpec) -> MatchSpec {
     MatchSpec { name: wanted.name.clone(), ..MatchSpec::default() }
 }
 
-fn platforms(task: &Task<'_>) -> [Subdir; 2] {
-    [task.options.platform.subdir, Subdir::NoArch]
-}
-
 /// Reads from the channels what the specs may lead to.
 pub(super) async fn read(task: &Task<'_>, progress: &Arc<dyn Progress>) -> Result<Index> {
-    let gateway = gateway(task.options, &task.channels.credentials)?;
-    let names = names(task, &gateway, progress).await?;
-    unknown::refuse(task, &names, &gateway).await?;
-    let ask =
-        async |specs: Vec<MatchSpec>, recursive: bool| query(task, &gateway, specs, recursive, Some(progress)).await;
-    let named = ask(task.open().map(any_version).collect(), false).await?;
-    let parts = ask(task.open().cloned().collect(), true).await?;
-    let whole = ask(all_of_small(&names), false).await?;
-    Ok(Index { gateway, parts, named, whole })
+    let mut reader = Reader::new(task.options, &task.channels.credentials)?;
+    let names = names(task, &mut reader, progress).await?;
+    reader.tell();
+    unknown::refuse(task, &names, &reader.gateway()).await?;
+    let small = all_of_small(&names);
+    loop {
+        let sources = task.channels.sources(|channel| reader.source(channel))?;
+        match query(task, &reader, sources, &small, progress).await {
+            Ok(index) => {
+                reader.tell();
+                return Ok(index);
+            }
+            Err(error) if give_way(task, &mut reader, &error, &small, progress).await => reader.tell(),
+            Err(error) => return Err(failed_query(task, &error)),
+        }
+    }
 }
 
-/// What reads the indexes.
-pub(super) fn gateway(options: &ResolveOptions<'_>, credentials: &Credentials) -> Result<Gateway> {
-    let source = SourceConfig {
-        cache_action: if options.offline { CacheAction::ForceCacheOnly } else { CacheAction::CacheOrFetch },
-        ..SourceConfig::default()
+async fn query(
+    task: &Task<'_>,
+    reader: &Reader<'_>,
+    sources: Vec<Source>,
+    small: &[MatchSpec],
+    progress: &Arc<dyn Progress>,
+) -> Result<Index, GatewayError> {
+    let gateway = reader.gateway();
+    let ask = async |specs: Vec<MatchSpec>, recursive: bool| {
+        ask(task, &gateway, &sources, specs, recursive, Some(progress)).await
     };
-    let client = http_client(options.offline, credentials)?;
-    Ok(Gateway::builder()
-        .with_client(client)
-        .with_cache_dir(&options.index_cache)
-        .with_channel_config(ChannelConfig { default: source, ..ChannelConfig::default() })
-        .with_max_concurrent_requests(options.jobs.max(1))
-        .finish())
+    let named = ask(task.open().map(any_version).collect(), false).await?;
+    let parts = ask(task.open().cloned().collect(), true).await?;
+    let whole = ask(small.to_vec(), false).await?;
+    Ok(Index { gateway, sources, parts, named, whole })
+}
+
+/// Finds out of which channels something cannot be read, and reads them in another way; false when that helps nobody.
+async fn give_way(
+    task: &Task<'_>,
+    reader: &mut Reader<'_>,
+    error: &GatewayError,
+    small: &[MatchSpec],
+    progress: &Arc<dyn Progress>,
+) -> bool {
+    let mut gave = false;
+    for channel in task.channels.members() {
+        let source = vec![reader.source(channel)];
+        if let Err(error) = query(task, reader, source, small, progress).await {
+            gave |= reader.give_way(channel, &error).await;
+        }
+    }
+    if gave {
+        return true;
+    }
+    // Each by itself can be read: what one of them needs of another cannot.
+    for channel in task.channels.members() {
+        gave |= reader.give_way(channel, error).await;
+    }
+    gave
 }
 
 /// All names of small indexes, as specs; nothing where there are more.
@@ -119,36 +159,36 @@ fn all_of_small(names: &[Names<'_>]) -> Vec<MatchSpec> {
     known.iter().filter_map(name).map(|name| MatchSpec { name, ..MatchSpec::default() }).collect()
 }
 
-async fn names<'a>(task: &Task<'a>, gateway: &Gateway, progress: &Arc<dyn Progress>) -> Result<Vec<Names<'a>>> {
-    futures::stream::iter(task.channels.members())
+async fn names<'a>(task: &Task<'a>, reader: &mut Reader<'_>, progress: &Arc<dyn Progress>) -> Result<Vec<Names<'a>>> {
+    let shared: &Reader<'_> = reader;
+    let opened: Vec<(&'a Channel, Opened)> = futures::stream::iter(task.channels.members())
         .map(|channel| async move {
             progress.item(&redact::url(channel.base_url.url()));
             refuse_missing_folder(channel)?;
-            let answer = gateway
-                .names([channel.clone()], platforms(task))
-                .channel_relations(ChannelRelationsMode::Disabled)
-                .with_reporter(Tell(Arc::clone(progress)))
-                .execute()
-                .await;
-            let names = match answer {
-                Ok(output) => Some(output.names.iter().map(|name| name.as_normalized().to_owned()).collect()),
-                // One odd name must not make a channel useless.
-                Err(GatewayError::InvalidPackageName(_)) => None,
-                Err(error) => {
-                    let url = channel.base_url.url();
-                    let failed = with_way_out(failed_channel(task, url, &error), &error);
-                    let way =
-                        task.channels.credentials.way(url).filter(|_| !task.options.offline && !is_unreached(&error));
-                    return Err(way
-                        .into_iter()
-                        .fold(failed, |it, way| it.hint(format!("it is asked by way of {way}"))));
-                }
-            };
-            Ok(Names { channel, names })
+            match shared.open(channel, progress).await {
+                Ok(opened) => Ok((channel, opened)),
+                Err(unread) => Err(unreadable(task, channel.base_url.url(), &unread)),
+            }
         })
         .buffered(task.options.jobs.max(1))
         .try_collect()
-        .await
+        .await?;
+    Ok(opened.into_iter().map(|(channel, opened)| Names { channel, names: reader.take(channel, opened) }).collect())
+}
+
+/// Why a channel could not be read, with all that was tried.
+fn unreadable(task: &Task<'_>, url: &Url, Unread { error, tried }: &Unread) -> Error {
+    let mut failed = with_way_out(failed_channel(task, url, error), error);
+    if !tried.is_empty() {
+        let reason = |error: &GatewayError| match http_error(error).and_then(reqwest::Error::status) {
+            Some(status) => status.to_string(),
+            None => task.scrubbed(error).to_string(),
+        };
+        let tried: Vec<String> = tried.iter().map(|(file, error)| format!("`{file}` ({})", reason(error))).collect();
+        failed = failed.hint(format!("tried before: {}", tried.join(", ")));
+    }
+    let way = task.channels.credentials.way(url).filter(|_| !task.options.offline && !is_unreached(error));
+    way.into_iter().fold(failed, |it, way| it.hint(format!("it is asked by way of {way}")))
 }
 
 /// rattler takes a missing folder for an empty channel in some cases.
@@ -156,6 +196,10 @@ fn refuse_missing_folder(channel: &Channel) -> Result<()> {
     let url = channel.base_url.url();
     match missing_folder(url) {
         None => Ok(()),
+        Some(folder) if files::find(&folder)?.is_some() => {
+            Err(Error::user(format!("the channel `{}` is a file", redact::url(url)))
+                .hint("name the folder of a channel"))
+        }
         Some(folder) => Err(Error::user(format!("the channel `{}` is not there", redact::url(url)))
             .hint(format!("there is no folder `{}`", folder.display()))),
     }
@@ -210,6 +254,11 @@ fn with_way_out(failed: Error, error: &GatewayError) -> Error {
     if !failed.hints().is_empty() {
         return failed;
     }
+    if is_ours::<WebPage>(error) {
+        return failed.hint(
+            "it wants a login: give credentials in `~/.netrc`, in rattler's store (`pixi auth login`), or in the channel's URL",
+        );
+    }
     failed.hint(match http_error(error).is_some() || is_unreached(error) {
         true => "is its server up, and the way to it free (proxy, firewall)?",
         false => "its index is broken: tell the channel's owner, or index the folder again",
@@ -238,11 +287,16 @@ fn http_error(error: &GatewayError) -> Option<&reqwest::Error> {
 
 /// Whether a mirror or proxy was not reached; the error names it.
 fn is_unreached(error: &GatewayError) -> bool {
+    is_ours::<Unreached>(error)
+}
+
+/// Whether an error of one of our middlewares is inside.
+fn is_ours<E: std::error::Error + Send + Sync + 'static>(error: &GatewayError) -> bool {
     match error {
         GatewayError::ReqwestMiddlewareError(error)
         | GatewayError::FetchRepoDataError(FetchRepoDataError::HttpError(reqwest_middleware::Error::Middleware(
             error,
-        ))) => error.is::<Unreached>(),
+        ))) => error.is::<E>(),
         _ => false,
     }
 }
@@ -265,7 +319,7 @@ pub(super) fn misfit(wanted: &MatchSpec, record: &RepoDataRecord) -> Option<Stri
 }
 
 /// Passes the gateway's progress on.
-struct Tell(Arc<dyn Progress>);
+pub(super) struct Tell(pub(super) Arc<dyn Progress>);
 
 impl Reporter for Tell {
     fn download_reporter(&self) -> Option<&dyn DownloadReporter> {

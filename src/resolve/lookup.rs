@@ -4,17 +4,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use rattler_conda_types::{Channel, MatchSpec, PackageNameMatcher, RepoDataRecord, Subdir};
+use rattler_conda_types::{Channel, MatchSpec, PackageNameMatcher, RepoDataRecord};
+use rattler_repodata_gateway::ChannelRelationsMode;
 use rattler_repodata_gateway::sparse::PackageFormatSelection;
-use rattler_repodata_gateway::{ChannelRelationsMode, Gateway, GatewayError};
 use url::Url;
 
 use super::client::chain;
-use super::index::{gateway, missing_folder};
+use super::index::missing_folder;
+use super::index::reader::Reader;
 use super::stability::{SMALL_INDEX, classes};
 use super::{Credentials, ResolveOptions};
 use crate::model::Stability;
-use crate::util::report::{Outcome, Step};
+use crate::util::report::{Outcome, Progress, Step};
 use crate::util::{Result, redact};
 
 /// What channels' indexes say of archives.
@@ -42,13 +43,12 @@ pub async fn look_up(
             by_channel.entry(channel).or_default().push(record);
         }
     }
-    let gateway = gateway(options, credentials)?;
-    let progress = options.reporter.begin(Step::Solve, 0);
+    let progress: Arc<dyn Progress> = options.reporter.begin(Step::Solve, 0).into();
     let mut seen: Vec<Arc<RepoDataRecord>> = Vec::new();
     let channels = by_channel.len();
     for (channel, records) in by_channel {
         progress.item(&redact::text(channel));
-        match listed(channel, &records, options.platform.subdir, &gateway).await {
+        match listed(channel, &records, options, credentials, &progress).await {
             Ok(listed) => seen.extend(listed),
             Err(reason) => options.reporter.notice(&format!(
                 "the index of `{}` cannot be read ({}): how often its packages change is not known, and what else is to be known of them is read from their archives",
@@ -73,8 +73,9 @@ pub async fn look_up(
 async fn listed(
     channel: &str,
     records: &[&RepoDataRecord],
-    subdir: Subdir,
-    gateway: &Gateway,
+    options: &ResolveOptions<'_>,
+    credentials: &Credentials,
+    progress: &Arc<dyn Progress>,
 ) -> Result<Vec<Arc<RepoDataRecord>>, String> {
     let url = Url::parse(channel).map_err(|error| error.to_string())?;
     if let Some(folder) = missing_folder(&url) {
@@ -86,29 +87,34 @@ async fn listed(
     };
     let channel = Channel::from_url(url);
     let mut wanted: Vec<MatchSpec> = records.iter().map(bare).collect();
-    let names = gateway
-        .names([channel.clone()], [subdir, Subdir::NoArch])
-        .channel_relations(ChannelRelationsMode::Disabled)
-        .execute()
-        .await;
-    match names {
-        Ok(output) if output.names.len() <= SMALL_INDEX => {
-            let any = |name| MatchSpec { name: PackageNameMatcher::Exact(name), ..MatchSpec::default() };
-            wanted = output.names.into_iter().map(any).collect();
-        }
-        // One odd name must not make a channel useless.
-        Ok(_) | Err(GatewayError::InvalidPackageName(_)) => {}
-        Err(error) => return Err(chain(&error)),
+    let mut reader = Reader::new(options, credentials).map_err(|error| error.chain().join(": "))?;
+    let opened = reader.open(&channel, progress).await.map_err(|unread| chain(&unread.error))?;
+    if let Some(names) = reader.take(&channel, opened).filter(|names| names.len() <= SMALL_INDEX) {
+        let any = |name: &String| Some(PackageNameMatcher::Exact(name.parse().ok()?));
+        wanted = names.iter().filter_map(any).map(|name| MatchSpec { name, ..MatchSpec::default() }).collect();
     }
-    let answer = gateway
-        .query([channel], [subdir, Subdir::NoArch], wanted)
-        .recursive(false)
-        .package_format_selection(PackageFormatSelection::Both)
-        .channel_relations(ChannelRelationsMode::Disabled)
-        .execute()
-        .await
-        .map_err(|error| chain(&error))?;
-    Ok(answer.repodata.iter().flat_map(|part| part.iter_arc().cloned().collect::<Vec<_>>()).collect())
+    loop {
+        let answer = reader
+            .gateway()
+            .query([reader.source(&channel)], reader.platforms(), wanted.clone())
+            .recursive(false)
+            .package_format_selection(PackageFormatSelection::Both)
+            .channel_relations(ChannelRelationsMode::Disabled)
+            .execute()
+            .await;
+        match answer {
+            Ok(answer) => {
+                reader.tell();
+                return Ok(answer
+                    .repodata
+                    .iter()
+                    .flat_map(|part| part.iter_arc().cloned().collect::<Vec<_>>())
+                    .collect());
+            }
+            Err(error) if reader.give_way(&channel, &error).await => {}
+            Err(error) => return Err(chain(&error)),
+        }
+    }
 }
 
 /// Whether the index speaks of the archive that is pinned. What has no hash is known by its URL alone.

@@ -1,11 +1,13 @@
 //! Whether channels can be reached, without reading their indexes.
 
+use std::path::Path;
+
 use reqwest::StatusCode;
 use url::Url;
 
 use super::client::{certificate_hint, chain};
 use super::{Channels, http_client};
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, files};
 
 /// What every channel has, in the forms that it may have it in.
 const INDEXES: [&str; 2] = ["noarch/repodata.json.zst", "noarch/repodata.json"];
@@ -20,15 +22,21 @@ pub async fn reach(channels: &Channels) -> Result<Vec<(Url, Result<&'static str>
     let mut found = Vec::new();
     for url in channels.urls() {
         let result = match url.to_file_path() {
-            Ok(folder) if url.scheme() == "file" => INDEXES
-                .into_iter()
-                .find(|index| folder.join(index).is_file())
-                .ok_or_else(|| Error::user(format!("the folder has no `{}`", INDEXES[1]))),
+            Ok(folder) if url.scheme() == "file" => look(&folder),
             _ => ask(&client, channels, &url).await,
         };
         found.push((url, result));
     }
     Ok(found)
+}
+
+fn look(folder: &Path) -> Result<&'static str> {
+    for index in INDEXES {
+        if files::find(&folder.join(index))?.is_some_and(|metadata| metadata.is_file()) {
+            return Ok(index);
+        }
+    }
+    Err(Error::user(format!("the folder has no `{}`", INDEXES[1])))
 }
 
 async fn ask(
@@ -48,7 +56,8 @@ async fn ask(
         if status.is_success() {
             return Ok(index);
         }
-        if status != StatusCode::NOT_FOUND {
+        // S3 says 403 for what is not there to whoever may not list a bucket.
+        if !matches!(status, StatusCode::NOT_FOUND | StatusCode::FORBIDDEN) {
             break;
         }
     }

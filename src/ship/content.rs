@@ -26,7 +26,22 @@ pub struct Content {
     pub blobs: Vec<Blob>,
     /// What refers to one of the documents, and what refers to that: those that are referred to first.
     pub referrers: Vec<Referrer>,
+    /// What cosign keeps under tags of its own.
+    pub cosigned: Vec<Cosigned>,
 }
+
+/// Something that cosign says of a manifest: a signature, an attestation or an SBOM, which it keeps under a tag that is
+/// made of the manifest's digest.
+#[derive(Debug, Clone)]
+pub struct Cosigned {
+    /// The tag: `sha256-HEX.sig`, `.att` or `.sbom`.
+    pub tag: String,
+    /// Manifests and indexes, those that are referred to first; the last one has the tag.
+    pub documents: Vec<Blob>,
+}
+
+/// How the tags end that cosign makes of a manifest's digest.
+const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
 
 /// Something that says something about a manifest: its manifest has a `subject`.
 #[derive(Debug, Clone)]
@@ -37,15 +52,28 @@ pub struct Referrer {
     pub artifact_type: Option<String>,
 }
 
+/// What of that which says something about an image goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beside {
+    Nothing,
+    /// Referrers; of what cosign keeps under tags of its own only the tags are found out.
+    Referrers,
+    Everything,
+}
+
 /// Finds out what there is to copy: reads documents, no blob.
-pub(super) async fn gather(source: &Source, platform: Option<&Platform>, with_referrers: bool) -> Result<Content> {
+pub(super) async fn gather(source: &Source, platform: Option<&Platform>, with: Beside) -> Result<Content> {
     let mut gatherer = Gatherer { source, blobs: Vec::new(), seen: BTreeSet::new(), count: 0, bytes: 0 };
     let root = source.root(platform).await?;
     let mut documents = Vec::new();
     gatherer.tree(root, &mut documents, 0).await?;
     let subjects = documents.iter().map(|document| document.digest).collect();
-    let referrers = if with_referrers { gatherer.referrers(subjects).await? } else { Vec::new() };
-    Ok(Content { documents, blobs: gatherer.blobs, referrers })
+    let mut content = Content { documents, ..Content::default() };
+    if with != Beside::Nothing {
+        content.cosigned = gatherer.cosigned(&content.documents, with).await?;
+        content.referrers = gatherer.referrers(subjects).await?;
+    }
+    Ok(Content { blobs: gatherer.blobs, ..content })
 }
 
 struct Gatherer<'a> {
@@ -98,6 +126,21 @@ impl Gatherer<'_> {
             }
         }
         Ok(referrers)
+    }
+
+    /// What cosign keeps of these manifests under tags of its own.
+    async fn cosigned(&mut self, subjects: &[Blob], with: Beside) -> Result<Vec<Cosigned>> {
+        let mut found = Vec::new();
+        for (subject, kind) in subjects.iter().flat_map(|subject| COSIGN.map(|kind| (subject, kind))) {
+            let tag = format!("sha256-{}.{kind}", subject.digest.hex());
+            let Some(document) = self.source.tagged(&tag).await? else { continue };
+            let mut documents = Vec::new();
+            if with == Beside::Everything {
+                self.tree(document, &mut documents, 0).await?;
+            }
+            found.push(Cosigned { tag, documents });
+        }
+        Ok(found)
     }
 
     async fn blob(&mut self, descriptor: &Descriptor) -> Result<()> {

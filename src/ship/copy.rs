@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::content::{Content, gather};
+use super::content::{Beside, Content, gather};
 use super::push::{Delivered, Pusher, by_digest};
 use super::source::Source;
 use crate::image::{Contents, write_layout_of, write_oci_archive_of};
@@ -50,8 +50,11 @@ pub struct Copied {
     pub delivered: Delivered,
     /// Bytes that were written, when it went to a file or folder.
     pub written: u64,
-    /// How many referrers went with it.
+    /// How many referrers went with it, those under cosign's tags too.
     pub referrers: usize,
+    /// How many of cosign's signatures, attestations and SBOMs did not: an archive or a layout has no place for them,
+    /// or the destination has others under their tags.
+    pub left_behind: usize,
 }
 
 /// Takes images from place to place.
@@ -77,8 +80,13 @@ impl Carrier<'_> {
             .await
             .map_err(|error| Error::bug("opening the source ended early").caused_by(error))?
             .context(|| format!("failed to read `{from}`"))?;
-        let content = gather(&source, options.platform.as_ref(), options.referrers).await?;
-        let referrers = content.referrers.len();
+        let with = match to {
+            _ if !options.referrers => Beside::Nothing,
+            Destination::Registry(_) => Beside::Everything,
+            Destination::Layout(..) | Destination::OciArchive(_) => Beside::Referrers,
+        };
+        let content = gather(&source, options.platform.as_ref(), with).await?;
+        let (referrers, cosigned) = (content.referrers.len(), content.cosigned.len());
         let copied = match to {
             Destination::Registry(target) if options.merge_index => self.merge(&source, &content, target).await?,
             Destination::Registry(target) => self.push(&content, target).await?,
@@ -89,7 +97,7 @@ impl Carrier<'_> {
             }
             files => self.write(content, files).await?,
         };
-        Ok(Copied { referrers, ..copied })
+        Ok(Copied { referrers: referrers + cosigned - copied.left_behind, ..copied })
     }
 
     /// Sends blobs, documents and referrers; the last document gets the target's name.
@@ -100,10 +108,14 @@ impl Carrier<'_> {
         content.blobs.iter().for_each(|blob| pusher.begin(blob.clone()));
         let mut delivered = pusher.finish(&content.documents).await?;
         delivered.moved |= push_referrers(content, target, self.registry).await?;
-        Ok(Copied { digest: content.documents.last().map(|root| root.digest), delivered, ..Copied::default() })
+        let (moved, left_behind) = push_cosigned(content, target, self.registry).await?;
+        delivered.moved |= moved;
+        let digest = content.documents.last().map(|root| root.digest);
+        Ok(Copied { digest, delivered, left_behind, ..Copied::default() })
     }
 
     async fn write(&self, mut content: Content, to: &Destination) -> Result<Copied> {
+        let left_behind = content.cosigned.len();
         fetch(&mut content.blobs, self.registry, self.store).await?;
         let mut contents = Contents::verbatim(&content.blobs, &content.documents)?;
         for referrer in &content.referrers {
@@ -116,7 +128,8 @@ impl Carrier<'_> {
             Destination::Registry(_) => Err(Error::bug("a registry is not a file")),
         });
         let written = writing.await.map_err(|error| Error::bug("writing ended early").caused_by(error))??;
-        Ok(Copied { digest: Some(written.digest), written: written.bytes_written, ..Copied::default() })
+        let (digest, written) = (Some(written.digest), written.bytes_written);
+        Ok(Copied { digest, written, left_behind, ..Copied::default() })
     }
 }
 
@@ -147,6 +160,30 @@ async fn push_referrers(content: &Content, target: &Reference, registry: &Regist
         moved |= matches!(sent, Sent::Uploaded(_));
     }
     Ok(moved)
+}
+
+/// Puts what cosign keeps under tags of its own under the same tags, where the destination has nothing else there: its
+/// own signatures stay. Gives whether something was new, and how many were left behind.
+async fn push_cosigned(content: &Content, target: &Reference, registry: &Registry) -> Result<(bool, usize)> {
+    let (mut moved, mut left_behind) = (false, 0);
+    for cosigned in &content.cosigned {
+        let Some((root, children)) = cosigned.documents.split_last() else { continue };
+        let tag = Reference::with_tag(target.registry().into(), target.repository().into(), cosigned.tag.clone());
+        match registry.tag_digest(&tag).await? {
+            Some(there) if there == root.digest => continue,
+            Some(_) => {
+                left_behind += 1;
+                continue;
+            }
+            None => {}
+        }
+        for child in children {
+            registry.push_manifest(&by_digest(target, child.digest), &child.media_type, bytes_of(child)?).await?;
+        }
+        let sent = registry.push_manifest(&tag, &root.media_type, bytes_of(root)?).await?;
+        moved |= matches!(sent, Sent::Uploaded(_));
+    }
+    Ok((moved, left_behind))
 }
 
 /// The bytes of a document.

@@ -133,6 +133,16 @@ impl Source {
         Document::parse(fetched.media_type, fetched.bytes.to_vec())
     }
 
+    /// What another tag of the source's repository stands for; none when there is none. Layouts have no such tags.
+    pub(super) async fn tagged(&self, tag: &str) -> Result<Option<Document>> {
+        let Self::Registry { registry, reference, .. } = self else { return Ok(None) };
+        let reference = Reference::with_tag(reference.registry().into(), reference.repository().into(), tag.to_owned());
+        if registry.tag_digest(&reference).await?.is_none() {
+            return Ok(None);
+        }
+        self.fetch(&reference).await.map(Some)
+    }
+
     /// The bytes of a config, or of another small file.
     pub(super) async fn small(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         let digest = digest(descriptor)?;
@@ -209,6 +219,11 @@ impl Document {
     pub(super) fn parse(media_type: String, bytes: Vec<u8>) -> Result<Self> {
         let references: References = serde_json::from_slice(&bytes)
             .map_err(|error| Error::user("it holds a manifest that cannot be read").caused_by(error))?;
+        if references.manifests.is_some() && references.layers.is_some() {
+            return Err(Error::user(
+                "it holds a manifest that is ambiguous: it has `layers` of an image and `manifests` of an index",
+            ));
+        }
         let media_type = references.media_type.clone().unwrap_or(media_type);
         Ok(Self { blob: Blob::from_bytes(media_type, bytes), references })
     }

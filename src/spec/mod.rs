@@ -27,7 +27,7 @@ use crate::lock::Pins;
 pub use schema::schema;
 pub use settings::{ImageSettings, ProjectEntry, Settings, Target};
 
-use crate::util::{Error, Result, redact};
+use crate::util::{Error, Result, files, redact};
 pub use pip::Pip;
 
 /// What is to be in an image, as a file says it.
@@ -187,10 +187,14 @@ fn find(path: &Path) -> Result<PathBuf> {
     if !metadata.is_dir() {
         return Ok(path.to_owned());
     }
-    kinds::IN_FOLDERS.iter().map(|name| path.join(name)).find(|file| file.is_file()).ok_or_else(|| {
-        Error::user(format!("the folder `{}` holds no environment.yml", path.display()))
-            .hint("name the file itself if it is called otherwise")
-    })
+    for name in kinds::IN_FOLDERS {
+        let file = path.join(name);
+        if files::find(&file)?.is_some_and(|metadata| metadata.is_file()) {
+            return Ok(file);
+        }
+    }
+    Err(Error::user(format!("the folder `{}` holds no environment.yml", path.display()))
+        .hint("name the file itself if it is called otherwise"))
 }
 
 /// A URL is a path that never exists; which of the two was meant is plain.

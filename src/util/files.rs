@@ -14,6 +14,18 @@ use super::error::{Error, Result};
 /// How the names of unfinished files begin, but for those in the store.
 pub const UNFINISHED_PREFIX: &str = ".condaimg-";
 
+/// What is at a path; none when nothing is. That it may not be looked at is an error, not nothing.
+///
+/// # Errors
+/// When it cannot be told.
+pub fn find(path: &Path) -> Result<Option<std::fs::Metadata>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Temporary files that have no name of their own yet. A signal ends the process without unwinding: they are
 /// removed then, by [`remove_unfinished`].
 static UNFINISHED: Mutex<Unfinished> = Mutex::new(Unfinished { paths: BTreeSet::new(), ending: false });

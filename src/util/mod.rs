@@ -1,6 +1,5 @@
 //! What every room uses: errors, digests, canonical JSON, atomic files, tars, redaction, reporting.
 
-pub(crate) mod certificates;
 pub mod digest;
 pub mod error;
 pub mod files;
@@ -11,8 +10,6 @@ pub mod paths;
 pub mod python;
 pub mod redact;
 pub mod report;
-pub mod requests;
-pub(crate) mod self_signed;
 mod size;
 pub mod tarball;
 pub mod text;

@@ -268,7 +268,7 @@ fn bases_that_cannot_be_used_are_named() {
     copy_base(&shortened, |bytes| bytes.truncate(bytes.len() / 2));
     let whole = format!("oci:{}:debian", example_base().display());
     let cases: [(&[&str], &[&str]); 7] = [
-        (&["--base", "oci:missing"], &["the base `oci:missing`", "no index.json"]),
+        (&["--base", "oci:missing"], &["the base `oci:missing`", "no such directory"]),
         (&["--base", "oci-archive:missing.tar"], &["the base `oci-archive:missing.tar`", "missing.tar"]),
         (&["--base", "oci:damaged:debian"], &["damaged/blobs/sha256/", "if it is damaged"]),
         (&["--base", "oci:shortened:debian"], &["shortened/blobs/sha256/", "and should have"]),

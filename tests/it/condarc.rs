@@ -11,14 +11,14 @@ use crate::common::token_server::basic;
 use crate::common::{Workspace, certificates, fail, run_output, succeed};
 
 /// A workspace with channels behind a server.
-struct Bench {
-    workspace: Workspace,
-    server: FileServer,
+pub struct Bench {
+    pub workspace: Workspace,
+    pub server: FileServer,
 }
 
 impl Bench {
     /// With `lib` 1.0 in the channel `path` of the server.
-    fn new(path: &str) -> Self {
+    pub fn new(path: &str) -> Self {
         let workspace = Workspace::new();
         let server = FileServer::start(workspace.path("served"));
         let bench = Self { workspace, server };
@@ -31,11 +31,11 @@ impl Bench {
         Channel::new(self.served(path)).add_all(packages);
     }
 
-    fn served(&self, path: &str) -> PathBuf {
+    pub fn served(&self, path: &str) -> PathBuf {
         self.workspace.path(&format!("served/{path}"))
     }
 
-    fn environment(&self, channels: &[&str], dependencies: &[&str]) {
+    pub fn environment(&self, channels: &[&str], dependencies: &[&str]) {
         let text = serde_json::json!({"channels": channels, "dependencies": dependencies});
         self.workspace.file("environment.yml", text.to_string());
     }
@@ -57,16 +57,16 @@ impl Bench {
         program
     }
 
-    fn lock(&self) -> Command {
+    pub fn lock(&self) -> Command {
         self.condaimg("lock")
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         fs_err::read_to_string(self.workspace.path("condaimg.lock")).expect("a lock")
     }
 
     /// As on another machine that has only the environment.
-    fn forget(&self) {
+    pub fn forget(&self) {
         let _ = fs_err::remove_file(self.workspace.path("condaimg.lock"));
         let _ = fs_err::remove_dir_all(self.workspace.path("cache"));
     }

@@ -311,3 +311,100 @@ fn what_cannot_be_copied_is_named() {
     assert!(damaged.contains(layers[0].trim_start_matches("sha256:")), "{damaged}");
     assert_eq!(registry.requests("PUT /v2/team/env/manifests/"), 0);
 }
+
+#[test]
+fn cosign_tags_go_along_or_are_told() {
+    let (one, two) = (LocalRegistry::start(Mode::Plain), LocalRegistry::start(Mode::Plain));
+    let workspace = Workspace::new();
+    let digest = tiny(&workspace.path("image"), "amd64", "image");
+    let first = format!("{}/team/env", one.host());
+    succeed(&mut push(&workspace, "image:1", &format!("{first}:1")));
+    let tag = |kind: &str| format!("{}.{kind}", digest.replace(':', "-"));
+    for kind in ["sig", "att", "sbom"] {
+        tiny(&workspace.path(kind), "amd64", kind);
+        succeed(&mut push(&workspace, &format!("{kind}:1"), &format!("{first}:{}", tag(kind))));
+    }
+    let second = format!("{}/mirror/env", two.host());
+    succeed(&mut copy(&workspace, &format!("{first}:1"), &format!("{second}:1")));
+    for kind in ["sig", "att", "sbom"] {
+        let [from, to] = [&first, &second].map(|repository| digest_of(&format!("{repository}:{}", tag(kind))));
+        assert_eq!(from, to, "{kind}");
+    }
+    // The destination's own signature stays.
+    tiny(&workspace.path("other"), "amd64", "another signature");
+    succeed(&mut push(&workspace, "other:1", &format!("{second}:{}", tag("sig"))));
+    let own = digest_of(&format!("{second}:{}", tag("sig")));
+    let said = crate::common::run_output(&mut copy(&workspace, &format!("{first}:1"), &format!("{second}:1")));
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("1 of cosign's") && said.contains("stay behind"), "{said}");
+    assert_eq!(digest_of(&format!("{second}:{}", tag("sig"))), own);
+    // A layout has no place for them; `--no-referrers` asks for none.
+    let said = crate::common::run_output(&mut copy(&workspace, &format!("{first}:1"), "oci:layout:1"));
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("3 of cosign's") && said.contains("stay behind"), "{said}");
+    let alone = format!("{}/alone/env", two.host());
+    succeed(copy(&workspace, &format!("{first}:1"), &format!("{alone}:1")).arg("--no-referrers"));
+    assert_eq!(two.requests(&format!("PUT /v2/alone/env/manifests/{}", tag("sig"))), 0);
+}
+
+#[test]
+fn ambiguous_manifest_is_refused() {
+    let workspace = Workspace::new();
+    tiny(&workspace.path("image"), "amd64", "image");
+    let index = workspace.path("image/index.json");
+    let mut listed: Value = images::json(&fs_err::read_to_string(&index).expect("reads"));
+    let blobs = workspace.path("image/blobs/sha256");
+    let old = listed["manifests"][0]["digest"].as_str().expect("a digest").replace("sha256:", "");
+    let mut manifest: Value = images::json(&fs_err::read_to_string(blobs.join(old)).expect("reads"));
+    manifest["manifests"] = json!([]);
+    let bytes = manifest.to_string();
+    let digest = Digest::of(&bytes);
+    fs_err::write(blobs.join(digest.hex()), &bytes).expect("writes");
+    listed["manifests"][0]["digest"] = digest.to_string().into();
+    listed["manifests"][0]["size"] = bytes.len().into();
+    fs_err::write(index, listed.to_string()).expect("writes");
+    let said = fail(&mut copy(&workspace, "oci:image:1", "oci:other:1"), 1);
+    assert!(said.contains("ambiguous") && said.contains("`layers`") && said.contains("`manifests`"), "{said}");
+    workspace.file("environment.yml", crate::common::environment(&["click"]));
+    let said = fail(workspace.condaimg().args(["lock", "--base", "oci:image:1"]), 1);
+    assert!(said.contains("ambiguous"), "{said}");
+    let served = crate::common::registry::Fake::start(move |_, request| match request.line.contains("/manifests/") {
+        true => (200, vec![("content-type", MANIFEST.to_owned())], bytes.clone().into_bytes()),
+        false => (200, Vec::new(), Vec::new()),
+    });
+    let said = fail(&mut copy(&workspace, &format!("{}/team/env:1", served.host), "oci:other:1"), 1);
+    assert!(said.contains("ambiguous") && said.contains(&served.host), "{said}");
+}
+
+#[test]
+fn unreadable_layout_is_not_an_empty_one() {
+    let workspace = Workspace::new();
+    fs_err::create_dir_all(workspace.path("layout")).expect("a folder");
+    // Nobody may follow it, root neither.
+    fs_err::os::unix::fs::symlink("index.json", workspace.path("layout/index.json")).expect("a link");
+    for said in [
+        fail(&mut copy(&workspace, "oci:layout:1", "oci:other:1"), 1),
+        fail(&mut push(&workspace, "layout", "localhost:1/team/env:1"), 1),
+    ] {
+        assert!(said.contains("layout/index.json") && !said.contains("has no index.json"), "{said}");
+    }
+    let said = fail(&mut copy(&workspace, "oci:nowhere:1", "oci:other:1"), 1);
+    assert!(said.contains("`nowhere`") && said.contains("no such directory"), "{said}");
+}
+
+#[test]
+fn target_without_registry_is_refused_at_once() {
+    let workspace = Workspace::new();
+    workspace.file("environment.yml", crate::common::environment(&["click"]));
+    let mut build = workspace.condaimg();
+    build.args(["build", "--push", "--tag", "env:1", "--base", "scratch"]);
+    for said in [
+        fail(&mut build, 2),
+        fail(&mut push(&workspace, "nowhere", "env:1"), 2),
+        fail(&mut copy(&workspace, "oci:nowhere:1", "env:1"), 2),
+    ] {
+        assert!(said.contains("`env:1`") && said.contains("`docker.io/library/env`"), "{said}");
+        assert!(said.contains("HOST/env:1"), "{said}");
+    }
+    assert!(!workspace.path("condaimg.lock").exists());
+}

@@ -400,7 +400,7 @@ fn a_moved_tag_moves_nothing_that_is_locked() {
 
 #[test]
 fn lock_says_that_its_base_is_extended() {
-    let mut bench = Bench::new(&[("one", "1.0", &[]), ("two", "1.0", &[])]);
+    let bench = Bench::new(&[("one", "1.0", &[]), ("two", "1.0", &[])]);
     let base = bench.org(&["one"], &[]);
     succeed(&mut bench.project("lock", &base, &["two"]));
     let lock = bench.lock();

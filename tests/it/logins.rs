@@ -232,3 +232,40 @@ fn no_secret_is_ever_seen() {
         }
     }
 }
+
+#[test]
+fn docker_auth_config_logs_in_and_is_named() {
+    let (workspace, registry) = (workspace(), LocalRegistry::start(Mode::Auth));
+    let host = registry.host();
+    let tag = format!("{host}/team/env:1");
+    let entry = |password: &str| {
+        let auth = basic(USER, password).replace("Basic ", "");
+        format!(r#"{{"auths": {{"{host}": {{"auth": "{auth}"}}}}}}"#)
+    };
+    let said = fail(&mut push(&workspace, &[&tag]), 1);
+    assert!(said.contains("`$DOCKER_AUTH_CONFIG` (nothing there)"), "{said}");
+    let said = fail(push(&workspace, &[&tag]).env("DOCKER_AUTH_CONFIG", entry("wr0ng")), 1);
+    assert!(said.contains("401") && said.contains("from `$DOCKER_AUTH_CONFIG`") && !said.contains("wr0ng"), "{said}");
+    let said = fail(push(&workspace, &[&tag]).env("DOCKER_AUTH_CONFIG", "{\"auths\": hush"), 1);
+    assert!(said.contains("`$DOCKER_AUTH_CONFIG` is not valid (line 1)") && !said.contains("hush"), "{said}");
+    // It comes before docker's file, and after one that is named.
+    let mut both = push(&workspace, &[&tag]);
+    configure(&workspace, &mut both, &entry("wr0ng"));
+    succeed(both.env("DOCKER_AUTH_CONFIG", entry(PASSWORD)));
+    let named = workspace.file("named.json", entry("wr0ng"));
+    let tag = format!("{host}/team/env:2");
+    let mut both = push(&workspace, &[&tag]);
+    let said = fail(both.env("DOCKER_AUTH_CONFIG", entry(PASSWORD)).env("REGISTRY_AUTH_FILE", named), 1);
+    assert!(said.contains("named.json"), "{said}");
+}
+
+#[test]
+fn half_a_pair_names_the_empty_variable() {
+    let (workspace, registry) = (workspace(), LocalRegistry::start(Mode::Auth));
+    let tag = format!("{}/team/env:1", registry.host());
+    for (set, empty) in [("USERNAME", "PASSWORD"), ("PASSWORD", "USERNAME")] {
+        let [set, empty] = [set, empty].map(|name| format!("CONDAIMG_REGISTRY_{name}"));
+        let said = fail(push(&workspace, &[&tag]).env(&set, "hush-hush").env(&empty, ""), 1);
+        assert!(said.contains(&format!("{empty} is empty")) && !said.contains("hush-hush"), "{said}");
+    }
+}

@@ -88,7 +88,8 @@ impl Options {
     /// What is wrong with them (exit status 2), or with the files that they name (1).
     pub fn new(args: BuildArgs, global: &Global) -> Result<Self> {
         let policy = policy(args.layers.as_deref().unwrap_or("default"))?;
-        let tags = args.tags.iter().map(|tag| Registry::parse(tag)).collect::<Result<Vec<_>>>()?;
+        let parse = if args.push { Registry::parse_target } else { Registry::parse };
+        let tags = args.tags.iter().map(|tag| parse(tag)).collect::<Result<Vec<_>>>()?;
         if let Some(pinned) = tags.iter().find(|tag| tag.digest().is_some()) {
             return Err(Error::usage(format!("`--tag {pinned}` has a digest, which only the finished image has"))
                 .hint("leave the digest out"));
@@ -160,7 +161,7 @@ impl Options {
 
 /// A repository: what could be a tag of it means nothing here.
 pub fn cache_registry(text: &str) -> Result<Reference> {
-    let reference = Registry::parse(text)?;
+    let reference = Registry::parse_target(text)?;
     match reference.digest() {
         Some(_) => Err(Error::usage(format!("`--cache-registry {text}` has a digest, and names a repository"))
             .hint("leave the digest out")),

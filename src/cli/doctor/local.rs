@@ -83,13 +83,13 @@ fn pair() -> Finding {
 }
 
 fn credential_file(file: &CredentialFile) -> Finding {
-    let path = file.path.display();
+    let name = &file.name;
     let (state, told) = match &file.holds {
         Ok(None) => (State::Ok, "not there".to_owned()),
         Ok(Some(logins)) => (State::Ok, describe(logins)),
         Err(why) => (State::No, why.clone()),
     };
-    finding("credential-file", state, format!("{path}: {told}"))
+    finding("credential-file", state, format!("{name}: {told}"))
 }
 
 fn describe(logins: &Logins) -> String {

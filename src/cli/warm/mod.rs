@@ -18,7 +18,7 @@ use crate::registry::Registry;
 use crate::ship::Engine;
 use crate::store::{Item as Stored, Limits, Store};
 use crate::util::report::SharedReporter;
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, files};
 use report::{Item, Platform, Pruned, Report};
 
 /// Ends of the names of files that are no image references.
@@ -121,7 +121,8 @@ impl Warming<'_> {
 
 /// What is there is a file or a folder; what is written as a reference is one.
 fn what(text: &str) -> Result<What> {
-    if Path::new(text).exists() {
+    // What may not be looked at is there, and reading it will tell.
+    if !matches!(files::find(Path::new(text)), Ok(None)) {
         return Ok(What::Environment);
     }
     let (plain, scheme) = text.strip_prefix("docker://").map_or((text, false), |plain| (plain, true));

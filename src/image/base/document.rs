@@ -33,10 +33,16 @@ impl Document {
             return Err(Error::user("its manifest is of Docker's schema 1, which is no longer in use")
                 .hint("push the base again with a current tool"));
         }
+        // Some would take it for an image, others for an index (CVE-2021-41190).
+        if outline.manifests.is_some() && outline.layers.is_some() {
+            return Err(Error::user(
+                "its manifest is ambiguous: it has `layers` of an image and `manifests` of an index",
+            ));
+        }
         let media_type = outline.media_type.as_deref();
         let index = match media_type {
             Some(media_type) => media::is_index(media_type),
-            None => outline.manifests.is_some() && outline.layers.is_none(),
+            None => outline.manifests.is_some(),
         };
         if index {
             return Ok(Self::Index(Box::new(json::parse(bytes, "its index")?)));

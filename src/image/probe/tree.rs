@@ -277,7 +277,8 @@ impl Tree {
             let followed = self.follow(path);
             let is_dangling = followed.node.is_none() && followed.obstacle.is_none();
             let leads_to_file = followed.node.is_some_and(|node| !node.is_directory());
-            if !leads_to_file && !(is_dangling && path.starts_with(STRIPPED)) {
+            let is_stripped = is_dangling && path.starts_with(STRIPPED);
+            if !leads_to_file && !is_stripped {
                 links.insert(path.to_owned(), target.to_string());
             }
         }

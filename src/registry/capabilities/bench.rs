@@ -10,12 +10,11 @@ use url::Url;
 use super::State;
 use super::cleaning::Written;
 use super::sample::random;
+use crate::http::retry::{Contact, Failure, passes};
 use crate::registry::Registry;
 use crate::registry::answers::registry_message;
 use crate::registry::reference::Reference;
-use crate::registry::retry::{Contact, Failure, passes};
 use crate::registry::transport::{Call, Place};
-use crate::registry::wire::body;
 use crate::util::Error;
 
 /// The longest answer: a blob that was sent in chunks and is read back.
@@ -125,8 +124,8 @@ impl<'a> Bench<'a> {
     /// Makes a request. It is not repeated: what is seen is what is told.
     pub(super) async fn ask_at(&self, place: &Place, call: Call) -> Result<Answer, Trouble> {
         let answer = self.registry.transport().send(place, &call).await?;
-        let (status, headers, asked) = (answer.status(), answer.headers().clone(), call.url);
-        let body = body(&place.called(), answer, MAX_ANSWER).await?;
+        let (status, headers, asked) = (answer.status(), answer.headers().clone(), answer.url().clone());
+        let body = self.registry.transport().wire.body(&place.called(), answer, MAX_ANSWER).await?;
         Ok(Answer { status, headers, body, asked })
     }
 

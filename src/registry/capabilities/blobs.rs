@@ -6,8 +6,8 @@ use url::Url;
 
 use super::bench::{Bench, Trouble};
 use super::sample::{Piece, noise};
-use crate::registry::location::with_digest;
 use crate::registry::reference::Reference;
+use crate::registry::session::with_digest;
 use crate::registry::transport::{Call, Place};
 use crate::util::{Digest, Error, human};
 

@@ -18,10 +18,10 @@ use serde::Serialize;
 use url::Url;
 
 use super::challenge::{self, Challenge};
-use super::location::authority;
 use super::reference::Reference;
 use super::transport::Place;
 use super::{Registry, credentials};
+use crate::http::location::authority;
 use bench::{Bench, Trouble};
 
 /// Where it is tried when no repository is named; mounts go to its sibling `condaimg-doctor/mount`.

@@ -2,7 +2,7 @@
 
 mod faults;
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 pub use oci_client::{ParseError, Reference};
 
@@ -51,6 +51,18 @@ fn suggestion(text: &str) -> Option<String> {
     parse_named(&suggestion).ok().map(|_| format!("write `{suggestion}`"))
 }
 
+/// Parses a reference that is to be written to. A name alone means one of Docker's own images, which nobody else may
+/// write: told at once, not after a build.
+pub(super) fn parse_target(text: &str) -> Result<Reference> {
+    let reference = parse(text)?;
+    if text.contains('/') || reference.registry() != DOCKER_HUB {
+        return Ok(reference);
+    }
+    let whole = format!("{DOCKER_HUB}/{}", reference.repository());
+    Err(Error::usage(format!("`{text}` names no registry: it would be pushed to `{whole}`, which is Docker's"))
+        .hint(format!("write the registry in front: `HOST/{text}`, or `{DOCKER_HUB}/USER/{text}`")))
+}
+
 fn parse_with_address(host: &str, rest: &str) -> Result<Reference, String> {
     let (address, port) = host.rsplit_once("]:").map_or((host.trim_end_matches(']'), None), |(a, p)| (a, Some(p)));
     let address = address.trim_start_matches('[');
@@ -93,27 +105,6 @@ pub(super) fn api_host(registry: &str) -> &str {
     if matches!(registry, DOCKER_HUB | "index.docker.io") { DOCKER_HUB_API } else { registry }
 }
 
-/// A host without its port.
-pub(super) fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => {
-            // `[::1]` has colons of its own.
-            if name.starts_with('[') && !name.ends_with(']') { host } else { name }
-        }
-        _ => host,
-    }
-}
-
-/// The address, when the host (with or without a port) is one and no name.
-pub(super) fn address(host: &str) -> Option<IpAddr> {
-    without_port(host).trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-/// Whether the host (with or without a port) is this machine: `localhost`, 127.0.0.0/8, `[::1]`.
-pub(super) fn is_loopback(host: &str) -> bool {
-    without_port(host).eq_ignore_ascii_case("localhost") || address(host).is_some_and(|address| address.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,22 +127,24 @@ mod tests {
     }
 
     #[test]
+    fn target_without_registry_is_refused() {
+        for text in ["env", "env:1", "env:1.0-cu124"] {
+            let error = parse_target(text).expect_err(text);
+            assert_eq!(error.kind(), crate::util::ErrorKind::Usage);
+            assert!(error.to_string().contains("`docker.io/library/env`"), "{error}");
+        }
+        for text in ["team/env:1", "localhost:5000/env", "docker.io/library/env:1", "[::1]:5000/env:1"] {
+            parse_target(text).expect(text);
+        }
+    }
+
+    #[test]
     fn what_is_no_reference_is_named() {
         let sha512 = format!("registry.example/env@sha512:{}", "0".repeat(128));
         for given in ["", "a b", "Team/Env:1", "https://registry.example/env", "env:", "[::g]/env", &sha512] {
             let error = parse(given).expect_err(given);
             assert_eq!(error.kind(), crate::util::ErrorKind::Usage);
             assert!(error.to_string().contains(given), "{error}");
-        }
-    }
-
-    #[test]
-    fn hosts_of_this_machine_are_known() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.8.9.1", "[::1]", "[::1]:5000"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["registry.example:5000", "10.0.0.1", "localhost.example", "[fe80::1]:5000", "128.0.0.1"] {
-            assert!(!is_loopback(host), "{host}");
         }
     }
 }

@@ -24,10 +24,11 @@ use tokio::time::{Instant, sleep};
 
 use super::listing::{INDEX, Index, Under, has};
 use super::{Referrer, fallback_tag};
+use crate::http::retry::{Again, Contact, Failure, chance};
 use crate::registry::Registry;
+use crate::registry::answers::lacks_a_part;
 use crate::registry::manifest_writes::{Name, Sending};
 use crate::registry::reference::Reference;
-use crate::registry::retry::{Again, Contact, Failure, chance};
 use crate::registry::transport::Place;
 use crate::util::json::canonical;
 use crate::util::{Digest, Error, Result};
@@ -201,5 +202,5 @@ impl<'a> Keeper<'a> {
 /// Whether the registry misses something that the index names.
 fn is_gone(failure: &Failure) -> bool {
     let refused = matches!(failure.contact, Contact::Answered(StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND));
-    refused && failure.lacks_a_part()
+    refused && lacks_a_part(failure)
 }

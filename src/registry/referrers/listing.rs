@@ -7,11 +7,10 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::fallback_tag;
+use crate::http::retry::Failure;
 use crate::registry::Registry;
 use crate::registry::manifests::{ACCEPTED, MAX_MANIFEST};
-use crate::registry::retry::Failure;
 use crate::registry::transport::{Call, Place};
-use crate::registry::wire::body;
 use crate::util::{Digest, Error};
 
 /// The media type of lists of referrers.
@@ -112,7 +111,7 @@ impl Registry {
             }
             let filtered = says_filtered(answer.headers());
             let next = next_page(place, &url, answer.headers())?;
-            let Some(index) = index(&body(&place.called(), answer, MAX_MANIFEST).await?) else {
+            let Some(index) = index(&self.transport().wire.body(&place.called(), answer, MAX_MANIFEST).await?) else {
                 // A proxy's page, or the answer to something else.
                 let told = format!("{} sent a page of referrers that is no index", place.called());
                 return if page == 0 { Ok(None) } else { Err(Error::user(told).into()) };
@@ -140,7 +139,7 @@ impl Registry {
         }
         // A weak one says too little for `If-Match`.
         let tag = answer.headers().get("etag").filter(|tag| tag.as_bytes().starts_with(b"\"")).cloned();
-        let bytes = body(&place.called(), answer, MAX_MANIFEST).await?;
+        let bytes = self.transport().wire.body(&place.called(), answer, MAX_MANIFEST).await?;
         Ok(index(&bytes).map_or(Under::SomethingElse, |document| Under::Index(Index { document, tag })))
     }
 

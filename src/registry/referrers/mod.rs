@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 
 use super::manifest_writes::{Name, Sending};
 use super::reference::{Reference, digest_of};
-use super::retry::Failure;
 use super::transport::Place;
 use super::{Registry, Sent};
+use crate::http::retry::Failure;
 use crate::util::{Digest, Error, Result, ResultExt as _};
 use fallback::Keeper;
 use listing::Source;

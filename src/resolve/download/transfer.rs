@@ -9,7 +9,10 @@ use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, RANGE};
 use reqwest_middleware::ClientWithMiddleware;
 
 use super::wanted::{Mismatch, Wanted};
-use crate::resolve::client::{Tries, backoff, certificate_hint, reason};
+use crate::http::middleware::Attempts;
+use crate::http::retry::Again;
+use crate::resolve::client::{certificate_hint, reason};
+use crate::resolve::connection::RETRIES;
 use crate::store::Part;
 use crate::util::report::Progress;
 use crate::util::{Error, Result};
@@ -87,7 +90,7 @@ impl<'a> Transfer<'a> {
                 return Err(self.unreachable(&cut));
             }
             tracing::debug!(package = %self.wanted, at = part.size(), cut, "going on");
-            tokio::time::sleep(backoff(tried + 1)).await;
+            tokio::time::sleep(RETRIES.wait(tried + 1, Again::Later(None))).await;
         }
         Err(self.unreachable("the connection breaks again and again"))
     }
@@ -102,8 +105,11 @@ impl<'a> Transfer<'a> {
             Some(size) if part.size() > size => part.clear().map_err(Failure::Store)?,
             _ => {}
         }
-        let mut request =
-            self.client.get(self.wanted.url.clone()).header(ACCEPT_ENCODING, "identity").with_extension(Tries(TRIES));
+        let mut request = self
+            .client
+            .get(self.wanted.url.clone())
+            .header(ACCEPT_ENCODING, "identity")
+            .with_extension(Attempts(TRIES));
         if part.size() > 0 {
             request = request.header(RANGE, format!("bytes={}-", part.size()));
         }

@@ -124,6 +124,7 @@ fn planned(lock: &Lock, policy: &Policy, budget: usize) -> Result<Vec<Layer>> {
         folders: condaimg::model::Folders::default(),
         codec: "gzip".to_owned(),
         group_write: false,
+        keep_setuid: false,
         bytecode: true,
         python_archive: python.as_ref().map(|(_, archive)| *archive),
         python: python.map(|(info, _)| info),

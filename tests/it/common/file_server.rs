@@ -30,6 +30,10 @@ pub enum FaultKind {
     Status(u16),
     /// The range that was asked for is ignored.
     NoRange,
+    /// A web page, as where people are to log in.
+    Page,
+    /// 503, and a date in so many seconds.
+    ComeBackIn(i64),
 }
 
 /// A request as it came.
@@ -46,6 +50,8 @@ struct State {
     faults: Vec<Fault>,
     seen: Vec<Seen>,
     password: Option<String>,
+    /// The status of what is not there, if it is not 404.
+    missing: Option<u16>,
 }
 
 /// A running server; its thread ends with the process.
@@ -118,6 +124,11 @@ impl FileServer {
         self.state.lock().unwrap().password.clone()
     }
 
+    /// Answers so to requests for what is not there.
+    pub fn say_of_missing(&self, status: u16) {
+        self.state.lock().unwrap().missing = Some(status);
+    }
+
     /// Answers everybody.
     pub fn open(&self) {
         self.state.lock().unwrap().password = None;
@@ -139,8 +150,8 @@ fn serve(mut stream: TcpStream, folder: &Path, state: &Mutex<State>, tls: Option
 }
 
 fn answer(stream: &mut (impl Read + Write), folder: &Path, state: &Mutex<State>) -> Option<()> {
-    let (head, seen) = read_request(stream)?;
-    let (fault, refused) = {
+    let (head_only, seen) = read_request(stream)?;
+    let (fault, refused, missing) = {
         let mut state = state.lock().unwrap();
         state.seen.push(seen.clone());
         let fault = state.faults.iter_mut().find(|fault| fault.times > 0 && seen.path.contains(fault.path));
@@ -148,8 +159,24 @@ fn answer(stream: &mut (impl Read + Write), folder: &Path, state: &Mutex<State>)
             fault.times -= 1;
             fault.kind
         });
-        (kind, state.password.is_some() && state.password != seen.authorization)
+        let missing = state.missing.unwrap_or(404);
+        (kind, state.password.is_some() && state.password != seen.authorization, missing)
     };
+    let page = b"<!DOCTYPE html><title>Log in</title>";
+    match fault {
+        Some(FaultKind::Page) => {
+            let head = "HTTP/1.1 200 X\r\nContent-Type: text/html; charset=utf-8\r\nConnection: close\r\n";
+            write!(stream, "{head}Content-Length: {}\r\n\r\n", page.len()).ok()?;
+            return if head_only { Some(()) } else { stream.write_all(page).ok() };
+        }
+        Some(FaultKind::ComeBackIn(seconds)) => {
+            let date = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+            let date = date.strftime("%a, %d %b %Y %H:%M:%S GMT");
+            let head = "HTTP/1.1 503 X\r\nContent-Length: 0\r\nConnection: close\r\n";
+            return write!(stream, "{head}Retry-After: {date}\r\n\r\n").ok();
+        }
+        _ => {}
+    }
     let mut status =
         |code: u16| write!(stream, "HTTP/1.1 {code} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok();
     if refused {
@@ -166,7 +193,7 @@ fn answer(stream: &mut (impl Read + Write), folder: &Path, state: &Mutex<State>)
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut file, &mut bytes).map(|_| bytes)
     }) else {
-        return status(404);
+        return status(missing);
     };
     let from = if matches!(fault, Some(FaultKind::NoRange)) { 0 } else { seen.from };
     if from > 0 && from >= bytes.len() {
@@ -184,7 +211,7 @@ fn answer(stream: &mut (impl Read + Write), folder: &Path, state: &Mutex<State>)
     }
     reply += &format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.write_all(reply.as_bytes()).ok()?;
-    if head {
+    if head_only {
         return Some(());
     }
     let end = match fault {

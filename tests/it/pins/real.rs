@@ -63,6 +63,7 @@ fn planned(lock: &Lock) -> LayerPlan {
         folders: condaimg::model::Folders::default(),
         codec: "gzip".to_owned(),
         group_write: false,
+        keep_setuid: false,
         bytecode: true,
         python_archive: python.as_ref().map(|(_, archive)| *archive),
         python: python.map(|(info, _)| info),

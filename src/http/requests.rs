@@ -6,7 +6,7 @@ use std::time::Instant;
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Request, Response};
 
-use super::redact;
+use crate::util::redact;
 
 /// A request that leaves; nothing when nobody listens.
 pub struct Asked(Option<Details>);

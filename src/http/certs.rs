@@ -3,11 +3,12 @@
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fs_err as fs;
 use rustls::pki_types::CertificateDer;
 
-use crate::util::certificates::{Identity, certificates};
+use super::certificates::{Identity, certificates};
 use crate::util::{Error, Result};
 
 /// A certificate to show to servers that want one ("mutual TLS"), and its key. Servers that do not ask never see
@@ -24,11 +25,11 @@ pub struct ClientCertificate {
 
 /// What a folder `certs.d/HOST[:PORT]` holds.
 #[derive(Debug, Default)]
-pub(super) struct Own {
+pub(crate) struct Own {
     /// `*.crt`: authorities to trust for this host, beside all others.
-    pub(super) authorities: Vec<CertificateDer<'static>>,
+    pub(crate) authorities: Vec<CertificateDer<'static>>,
     /// `*.cert` and `*.key`: the first by name.
-    pub(super) identity: Option<Identity>,
+    pub(crate) identity: Option<Arc<Identity>>,
 }
 
 impl Own {
@@ -36,7 +37,7 @@ impl Own {
     ///
     /// # Errors
     /// When a file there cannot be used, or a certificate or key is without the other.
-    pub(super) fn of(folders: &[PathBuf], host: &str) -> Result<Self> {
+    pub(crate) fn of(folders: &[PathBuf], host: &str) -> Result<Self> {
         // Such a host would lead out of the folder.
         if host.starts_with('.') {
             return Ok(Self::default());
@@ -71,7 +72,7 @@ impl Own {
                 Some("crt") => own.authorities.extend(certificates(file)?),
                 Some("cert") => {
                     let key = partner("key").map_err(|error| error.hint("authorities have the ending `.crt`"))?;
-                    let identity = Identity::read(file, &key)?;
+                    let identity = Arc::new(Identity::read(file, &key)?);
                     own.identity.get_or_insert(identity);
                 }
                 Some("key") => drop(partner("cert")?),
@@ -81,13 +82,13 @@ impl Own {
         Ok(own)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.authorities.is_empty() && self.identity.is_none()
     }
 }
 
 /// The folders in the order of `containers-certs.d(5)`, then docker's: users' before the machine's.
-pub(super) fn standard_folders() -> Vec<PathBuf> {
+pub(crate) fn standard_folders() -> Vec<PathBuf> {
     let set = std::env::var_os("XDG_CONFIG_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     let configuration = set.or_else(|| Some(std::env::home_dir()?.join(".config")));
     let users = ["containers/certs.d", "docker/certs.d"]

@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::{Error, Result};
+use crate::util::{Error, Result};
 
 /// A client certificate that was read, with its key.
 pub(crate) struct Identity {

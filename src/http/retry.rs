@@ -8,10 +8,9 @@ use std::time::{Duration, SystemTime};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-use super::answers::says_missing;
 use crate::util::{Error, Result, ResultExt as _};
 
-/// Attempts at a registry that never gave a sign of life: more likely a wrong name than a registry that is
+/// Attempts at a server that never gave a sign of life: more likely a wrong name than a server that is
 /// starting. With the default policy this takes at most 7.5 s, on average half of that.
 const ATTEMPTS_UNMET: u32 = 5;
 
@@ -20,7 +19,7 @@ const MENDS: u32 = 2;
 
 /// How often and how patiently requests are repeated.
 ///
-/// The default outlives a registry that is restarted: 12 attempts wait for 181 s at most and for 91 s on average,
+/// The default outlives a server that is restarted: 12 attempts wait for 181 s at most and for 91 s on average,
 /// and one in 5,000 is over within 30 s.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryPolicy {
@@ -30,9 +29,9 @@ pub struct RetryPolicy {
     pub base: Duration,
     /// No wait that we choose is longer.
     pub cap: Duration,
-    /// No wait that the registry asks for (`Retry-After`) is longer.
+    /// No wait that the server asks for (`Retry-After`) is longer.
     pub asked_cap: Duration,
-    /// How many requests of one client may be repeated in all, so that a large push to a registry that fails again
+    /// How many requests of one client may be repeated in all, so that a large push to a server that fails again
     /// and again ends. The default, 100, is enough for three restarts under four uploads, each of which needs some
     /// seven repetitions to last 30 s.
     pub budget: u32,
@@ -52,17 +51,17 @@ impl Default for RetryPolicy {
 
 /// A failed attempt, and whether another one makes sense.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) error: Error,
-    pub(super) again: Again,
-    pub(super) contact: Contact,
-    /// The error code that the registry gave (`BLOB_UNKNOWN`; distribution-spec, error codes).
-    pub(super) code: Option<String>,
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    pub(crate) again: Again,
+    pub(crate) contact: Contact,
+    /// The error code in the server's answer, if its protocol has such codes.
+    pub(crate) code: Option<String>,
 }
 
 /// How far an attempt got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Contact {
+pub(crate) enum Contact {
     /// There was no connection, and never has been one.
     Unmet,
     /// There was no connection.
@@ -83,12 +82,12 @@ pub(super) enum Contact {
 
 /// Whether and when a failed attempt is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Again {
+pub(crate) enum Again {
     /// It would fail again.
     Never,
     /// The reason is gone (an expired token was replaced).
     AtOnce,
-    /// It may pass; the registry may have said when.
+    /// It may pass; the server may have said when.
     Later(Option<Duration>),
 }
 
@@ -99,18 +98,13 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    /// Whether the registry lacks something that a manifest names.
-    pub(super) fn lacks_a_part(&self) -> bool {
-        self.code.as_deref().is_some_and(says_missing)
-    }
-
     /// A failure that may pass.
-    pub(super) fn passing(error: Error) -> Self {
+    pub(crate) fn passing(error: Error) -> Self {
         Self { error, again: Again::Later(None), contact: Contact::Broken, code: None }
     }
 
     /// Says what was being done.
-    pub(super) fn context(self, message: impl FnOnce() -> String) -> Self {
+    pub(crate) fn context(self, message: impl FnOnce() -> String) -> Self {
         let kind: Result<()> = Err(self.error);
         match kind.context(message) {
             Err(error) => Self { error, ..self },
@@ -123,8 +117,8 @@ impl Failure {
         Self { again: Again::Never, ..self.context(message) }
     }
 
-    /// The status that the registry answered with.
-    pub(super) fn status(&self) -> Option<StatusCode> {
+    /// The status that the server answered with.
+    pub(crate) fn status(&self) -> Option<StatusCode> {
         match self.contact {
             Contact::Answered(status) => Some(status),
             _ => None,
@@ -132,7 +126,7 @@ impl Failure {
     }
 
     /// Whether nobody knows what became of the request: the answer was lost, or a proxy stopped waiting for it.
-    pub(super) fn leaves_open(&self) -> bool {
+    pub(crate) fn leaves_open(&self) -> bool {
         match self.contact {
             Contact::Broken => true,
             Contact::Answered(status) => matches!(status.as_u16(), 408 | 499 | 502 | 503 | 504),
@@ -141,7 +135,7 @@ impl Failure {
     }
 
     /// The same failure for somebody else who waited for the same thing.
-    pub(super) fn shared(&self) -> Self {
+    pub(crate) fn shared(&self) -> Self {
         let message = self.error.chain().join(": ");
         let error = match self.error.kind() {
             crate::util::ErrorKind::Usage => Error::usage(message),
@@ -155,30 +149,30 @@ impl Failure {
 
 /// What came of one request (or of one series of them) so far.
 #[derive(Debug, Default)]
-pub(super) struct Tries {
+pub(crate) struct Tries {
     failed: u32,
     mended: u32,
 }
 
 /// The policy, and what one client spent of its budget.
 #[derive(Debug)]
-pub(super) struct Retrier {
+pub(crate) struct Retrier {
     policy: RetryPolicy,
     spent: AtomicU32,
 }
 
 impl Retrier {
-    pub(super) fn new(policy: RetryPolicy) -> Self {
+    pub(crate) fn new(policy: RetryPolicy) -> Self {
         Self { policy, spent: AtomicU32::new(0) }
     }
 
     /// The same of which nothing is spent, with at most so many attempts.
-    pub(super) fn anew(&self, attempts: u32) -> Self {
+    pub(crate) fn anew(&self, attempts: u32) -> Self {
         Self::new(RetryPolicy { attempts: self.policy.attempts.min(attempts), ..self.policy })
     }
 
     /// Runs `attempt` until it succeeds, fails for good, or has failed too often.
-    pub(super) async fn run<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
+    pub(crate) async fn run<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T, Failure>>,
     {
@@ -195,7 +189,7 @@ impl Retrier {
     ///
     /// # Errors
     /// The failure, when there will be none.
-    pub(super) async fn next(&self, tries: &mut Tries, failure: Failure) -> Result<(), Failure> {
+    pub(crate) async fn next(&self, tries: &mut Tries, failure: Failure) -> Result<(), Failure> {
         match failure.again {
             Again::Never => return Err(failure),
             Again::AtOnce if tries.mended < MENDS => {
@@ -223,8 +217,8 @@ impl Retrier {
 
 impl RetryPolicy {
     /// How long to wait after so many failures: anything up to a limit that doubles ("full jitter", so that many
-    /// clients that failed together do not come back together), but not before the registry wants us.
-    fn wait(&self, failed: u32, again: Again) -> Duration {
+    /// clients that failed together do not come back together), but not before the server wants us.
+    pub(crate) fn wait(&self, failed: u32, again: Again) -> Duration {
         let limit = self.base.saturating_mul(1 << (failed.max(1) - 1).min(16)).min(self.cap);
         match again {
             Again::Never | Again::AtOnce => Duration::ZERO,
@@ -235,19 +229,27 @@ impl RetryPolicy {
 }
 
 /// A number between 0 and 1 that differs between processes and calls; no cryptography hangs on it.
-pub(super) fn chance() -> f64 {
+pub(crate) fn chance() -> f64 {
     let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
     f64::from((random >> 32) as u32) / f64::from(u32::MAX)
 }
 
 /// Whether an answer with this status may be another one next time. 499 is what some proxies say when a
 /// backend hung up.
-pub(super) fn passes(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429 | 499) || status.is_server_error()
+pub(crate) fn passes(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 499)
+        || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
+}
+
+impl Again {
+    /// Whether an answer may be another one next time, and when.
+    pub(crate) fn of(status: StatusCode, headers: &HeaderMap) -> Self {
+        if passes(status) { Self::Later(retry_after(headers)) } else { Self::Never }
+    }
 }
 
 /// The wait that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3).
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));

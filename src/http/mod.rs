@@ -1,0 +1,24 @@
+//! HTTP for everything that condaimg talks to: clients, TLS, proxies, retries, back-off, redirects.
+//!
+//! Knows neither registries nor channels. Registries send their requests through a [`wire::Wire`]; channels and
+//! downloads of archives through the middleware of [`middleware`], since rattler's clients are made of middleware.
+//! Both take their clients from [`client::Settings`], their waits from [`retry::RetryPolicy`], and their rules of
+//! redirects and credentials from [`location`].
+//!
+//! What is to limit the size or the rate of a download belongs to where bodies are read: [`wire::Wire::chunk`], and the
+//! answers of [`middleware::redirecting`]. What is to judge addresses belongs into the resolver of [`client::Settings`].
+
+pub(crate) mod address;
+pub(crate) mod certificates;
+pub(crate) mod certs;
+pub(crate) mod client;
+pub(crate) mod clients;
+pub(crate) mod location;
+pub(crate) mod middleware;
+pub(crate) mod proxy;
+pub(crate) mod requests;
+pub(crate) mod retry;
+mod self_signed;
+pub(crate) mod trouble;
+pub(crate) mod warning;
+pub(crate) mod wire;
