@@ -3,9 +3,11 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod accepted;
+mod archives;
 mod bad_input;
 mod bases;
 mod build;
+mod bytecode;
 mod cache;
 mod catalog;
 mod common;

@@ -441,6 +441,7 @@ fn a_lock_is_an_input_itself() {
         compression: "zstd:3".parse().expect("a codec"),
         bytecode: true,
         group_write: false,
+        keep_setuid: false,
         layers: condaimg::plan::Policy::named("default").expect("a policy").canonical().expect("a text"),
         max_layers: 3,
         source_date_epoch: Some(1_700_000_000),

@@ -33,6 +33,7 @@ fn target() -> Target {
         python: Some(PythonInfo::from_version(&version, None, Subdir::Linux64).expect("a Python")),
         modes: ModePolicy { group_write: false },
         folders: std::collections::BTreeMap::new(),
+        keep_setuid: false,
     }
 }
 

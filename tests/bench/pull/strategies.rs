@@ -123,6 +123,7 @@ fn planned(lock: &Lock, policy: &Policy, budget: usize) -> Result<Vec<Layer>> {
         root: "opt/env".to_owned(),
         codec: "gzip".to_owned(),
         group_write: false,
+        keep_setuid: false,
         bytecode: true,
         python_archive: python.as_ref().map(|(_, archive)| *archive),
         python: python.map(|(info, _)| info),

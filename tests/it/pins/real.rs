@@ -62,6 +62,7 @@ fn planned(lock: &Lock) -> LayerPlan {
         root: "opt/conda/envs/default".to_owned(),
         codec: "gzip".to_owned(),
         group_write: false,
+        keep_setuid: false,
         bytecode: true,
         python_archive: python.as_ref().map(|(_, archive)| *archive),
         python: python.map(|(info, _)| info),

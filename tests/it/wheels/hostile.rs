@@ -138,9 +138,9 @@ fn metadata_that_contradicts_itself() {
         (renamed("Metadata-Version: 2.1\nName: foo\n"), "its METADATA has no `Version`"),
         (foo().info("WHEEL", "Wheel-Version: 2.0\n"), "has format 2.0, only 1 is known"),
         (foo().info("WHEEL", "Tag: py3-none-any\n"), "its WHEEL has no `Wheel-Version`"),
-        (foo().entry_points("[console_scripts]\n../x = a:b\n"), "is no script"),
-        (foo().entry_points("[console_scripts]\nx = a:b; import os\n"), "is no script"),
-        (foo().entry_points("[console_scripts]\nx = a\n"), "is no script"),
+        (foo().entry_points("[console_scripts]\n../x = a:b\n"), "invalid entry point"),
+        (foo().entry_points("[console_scripts]\nx = a:b; import os\n"), "invalid entry point"),
+        (foo().entry_points("[console_scripts]\nx = a\n"), "invalid entry point"),
     ]);
     // A newer minor version of the format only adds what may be ignored.
     let newer = foo().info("WHEEL", "Wheel-Version: 1.9\n");
