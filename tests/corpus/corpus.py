@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rattler import Gateway, GenericVirtualPackage, MatchSpec, PackageName, Version, BuildString, install, solve
+from rattler import BuildString, Gateway, GenericVirtualPackage, MatchSpec, PackageName, Subdir, Version, install, solve
 from rattler.package_streaming import extract
 
 PREFIX = "/opt/conda/envs/default"
@@ -244,14 +244,14 @@ async def rattler(specs: list[str], channel: Path, work: Path) -> None:
         sources=[channel.as_uri()],
         specs=[MatchSpec(spec) for spec in specs],
         gateway=gateway,
-        platforms=["linux-64", "noarch"],
+        platforms=[Subdir("linux-64"), Subdir("noarch")],
         virtual_packages=[unix],
     )
     await install(
         records=records,
         target_prefix=work / "oracle",
         cache_dir=work / "packages",
-        platform="linux-64",
+        platform=Subdir("linux-64"),
         alternative_target_prefix=PREFIX,
         execute_link_scripts=False,
         show_progress=False,
@@ -267,9 +267,10 @@ def examine(condaimg: str, archive: Path) -> Result:
         except Exception as error:  # noqa: BLE001 - whatever rattler says
             result.kind, result.note = "no package", str(error).splitlines()[0][:150]
             return result
-        specs = [f"{index['name']}=={index['version']}={index['build']}"]
+        # As conda writes them: exact.
+        specs = [f"{index['name']} =={index['version']} {index['build']}"]
         if index["name"] != "python":
-            specs.append("python==3.11.2=corpus")
+            specs.append("python ==3.11.2 corpus")
         refused = build(condaimg, specs, channel, work)
         try:
             asyncio.run(rattler(specs, channel, work))

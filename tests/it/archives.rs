@@ -8,7 +8,6 @@ use tar::EntryType;
 
 use crate::common::packages::{Channel, Format, Package};
 use crate::common::tree::{Image, Kind, Node};
-use crate::common::wheels::Wheel;
 use crate::common::{Workspace, environment, fail, program, run_output, succeed};
 
 const FORMATS: [Format; 2] = [Format::Conda, Format::TarBz2];
@@ -143,7 +142,7 @@ fn pax_records_are_honoured_or_refused() {
         ("path", "", "contradict"),
         ("linkpath", "share/y", "contradict"),
     ] {
-        refused(&file().pax(key, value), &["share/x", says]);
+        refused(&file().pax(key, value), &[if value.is_empty() { "``" } else { "share/x" }, says]);
     }
     for key in ["path", "size", "mtime"] {
         refused(&file().pax(key, "7").pax(key, "8"), &["twice"]);
@@ -157,7 +156,7 @@ fn pax_global_header_gives_times_alone() {
     let header = |records: &str| odd().raw("pax_global_header", EntryType::XGlobalHeader, "", records.as_bytes());
     for format in FORMATS {
         // As `git archive` writes it, and with a time.
-        let package = header("20 mtime=1700000000\n11 comment=a\n").file("share/x", "x").file("share/y", "y");
+        let package = header("20 mtime=1700000000\n13 comment=a\n").file("share/x", "x").file("share/y", "y");
         let bench = Bench::new(&[package.pax("mtime", "7.5")], format);
         let records = "20 mtime=1700000000\n".len();
         assert_eq!(records, 20, "the record's own length");
@@ -257,19 +256,8 @@ fn names_and_paths_too_long_for_linux_are_refused() {
 }
 
 #[test]
-fn too_long_names_of_wheels_and_projects_are_refused() {
+fn too_long_paths_of_project_files_are_refused() {
     let name = "n".repeat(256);
-    // A wheel is refused when it is packed: `lock` does not look into it so far.
-    let workspace = Workspace::new();
-    let wheel = Wheel::new("long", "1.0").file(&format!("long/{name}"), "x").write(&workspace.path("wheels"));
-    let links = wheel.parent().expect("a folder").display();
-    let text = format!(
-        "channels: [conda-forge]\ndependencies:\n  - python=3.11\n  - pip:\n    - --no-index\n    - --find-links {links}\n    - long\n"
-    );
-    workspace.file("environment.yml", text);
-    let message = fail(&mut workspace.build_here(), 1);
-    assert!(message.contains("`long-1.0-py3-none-any.whl` is refused") && message.contains("256 bytes"), "{message}");
-
     let bench = Bench::new(&[odd().file("share/x", "x")], Format::Conda);
     bench.workspace.file("project/file", "x");
     let deep = format!("/app/{}", "d/".repeat(2_100));

@@ -153,6 +153,8 @@ fn pyc_that_does_not_fit_is_remade_for_noarch() {
     let noarch = Package::new("noarch-mod", "1")
         .noarch_python()
         .depends(&["python"])
+        // For this one byte code is made in any case.
+        .file("site-packages/noarch_other.py", SOURCE)
         .file("site-packages/noarch_mod.py", SOURCE)
         .file("site-packages/__pycache__/noarch_mod.cpython-311.pyc", &stale);
     let patched = Package::new("patched-mod", "1")

@@ -57,6 +57,7 @@ fn modules_of_wheels_are_never_compiled() {
     let shipping = crate::common::wheels::Wheel::new("shipping", "1.0")
         .file("shipping.py", SOURCE)
         .file("__pycache__/shipping.cpython-311.pyc", pyc::stamped(SOURCE, TIME))
+        .file("without.py", SOURCE)
         .file("unfit.py", SOURCE)
         .file("__pycache__/unfit.cpython-311.pyc", pyc::stamped("VALUE = 12\n", TIME));
     let wheels = bench.workspace.path("wheels");

@@ -127,6 +127,20 @@ fn bombs_are_refused_before_they_are_unpacked() {
 }
 
 #[test]
+fn names_that_are_too_long_for_linux() {
+    let deep = "d/".repeat(2_040);
+    all_refused(vec![
+        (foo().file(&format!("foo/{}", "n".repeat(256)), ""), "256 bytes, Linux takes at most 255"),
+        (foo().file(&format!("foo/{}", "ü".repeat(128)), ""), "256 bytes"),
+        // Too long only with the prefix and site-packages.
+        (foo().file(&format!("{deep}x"), ""), "at most 4095"),
+        (foo().entry_point(&format!("{} = foo:main", "n".repeat(256))), "256 bytes"),
+    ]);
+    let longest = foo().file(&format!("foo/{}", "n".repeat(255)), "");
+    packed_as(&longest, &locked(&longest)).expect("fits");
+}
+
+#[test]
 fn metadata_that_contradicts_itself() {
     let renamed = |content: &str| Wheel::new("foo", "1.0").info("METADATA", content);
     all_refused(vec![
