@@ -192,4 +192,15 @@ mod tests {
         }
         assert!(workdir("rel").expect_err("is relative").hints()[0].contains("`/rel`"));
     }
+
+    #[test]
+    fn parameters_without_later_keys_are_read_and_stay() {
+        let text = r#"{"prefix":"/e","compression":"gzip:6","bytecode":true,"group-write":false,"layers":"{}","max-layers":8,"image":{}}"#;
+        let mut parameters: Parameters = serde_json::from_str(text).expect("reads");
+        assert!(!parameters.keep_setuid);
+        let written = |parameters: &Parameters| serde_json::to_value(parameters).expect("writes");
+        assert_eq!(written(&parameters), serde_json::from_str::<serde_json::Value>(text).expect("reads"));
+        parameters.keep_setuid = true;
+        assert_eq!(written(&parameters)["keep-setuid"], true);
+    }
 }

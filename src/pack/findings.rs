@@ -66,7 +66,7 @@ impl Findings {
             others => format!(" and {}", plural(others, "other package")),
         };
         vec![format!(
-            "left out {} of `{package}`{others} that do not fit their modules, e.g. `{path}`: Python compiles these modules when they are imported",
+            "left out {} of `{package}`{others}, e.g. `{path}`: Python compiles such a module when it is imported",
             plural(count, "stale .pyc file")
         )]
     }
@@ -111,6 +111,6 @@ mod tests {
         assert!(warnings[1].contains("`bin/09` and 2 more (`c-1-0`)"), "{warnings:?}");
         let notices = findings.notices();
         assert_eq!(notices.len(), 1);
-        assert!(notices[0].contains("2 stale .pyc files of `a-1-0` and 1 other package "), "{notices:?}");
+        assert!(notices[0].contains("2 stale .pyc files of `a-1-0` and 1 other package,"), "{notices:?}");
     }
 }

@@ -9,6 +9,7 @@ line for each archive that differs or is refused by one side only, then the figu
 
 from __future__ import annotations
 
+import _imp
 import asyncio
 import concurrent.futures
 import dataclasses
@@ -24,12 +25,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rattler import Gateway, GenericVirtualPackage, MatchSpec, PackageName, Version, BuildString, install, solve
+from rattler import BuildString, Gateway, GenericVirtualPackage, MatchSpec, PackageName, Subdir, Version, install, solve
 from rattler.package_streaming import extract
 
 PREFIX = "/opt/conda/envs/default"
 # The magic numbers of CPython's releases.
 MAGIC = {"37": 3394, "38": 3413, "39": 3425, "310": 3439, "311": 3495, "312": 3531, "313": 3571, "314": 3627}
+# The first one of Python 3.11, whose hash of a module is another one than before.
+MAGIC_OF_SIP13 = 3450
 EXECUTABLE = 0o100
 
 
@@ -107,7 +110,7 @@ def word(data: bytes, at: int) -> int:
 
 
 def stale(path: str, tree: dict[str, Node]) -> str | None:
-    """Why its Python would not use a `.pyc`; hashes are left to the tests in Rust."""
+    """Why its Python would not use a `.pyc`."""
     named = module_of(path)
     module = tree.get(named[0]) if named else None
     if named is None or module is None or module.kind != "file":
@@ -121,6 +124,10 @@ def stale(path: str, tree: dict[str, Node]) -> str | None:
             return f"of {word(data, 12)} bytes, not {module.size}"
         if word(data, 8) != module.mtime & 0xFFFFFFFF:
             return f"of {word(data, 8)}, not {module.mtime}"
+    # This Python hashes as all do from 3.11 on.
+    if word(data, 4) == 3 and int.from_bytes(data[:2], "little") >= MAGIC_OF_SIP13:
+        if _imp.source_hash(word(data, 0), module.data) != data[8:16]:
+            return "other hash"
     return None if word(data, 4) in (0, 1, 3) else "bad flags"
 
 
@@ -137,7 +144,8 @@ class Result:
 
 def compare(result: Result, ours: dict[str, Node], theirs: dict[str, Node]) -> None:
     for path in sorted(ours.keys() | theirs.keys()):
-        if path.startswith("conda-meta/") or path == "CACHEDIR.TAG":
+        # Records, rattler's marker, and what sources activation scripts that need a shell.
+        if path.startswith("conda-meta/") or path in ("CACHEDIR.TAG", "etc/conda/condaimg-entrypoint.sh"):
             continue
         mine, other = ours.get(path), theirs.get(path)
         if mine is not None and path.endswith(".pyc"):
@@ -244,14 +252,14 @@ async def rattler(specs: list[str], channel: Path, work: Path) -> None:
         sources=[channel.as_uri()],
         specs=[MatchSpec(spec) for spec in specs],
         gateway=gateway,
-        platforms=["linux-64", "noarch"],
+        platforms=[Subdir("linux-64"), Subdir("noarch")],
         virtual_packages=[unix],
     )
     await install(
         records=records,
         target_prefix=work / "oracle",
         cache_dir=work / "packages",
-        platform="linux-64",
+        platform=Subdir("linux-64"),
         alternative_target_prefix=PREFIX,
         execute_link_scripts=False,
         show_progress=False,
@@ -267,9 +275,10 @@ def examine(condaimg: str, archive: Path) -> Result:
         except Exception as error:  # noqa: BLE001 - whatever rattler says
             result.kind, result.note = "no package", str(error).splitlines()[0][:150]
             return result
-        specs = [f"{index['name']}=={index['version']}={index['build']}"]
+        # As conda writes them: exact.
+        specs = [f"{index['name']} =={index['version']} {index['build']}"]
         if index["name"] != "python":
-            specs.append("python==3.11.2=corpus")
+            specs.append("python ==3.11.2 corpus")
         refused = build(condaimg, specs, channel, work)
         try:
             asyncio.run(rattler(specs, channel, work))

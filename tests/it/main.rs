@@ -4,10 +4,12 @@
 
 mod accepted;
 mod activation;
+mod archives;
 mod bad_input;
 mod base_trees;
 mod bases;
 mod build;
+mod bytecode;
 mod cache;
 mod catalog;
 mod common;

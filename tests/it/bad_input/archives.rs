@@ -152,8 +152,8 @@ fn entry_points_must_be_plain_commands() {
     bench.channel.add(&Package::new("python", "3.11.0").file("bin/python3.11", "x"), Format::Conda);
     for command in ["../../etc/x", "/etc/x", "sub/x", "..", "."] {
         let package = bad().noarch_python().depends(&["python"]).entry_point(&format!("{command} = bad:main"));
-        let says =
-            ["the archive of `bad-1.0-0` is damaged", "`info/link.json` cannot be read", &format!("\"{command}\"")];
+        let point = format!("`{command} = bad:main`");
+        let says = ["package `bad-1.0-0` is refused", "invalid entry point", "`info/link.json`", &point];
         bench.refuses_package(&package, Format::Conda, &says);
     }
     let package = bad().noarch_python().depends(&["python"]).entry_point("fine-command = bad:main");

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use super::engine::swept;
+use super::tree::Image;
 use super::{Workspace, program, succeed};
 
 /// Where the environment lies in an image.
@@ -48,6 +49,8 @@ impl Layout {
         let mut build = workspace.build_here();
         build.env("CONDAIMG_CACHE_DIR", shared_cache()).args(flags).args(["--output", &layout.image()]);
         succeed(&mut build);
+        // Checks it.
+        Image::read(layout.folder());
         layout
     }
 

@@ -9,6 +9,7 @@ pub mod images;
 pub mod needles;
 pub mod packages;
 pub mod proxy;
+pub mod pyc;
 pub mod pypi;
 pub mod registry;
 pub mod schema;

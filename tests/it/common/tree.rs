@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use condaimg::util::Digest;
 use serde_json::Value;
 
+use super::pyc;
+
 /// Paths without a leading slash → what is there.
 pub type Tree = BTreeMap<String, Node>;
 
@@ -43,6 +45,8 @@ pub struct Content {
     pub whole: Option<Vec<u8>>,
     /// For modules: what byte code that is made of them must name as its source.
     pub source_hash: Option<u64>,
+    /// Of byte code: the digest of what is behind its first 16 bytes.
+    pub code: Option<Digest>,
 }
 
 impl PartialEq for Content {
@@ -72,6 +76,7 @@ impl Content {
                 .map(|it| u16::from_le_bytes([it[0], it[1]])),
             whole: keep.then(|| bytes.to_vec()),
             source_hash: path.ends_with(".py").then(|| source_hash(bytes)),
+            code: path.ends_with(".pyc").then(|| Digest::of(bytes.get(16..).unwrap_or_default())),
         }
     }
 }
@@ -105,8 +110,15 @@ pub struct Image {
 }
 
 impl Image {
-    /// Reads and checks the one image of a layout.
+    /// Reads and checks the one image of a layout. No byte code in it may be stale.
     pub fn read(layout: &Path) -> Self {
+        let image = Self::read_any(layout);
+        let stale = pyc::stale(&image);
+        assert!(stale.is_empty(), "{} stale .pyc, e.g. {:?}", stale.len(), &stale[..stale.len().min(10)]);
+        image
+    }
+
+    fn read_any(layout: &Path) -> Self {
         let index = json(&fs_err::read(layout.join("index.json")).unwrap());
         let manifests = index["manifests"].as_array().expect("manifests");
         assert_eq!(manifests.len(), 1, "{index}");

@@ -127,6 +127,20 @@ fn bombs_are_refused_before_they_are_unpacked() {
 }
 
 #[test]
+fn names_that_are_too_long_for_linux() {
+    let deep = "d/".repeat(2_040);
+    all_refused(vec![
+        (foo().file(&format!("foo/{}", "n".repeat(256)), ""), "256 bytes, Linux takes at most 255"),
+        (foo().file(&format!("foo/{}", "ü".repeat(128)), ""), "256 bytes"),
+        // Too long only with the prefix and site-packages.
+        (foo().file(&format!("{deep}x"), ""), "at most 4095"),
+        (foo().entry_point(&format!("{} = foo:main", "n".repeat(256))), "256 bytes"),
+    ]);
+    let longest = foo().file(&format!("foo/{}", "n".repeat(255)), "");
+    packed_as(&longest, &locked(&longest)).expect("fits");
+}
+
+#[test]
 fn metadata_that_contradicts_itself() {
     let renamed = |content: &str| Wheel::new("foo", "1.0").info("METADATA", content);
     all_refused(vec![
@@ -138,9 +152,9 @@ fn metadata_that_contradicts_itself() {
         (renamed("Metadata-Version: 2.1\nName: foo\n"), "its METADATA has no `Version`"),
         (foo().info("WHEEL", "Wheel-Version: 2.0\n"), "has format 2.0, only 1 is known"),
         (foo().info("WHEEL", "Tag: py3-none-any\n"), "its WHEEL has no `Wheel-Version`"),
-        (foo().entry_points("[console_scripts]\n../x = a:b\n"), "is no script"),
-        (foo().entry_points("[console_scripts]\nx = a:b; import os\n"), "is no script"),
-        (foo().entry_points("[console_scripts]\nx = a\n"), "is no script"),
+        (foo().entry_points("[console_scripts]\n../x = a:b\n"), "invalid entry point"),
+        (foo().entry_points("[console_scripts]\nx = a:b; import os\n"), "invalid entry point"),
+        (foo().entry_points("[console_scripts]\nx = a\n"), "invalid entry point"),
     ]);
     // A newer minor version of the format only adds what may be ignored.
     let newer = foo().info("WHEEL", "Wheel-Version: 1.9\n");
