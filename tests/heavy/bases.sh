@@ -5,6 +5,7 @@
 # mmdebstrap's hooks get the root as $1.
 USERS='printf "app:x:1500:1500::/home/app:/bin/bash\nubuntu:x:1000:1000:Ubuntu:/home/ubuntu:/bin/bash\n" >>"$1/etc/passwd"
 printf "app:x:1500:\nubuntu:x:1000:\n" >>"$1/etc/group"
+printf "app:*:19000:0:99999:7:::\nubuntu:*:19000:0:99999:7:::\n" >>"$1/etc/shadow"
 mkdir -p "$1/home/app" "$1/home/ubuntu"
 chown 1500:1500 "$1/home/app"; chown 1000:1000 "$1/home/ubuntu"; chmod 750 "$1/home/ubuntu"'
 
