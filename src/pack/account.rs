@@ -135,7 +135,8 @@ fn passwd(facts: &BaseFacts, name: &str, home: &str, user: User) -> Result<Optio
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
-    text.push_str(&format!("{name}:x:{}:{}:condaimg:{home}:/bin/sh\n", user.uid, user.gid));
+    // No password, and none to be looked for in `/etc/shadow`, without which PAM would refuse `su` to the account.
+    text.push_str(&format!("{name}:*:{}:{}:condaimg:{home}:/bin/sh\n", user.uid, user.gid));
     Ok(Some((path, text)))
 }
 
@@ -166,7 +167,7 @@ mod tests {
         let (path, passwd) = made.passwd.expect("a new passwd");
         assert!(
             path == "etc/passwd"
-                && passwd.ends_with("\nweb:x:33:33::/:/bin/sh\nconda:x:1000:0:condaimg:/home/conda:/bin/sh\n")
+                && passwd.ends_with("\nweb:x:33:33::/:/bin/sh\nconda:*:1000:0:condaimg:/home/conda:/bin/sh\n")
         );
         assert_eq!((made.name.as_str(), made.home.as_str(), made.origin), ("conda", "/home/conda", Origin::Made));
         assert_eq!(made.directory, Some(FolderFacts { mode: 0o1777, owner: (1000, 0) }));

@@ -7,7 +7,7 @@ use super::copy::{Carrier, Copied, bytes_of};
 use super::push::by_digest;
 use super::source::{Document, Source};
 use crate::image::{INDEX, is_index, platform_entry};
-use crate::model::{BaseRef, Blob};
+use crate::model::{BaseRef, Blob, MAX_IMAGE_LAYERS};
 use crate::registry::{FetchedManifest, Reference, Registry, Sent};
 use crate::store::Store;
 use crate::util::json::canonical;
@@ -24,6 +24,7 @@ impl Carrier<'_> {
             .hint("name it by a tag"));
         }
         let root = content.documents.last().ok_or_else(|| Error::bug("there is no manifest to push"))?;
+        content.documents.iter().try_for_each(refuse_too_deep)?;
         let entries = entries(source, root).await?;
         // Under its digest: the tag is moved to the index only.
         let mut copied = self.push(content, &by_digest(target, root.digest)).await?;
@@ -43,6 +44,22 @@ impl Carrier<'_> {
             .await?;
         copied.delivered.moved |= matches!(sent, Sent::Uploaded(_));
         Ok(Copied { digest: Some(digest), ..copied })
+    }
+}
+
+/// Refuses an image that Docker could not take: an index promises that each platform can be pulled.
+fn refuse_too_deep(document: &Blob) -> Result<()> {
+    let parsed = Document::parse(document.media_type.clone(), bytes_of(document)?.to_vec())?;
+    let config = parsed.references.config.as_ref().map(|config| config.media_type().to_string()).unwrap_or_default();
+    let is_image = config.ends_with("image.config.v1+json") || config.ends_with("container.image.v1+json");
+    let layers = parsed.references.layers.as_ref().map_or(0, Vec::len);
+    match is_image && layers > MAX_IMAGE_LAYERS {
+        false => Ok(()),
+        true => Err(Error::user(format!(
+            "failed to add {} to the index: it has {layers} layers, and Docker takes images of {MAX_IMAGE_LAYERS} at most",
+            document.digest
+        ))
+        .hint("build it with a lower `--max-layers`, or on a base with fewer layers")),
     }
 }
 

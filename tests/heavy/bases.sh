@@ -5,6 +5,7 @@
 # mmdebstrap's hooks get the root as $1.
 USERS='printf "app:x:1500:1500::/home/app:/bin/bash\nubuntu:x:1000:1000:Ubuntu:/home/ubuntu:/bin/bash\n" >>"$1/etc/passwd"
 printf "app:x:1500:\nubuntu:x:1000:\n" >>"$1/etc/group"
+printf "app:*:19000:0:99999:7:::\nubuntu:*:19000:0:99999:7:::\n" >>"$1/etc/shadow"
 mkdir -p "$1/home/app" "$1/home/ubuntu"
 chown 1500:1500 "$1/home/app"; chown 1000:1000 "$1/home/ubuntu"; chmod 750 "$1/home/ubuntu"'
 
@@ -104,7 +105,7 @@ part_bases() {
     make_once "$bases" "$(digest_of tests/heavy/bases.sh)" make_bases
     start_docker
     printf 'name: env\nchannels: [conda-forge]\ndependencies: [python=3.11, click]\n' >"$WORK/environment.yml"
-    printf '%-22s %-10s %-14s %9s %9s  %s\n' base user home 'names' 'read (s)' engines
+    printf '%-22s %-10s %-14s %9s %9s  %s\n' base user home 'names' 'build (s)' engines
     local base user uid home begin
     for line in "debian conda 31000:0 /home/conda" "debian app 1500:1500 /home/app" "debian ubuntu 1000:0 /home/ubuntu" \
         "var-home app 1500:1500 /home/app" "hard-links app 1500:1500 /home/app"; do

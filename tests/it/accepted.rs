@@ -67,7 +67,7 @@ fn umoci_unpacks_it_onto_a_usr_merged_base_that_stays_whole() {
     assert_eq!(mode(&root.join("tmp")), 0o1777);
     assert_eq!(mode(&root.join("home/conda")), 0o1777);
     let passwd = fs::read_to_string(root.join("etc/passwd")).expect("reads");
-    assert!(passwd.starts_with("root:x:0:0:") && passwd.ends_with("\nconda:x:1000:0:condaimg:/home/conda:/bin/sh\n"));
+    assert!(passwd.starts_with("root:x:0:0:") && passwd.ends_with("\nconda:*:1000:0:condaimg:/home/conda:/bin/sh\n"));
 
     let mut seen = BTreeMap::<&str, usize>::new();
     for entry in walkdir::WalkDir::new(root.join(PREFIX)) {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use condaimg::lock;
 use serde_json::{Value, json};
 
 use crate::common::engine::{Engine, swept};
@@ -292,22 +293,14 @@ fn older_locks_are_completed_from_the_base() {
     };
     let (made, _) = digest(&[]);
     let path = node.workspace.path("condaimg.lock");
-    let text = fs_err::read_to_string(&path).expect("reads");
-    // As an older version wrote it: nothing of the whole tree, and no seal.
-    let mut lines: Vec<&str> = Vec::new();
-    let mut left_out: Option<usize> = None;
-    for line in text.lines() {
-        let depth = line.len() - line.trim_start().len();
-        if left_out.is_some_and(|begin| depth > begin) {
-            continue;
-        }
-        left_out = ["seal:", "folders:"].contains(&line.trim()).then_some(depth);
-        if left_out.is_none() && line.trim() != "whole: true" {
-            lines.push(line);
-        }
-    }
-    let older = lines.join("\n") + "\n";
-    assert!(text.contains("whole: true") && !older.contains("whole: true") && older.contains("symlinks:"), "{text}");
+    // As an older version wrote it: nothing of the whole tree.
+    let mut locks = lock::read(&path).expect("reads").expect("is there");
+    let mut older = locks.iter().next().expect("a lock").clone();
+    assert!(older.base.facts.whole && older.base.facts.folders.contains_key("home/node"));
+    older.base.facts.whole = false;
+    older.base.facts.folders.clear();
+    locks.insert(older);
+    let older = lock::render(&locks, node.workspace.path("home").parent().expect("a folder")).expect("renders");
     fs_err::write(&path, &older).expect("writes");
     let (locked, told) = digest(&["--locked"]);
     assert_eq!(locked, made);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::common::daemons::Daemon;
+use crate::common::registry::{LocalRegistry, Mode};
 
 /// A base with so many layers.
 fn base_of(layers: usize) -> Variant {
@@ -51,4 +52,14 @@ fn base_without_room_is_refused() {
     from.args(["build", "--override-channels", "--channel"]).arg(example_channel());
     let error = fail(from.args(["--from", &full, "--output", "oci:other"]), 1);
     assert!(error.contains("125") && error.contains("layers"), "{error}");
+}
+
+#[test]
+fn image_that_docker_cannot_take_joins_no_index() {
+    let (registry, deep) = (LocalRegistry::start(Mode::Plain), base_of(126));
+    let mut push = deep.workspace.condaimg();
+    let target = format!("{}/team/deep:1", registry.host());
+    let error = fail(push.args(["push", "base", &target, "--merge-index"]), 1);
+    assert!(error.contains("126 layers") && error.contains("--max-layers"), "{error}");
+    assert_eq!(registry.uploads().len(), 0);
 }
