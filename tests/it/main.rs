@@ -23,6 +23,7 @@ mod killed;
 mod lock;
 mod lock_files;
 mod logins;
+mod older;
 mod oracle;
 mod outputs;
 mod partial;
