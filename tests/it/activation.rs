@@ -224,7 +224,7 @@ fn signals_reach_the_command_through_the_entrypoint() {
     let image = engine.pull(&bench.layout.image());
     let script = "trap 'exit 9' TERM; echo ready >/tmp/ready; while :; do sleep 0.1; done";
     let mut start = engine.podman();
-    start.args(["run", "--detach", "--network=none", "--cgroups=enabled", &image, "sh", "-c", script]);
+    start.args(["run", "--detach", "--network=none", "--cgroups=enabled", "--tmpfs=/tmp", &image, "sh", "-c", script]);
     let id = succeed(&mut start).trim().to_owned();
     let ready = || engine.podman().args(["exec", &id, "cat", "/tmp/ready"]).output().expect("runs").status.success();
     while !ready() {
