@@ -11,23 +11,23 @@ use serde_json::json;
 use crate::common::engine::{Engine, swept};
 use crate::common::images::{Layout, PREFIX, shared_cache, skopeo};
 use crate::common::packages::{Channel, Format, Package};
-use crate::common::{Workspace, environment, example_base, fail, program, succeed};
+use crate::common::{Workspace, environment, example_base, fail, succeed};
 
 /// What dash does not understand, in a script that it would not even read to its end.
 const FOR_BASH: &str = "helper=$CONDA_PREFIX/share/helper.sh\nparts=(one two)\nif [[ -n ${parts[1]} ]]; then\n  \
                         source \"$helper\"\nfi\nexport BASHY=\"${parts[1]//t/T} $HELPED\"\n";
 
-/// A base of the given kind: the example's, which has dash alone, with or without bash of this machine.
+/// The example's base, which has dash alone, as a root file system with more files of this machine.
 fn base(name: &str, files: &[&str]) -> String {
-    let layout = swept().join(name);
-    let image = format!("oci:{}:1", layout.display());
-    skopeo(&["copy", "--quiet", &format!("oci:{}:debian", example_base().display()), &image]);
-    for file in files {
-        let mut umoci = program("umoci", "umoci");
-        let (source, target) = (fs_err::canonicalize(file).expect("is there"), format!("/usr{file}"));
-        succeed(umoci.args(["insert", "--image", image.trim_start_matches("oci:")]).arg(source).arg(target));
+    let (layout, root) = (Layout::at(swept().join(format!("{name}-layout"))), swept().join(name));
+    skopeo(&["copy", "--quiet", &format!("oci:{}:debian", example_base().display()), &layout.image()]);
+    for digest in layout.layers() {
+        tar::Archive::new(layout.layer(&digest)).unpack(&root).expect("unpacks");
     }
-    image
+    for file in files {
+        fs_err::copy(file, root.join(format!("usr{file}"))).expect("copies");
+    }
+    format!("rootfs:{}", root.display())
 }
 
 const LIBTINFO: &str = "/lib/x86_64-linux-gnu/libtinfo.so.6";
@@ -224,7 +224,7 @@ fn signals_reach_the_command_through_the_entrypoint() {
     let image = engine.pull(&bench.layout.image());
     let script = "trap 'exit 9' TERM; echo ready >/tmp/ready; while :; do sleep 0.1; done";
     let mut start = engine.podman();
-    start.args(["run", "--detach", "--network=none", "--cgroups=enabled", &image, "sh", "-c", script]);
+    start.args(["run", "--detach", "--network=none", "--cgroups=enabled", "--tmpfs=/tmp", &image, "sh", "-c", script]);
     let id = succeed(&mut start).trim().to_owned();
     let ready = || engine.podman().args(["exec", &id, "cat", "/tmp/ready"]).output().expect("runs").status.success();
     while !ready() {

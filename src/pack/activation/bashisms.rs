@@ -515,7 +515,6 @@ mod tests {
             "if then",
             "echo 'open",
             &"(".repeat(60_000),
-            &"case x in x) ".repeat(60),
             &format!("{}ls{}", "$(".repeat(3_000), ")".repeat(3_000)),
             &format!("{}x{}", "case x in x) ".repeat(40), " esac".repeat(40)),
         ] {

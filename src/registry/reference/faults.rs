@@ -172,7 +172,7 @@ mod tests {
             ("team//env:1", "empty part", "team/env:1"),
             ("team/env/:1", "empty part", "team/env:1"),
             ("team/-env", "separators", "team/env"),
-            ("te..am/env", "separators", "te-am/env"),
+            ("team/a..b", "separators", "team/a-b"),
             ("te+am/env:1", "has `+`", "te-am/env:1"),
             ("a:b:c", "one `:`", "a-b:c"),
             ("my env:1", "a space", "myenv:1"),
