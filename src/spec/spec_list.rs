@@ -186,11 +186,11 @@ mod tests {
             "a @ https://host/a=1.whl\n",
             "https://host/a.whl\n",
             "# numpy=1\n",
-            "Package Version\n------- -------\nnumpy   1.26.4\n",
         ] {
             assert!(!is_one(text).expect(text), "{text}");
         }
         assert!(in_spec_txt("requests==2.31\nnumpy=1.26\n"), "its name says nothing of pip");
+        is_one("Package Version\n------- -------\nnumpy   1.26.4\n").expect_err("is of `pip list`");
         let message = is_one("flask\nrequests=2.31\n").expect_err("is a slip").to_string();
         assert!(message.starts_with("requirements.txt:2: `requests=2.31`"), "{message}");
         let message = is_one("requests==2.31\nnumpy=1.26\n").expect_err("is both").to_string();
