@@ -59,7 +59,8 @@ fn mistake(text: &str) -> Option<Refused> {
         return Some(Refused::new("it was installed by pip, and is in no channel", below_pip(&line)));
     }
     let is_line_of_pip = text.starts_with(['-', '.', '/']) || text.starts_with("git+") || text.contains(" @ ");
-    if is_line_of_pip && !is_archive {
+    // A channel may be a folder: `./channel::package`.
+    if is_line_of_pip && !is_archive && !text.contains("::") {
         return Some(Refused::new("it is a line for pip", below_pip(&redact::within(text))));
     }
     if has_extras(text) {
@@ -80,9 +81,14 @@ fn is_of_name(char: char) -> bool {
     char.is_ascii_alphanumeric() || "-_.".contains(char)
 }
 
+/// Channels may have any characters, spaces too.
+fn without_channel(text: &str) -> &str {
+    text.rsplit_once("::").map_or(text, |(_, package)| package)
+}
+
 /// Whether it is `NAME[EXTRA,...]`: in brackets of conda, everything is `key=value`.
 fn has_extras(text: &str) -> bool {
-    let Some((name, rest)) = text.split_once('[') else { return false };
+    let Some((name, rest)) = without_channel(text).split_once('[') else { return false };
     let Some((inner, _)) = rest.split_once(']') else { return false };
     let is_extra = |text: &str| !text.trim().is_empty() && text.trim().chars().all(is_of_name);
     !name.is_empty() && name.chars().all(is_of_name) && inner.split(',').all(is_extra)
@@ -90,7 +96,7 @@ fn has_extras(text: &str) -> bool {
 
 /// Whether several packages stand in one line. No version begins with a letter, and no build is only a word.
 fn is_several(text: &str) -> bool {
-    let text = text.split('[').next().unwrap_or_default();
+    let text = without_channel(text).split('[').next().unwrap_or_default();
     let begins_name = |text: &str| text.starts_with(|char: char| char.is_ascii_alphabetic());
     if text.split(',').skip(1).any(|part| begins_name(part.trim_start())) {
         return true;
@@ -190,6 +196,7 @@ mod tests {
             ("numpy>=1.2,<2, pandas", "more than one", "line of its own"),
             ("python=3.11 numpy", "more than one", "line of its own"),
             ("python=3.11 numpy=1.26", "more than one", "line of its own"),
+            ("conda-forge::numpy pandas", "more than one", "line of its own"),
         ] {
             let refused = dependency(text).expect_err(text);
             assert!(refused.reason.contains(reason) && refused.hint.contains(hint), "{text}: {refused:?}");
@@ -205,6 +212,8 @@ mod tests {
             "numpy>=1.21 py39*",
             "numpy[version='>=1', build='py39*']",
             "conda-forge::numpy 1.21.*",
+            "/srv/channel::numpy=1.21",
+            "./my channel, the second::numpy=1.21",
             "x264=1!164.3095",
             "numpy 1.20|1.21",
         ] {

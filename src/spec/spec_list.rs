@@ -24,28 +24,27 @@ pub(super) fn is_one(file: &Path, text: &str) -> Result<bool> {
     {
         return Ok(true);
     }
-    // `a==1` is in lists of both. Pip cannot be asked for `python`, and a requirements.txt is pip's unless it is.
-    let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let names_python =
-        lines(text).any(|(_, line)| line.strip_prefix("python").is_some_and(|rest| !rest.starts_with(is_of_name)));
-    let exact_is_pips = name.contains("requirement") && !names_python;
+    let is_named_for_pip =
+        file.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().contains("requirement"));
+    // `a==1` is in lists of both, and `a=1` may be a slip for it.
+    let is_pips_by_name = is_named_for_pip && !lines(text).any(|(_, line)| is_certainly_condas(line));
     let of_conda = lines(text).find(|(_, line)| is_condas(line));
-    let of_pip = lines(text).find(|(_, line)| is_pips(line) || exact_is_pips && is_exact(line));
+    let of_pip = lines(text).find(|(_, line)| is_pips(line) || is_pips_by_name && is_exact(line));
+    let shown = |line: &str| redact::within(line).chars().take(100).collect::<String>();
+    let file = file.display();
     match (of_conda, of_pip) {
         (None, _) => Ok(false),
-        (Some(_), None) => {
-            Ok(lines(text).all(|(_, line)| package::dependency(line).is_ok() || is_url_of_channel(line)))
+        (Some((conda, of_conda)), Some((pip, of_pip))) => Err(Error::user(format!(
+            "`{file}` is neither a list of conda nor one of pip: `{}` (line {conda}) is conda's, `{}` (line {pip}) is pip's",
+            shown(of_conda),
+            shown(of_pip)
+        ))
+        .hint("pip writes `name==1.2`; write both into an environment.yml, pip's below `- pip:`")),
+        (Some((number, line)), None) if is_pips_by_name => {
+            Err(Error::user(format!("{file}:{number}: `{}` is conda's form, in a file that is named for pip", shown(line)))
+                .hint("pip writes `name==1.2`; for conda rename the file, e.g. to packages.txt"))
         }
-        (Some((conda, of_conda)), Some((pip, of_pip))) => {
-            let [of_conda, of_pip] = [of_conda, of_pip].map(|line| line.chars().take(100).collect::<String>());
-            Err(Error::user(format!(
-                "`{}` is neither a list of conda nor one of pip: `{}` (line {conda}) is conda's, `{}` (line {pip}) is pip's",
-                file.display(),
-                redact::within(&of_conda),
-                redact::within(&of_pip)
-            ))
-            .hint("pip writes `name==1.2`; write both into an environment.yml, pip's below `- pip:`"))
-        }
+        (Some(_), None) => Ok(lines(text).all(|(_, line)| package::dependency(line).is_ok() || is_url_of_channel(line))),
     }
 }
 
@@ -69,6 +68,14 @@ fn is_condas(line: &str) -> bool {
     let version = rest.trim_start();
     let is_version = version.starts_with(|char: char| char.is_ascii_digit()) && rest.len() > version.len();
     rest.len() < line.len() && (is_version || rest.starts_with('=') && !rest.starts_with("=="))
+}
+
+/// A channel, a build, or Python itself, which pip cannot be asked for.
+fn is_certainly_condas(line: &str) -> bool {
+    let parts: Vec<&str> = line.split('=').collect();
+    let has_build = parts.len() == 3 && parts.iter().all(|part| !part.is_empty());
+    let is_python = line.strip_prefix("python").is_some_and(|rest| !rest.starts_with(is_of_name));
+    line.contains("::") || has_build || is_python
 }
 
 fn is_of_name(char: char) -> bool {
@@ -158,12 +165,13 @@ mod tests {
 
     #[test]
     fn lists_of_conda_are_told_by_their_lines() {
+        let in_spec_txt = |text: &str| is_one(Path::new("spec.txt"), text).expect(text);
+        assert!(in_spec_txt("numpy=1.26\nscipy\n") && in_spec_txt("numpy 1.26.*\n"));
         let is_one = |text: &str| is_one(Path::new("requirements.txt"), text);
         for text in [
             &format!("{EXPORT}numpy\n"),
-            "numpy=1.26\nscipy\n",
             "python=3.11.4=h1_0_cpython\n",
-            "numpy 1.26.*\n",
+            "numpy=1.26.4=py311_0\nscipy\n",
             "# mine\nconda-forge::numpy  # why\nscipy >=1.2,<2\n",
             "# packages in environment at /opt/conda:\n#\nnumpy  1.26.4  py311_0\n",
             "python=3.9\nnumpy==1.21\n",
@@ -178,12 +186,13 @@ mod tests {
             "a @ https://host/a=1.whl\n",
             "https://host/a.whl\n",
             "# numpy=1\n",
-            "Package Version\n------- -------\nnumpy   1.26.4\n",
         ] {
             assert!(!is_one(text).expect(text), "{text}");
         }
-        let spec = super::is_one(Path::new("spec.txt"), "requests==2.31\nnumpy=1.26\n");
-        assert!(spec.expect("is a list"), "its name says nothing of pip");
+        assert!(in_spec_txt("requests==2.31\nnumpy=1.26\n"), "its name says nothing of pip");
+        is_one("Package Version\n------- -------\nnumpy   1.26.4\n").expect_err("is of `pip list`");
+        let message = is_one("flask\nrequests=2.31\n").expect_err("is a slip").to_string();
+        assert!(message.starts_with("requirements.txt:2: `requests=2.31`"), "{message}");
         let message = is_one("requests==2.31\nnumpy=1.26\n").expect_err("is both").to_string();
         assert!(
             message.contains("`numpy=1.26` (line 2)") && message.contains("`requests==2.31` (line 1)"),
