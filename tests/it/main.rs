@@ -24,6 +24,7 @@ mod lock_base;
 mod lock_files;
 mod log;
 mod logins;
+mod older;
 mod oracle;
 mod partial;
 mod pins;
