@@ -9,6 +9,7 @@ import json
 import os
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,16 @@ class Package:
     @property
     def stem(self) -> str:
         return f"{self.name}-{self.version}-{self.build}"
+
+    def mtime(self, name: str, on_disk: float) -> float:
+        """The time of a file in the archive, as the two tools write it that make nearly all conda packages.
+
+        conda-build keeps the file's time, whose fraction goes into a PAX record: the ustar field is rounded, while byte code
+        holds the floor. rattler-build gives all files one second, whatever their byte code holds.
+        """
+        if self.name != "python" and zlib.crc32(self.name.encode()) % 4 == 0:
+            return EPOCH
+        return int(on_disk) + zlib.crc32(name.encode()) % 1000 / 1000
 
 
 def put(path: Path, data: bytes | str, mode: int = 0o644, mtime: int = EPOCH) -> None:
@@ -147,7 +158,7 @@ def info_files(package: Package, names: list[str]) -> dict[str, bytes]:
     return info | {f"info/licenses/{name}": text for name, text in package.licenses.items()}
 
 
-def member(name: str, mode: int, mtime: int) -> tarfile.TarInfo:
+def member(name: str, mode: int, mtime: float) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(name)
     entry.mode, entry.mtime = mode, mtime
     return entry
@@ -160,12 +171,12 @@ def add_data(tar: tarfile.TarFile, files: dict[str, bytes]) -> None:
         tar.addfile(entry, io.BytesIO(files[name]))
 
 
-def add_tree(tar: tarfile.TarFile, root: Path, names: list[str]) -> None:
+def add_tree(tar: tarfile.TarFile, package: Package, names: list[str]) -> None:
     first_of: dict[int, str] = {}
     for name in names:
-        path = root / name
+        path = package.root / name
         stat = path.lstat()
-        entry = member(name, stat.st_mode & 0o777, int(stat.st_mtime))
+        entry = member(name, stat.st_mode & 0o777, package.mtime(name, stat.st_mtime))
         if path.is_symlink():
             entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, os.readlink(path), 0o777
             tar.addfile(entry)
@@ -194,7 +205,7 @@ def write_conda(package: Package, path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo("metadata.json", ZIP_DATE), canonical({"conda_pkg_format_version": 2}))
         with tar_inside(archive, f"pkg-{package.stem}.tar.zst") as tar:
-            add_tree(tar, package.root, names)
+            add_tree(tar, package, names)
         with tar_inside(archive, f"info-{package.stem}.tar.zst") as tar:
             add_data(tar, info_files(package, names))
 
@@ -203,7 +214,7 @@ def write_tar_bz2(package: Package, path: Path) -> None:
     names = files_of(package.root)
     with tarfile.open(path, "w:bz2", format=tarfile.PAX_FORMAT) as tar:
         add_data(tar, info_files(package, names))
-        add_tree(tar, package.root, names)
+        add_tree(tar, package, names)
 
 
 def write_package(package: Package, channel: Path) -> None:

@@ -9,9 +9,10 @@ use serde::Serialize;
 
 use super::args::{CacheArgs, CacheCommand, CacheListArgs, CachePruneArgs, Global};
 use super::world::cache_dir;
+use crate::image;
 use crate::store::{Item, Limits, Store};
 use crate::util::report::SharedReporter;
-use crate::util::{Error, Result, human};
+use crate::util::{Error, Result, human, plural};
 
 /// Runs the command.
 ///
@@ -122,9 +123,14 @@ fn ago(now: Timestamp, then: Timestamp) -> String {
 }
 
 fn prune(args: CachePruneArgs, folder: &Path, reporter: &SharedReporter) -> Result<()> {
+    if let Some(layout) = &args.layout {
+        let removed = image::remove_unused_blobs(layout, args.older_than)?;
+        reporter.notice(&format!("{} removed, {}", human(removed.size), plural(removed.count, "blob")));
+        return Ok(());
+    }
     if args.max_size.is_none() && args.older_than.is_none() {
         return Err(Error::usage("`cache prune` needs to know what may go")
-            .hint("give `--max-size 20G`, `--older-than 30d`, or both"));
+            .hint("give `--max-size 20G`, `--older-than 30d`, or both; `--layout DIR` for an OCI layout"));
     }
     let store = Store::open(folder)?;
     let pruned = store.prune(Limits { size: args.max_size, age: args.older_than })?;

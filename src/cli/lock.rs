@@ -6,9 +6,10 @@ use super::locking::options::{EnvironmentOptions, LockMode, Upgrade};
 use super::locking::{self, Locked, settings};
 use super::world::World;
 use crate::lock::{self, Lock, Locks};
+use crate::pack::activation;
 use crate::spec::{self, Spec};
 use crate::util::report::{Reporter, SharedReporter};
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, plural};
 
 /// Runs the command.
 ///
@@ -53,7 +54,7 @@ fn mode(args: &LockArgs) -> LockMode {
 
 fn tell(locked: &[Locked], world: &World) {
     for Locked { platform, lock, .. } in locked {
-        for warning in lock::warnings(lock) {
+        for warning in lock::warnings(lock).into_iter().chain(activation::warnings(lock)) {
             world.reporter.warn(&warning);
         }
         if !lock.has_facts {
@@ -85,8 +86,8 @@ fn export(form: ExportArg, options: &EnvironmentOptions, spec: &Spec, reporter: 
             let lock = only(&chosen)?;
             if !lock.wheels.is_empty() {
                 reporter.notice(&format!(
-                    "conda leaves out the {} packages of PyPI: they are comments that only conda-lock and condaimg read",
-                    lock.wheels.len()
+                    "conda leaves out {} of PyPI, as a comment that only conda-lock and condaimg read",
+                    plural(lock.wheels.len(), "package")
                 ));
             }
             lock::export_explicit(lock)?

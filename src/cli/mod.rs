@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::registry;
 use crate::util::report::SharedReporter;
@@ -38,7 +38,8 @@ const CANCELLING: Duration = Duration::from_secs(3);
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let command = args::with_variables(Cli::command());
+    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
@@ -121,7 +122,7 @@ async fn dispatch(command: Command, global: Global, reporter: &SharedReporter) -
             print_data(&text)
         }
         Command::Completions { shell } => {
-            let mut command = <Cli as clap::CommandFactory>::command();
+            let mut command = Cli::command();
             // Into memory first: the generator panics when its output fails.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut command, "condaimg", &mut script);

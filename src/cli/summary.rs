@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::ship::Delivered;
 use crate::util::report::Outcome;
-use crate::util::{DiffId, Digest, human};
+use crate::util::{DiffId, Digest, human, plural};
 
 /// One row: a layer.
 #[derive(Debug, Clone, Serialize)]

@@ -9,12 +9,9 @@ use oci_spec::image::{
 };
 
 use super::{Base, environment, history, media};
-use crate::model::{Blob, LayerBlob, Platform, User};
+use crate::model::{Blob, LayerBlob, MAX_IMAGE_LAYERS, Platform, User};
 use crate::util::json::canonical;
 use crate::util::{Error, Result};
-
-/// Layers that runtimes can mount: overlayfs takes 127 and the writable one.
-const MAX_LAYERS: usize = 127;
 
 const BASE_NAME: &str = "org.opencontainers.image.base.name";
 const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
@@ -103,12 +100,14 @@ pub fn platform_entry(manifest: &Blob, platform: &Platform) -> Result<Descriptor
 /// in labels and annotations, unless the caller set them.
 ///
 /// # Errors
-/// When there are more layers than runtimes can mount; a time that no calendar has.
+/// When there are more layers than Docker takes; a time that no calendar has.
 pub fn assemble(assembly: Assembly<'_>) -> Result<Image> {
     let count = assembly.base.layers.len() + assembly.layers.len();
-    if count > MAX_LAYERS {
-        return Err(Error::user(format!("the image would have {count} layers; runtimes mount at most {MAX_LAYERS}"))
-            .hint("lower `--max-layers`, or choose a base with fewer layers"));
+    if count > MAX_IMAGE_LAYERS {
+        return Err(Error::user(format!(
+            "the image would have {count} layers; Docker takes {MAX_IMAGE_LAYERS} at most"
+        ))
+        .hint("lower `--max-layers`, or choose a base with fewer layers"));
     }
     let config = Blob::from_bytes(media::CONFIG, canonical(&config(&assembly)?)?);
     let mut layers = assembly.base.layers.clone();

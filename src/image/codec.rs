@@ -22,7 +22,7 @@ pub(super) enum Codec {
 
 impl Codec {
     /// Tells by the first bytes.
-    fn of(start: &[u8]) -> Result<Self> {
+    pub(super) fn of(start: &[u8]) -> Result<Self> {
         let refused = |name: &str| {
             Err(Error::user(format!("it is compressed with {name}, which image layers cannot be"))
                 .hint("use gzip, zstd, or no compression"))

@@ -2,11 +2,8 @@
 
 use oci_spec::image::{History, HistoryBuilder};
 
-use crate::model::LayerBlob;
+use crate::model::{LAYER_PACKAGES, LayerBlob};
 use crate::util::{Error, Result};
-
-/// The annotation that lists a layer's packages, repeated in the history for `docker history`.
-const PACKAGES: &str = "dev.condaimg.layer.packages";
 
 /// The base's history, then an entry for each of our layers.
 ///
@@ -26,7 +23,7 @@ pub(super) fn history(
         history.push(entry(created, "layer of the base image", None)?);
     }
     for layer in ours {
-        history.push(entry(created, &layer.created_by, layer.annotations.get(PACKAGES).map(String::as_str))?);
+        history.push(entry(created, &layer.created_by, layer.annotations.get(LAYER_PACKAGES).map(String::as_str))?);
     }
     Ok(history)
 }

@@ -25,38 +25,43 @@ const WRITERS: usize = 4;
 /// The annotation that holds a tag (image-spec, annotations.md).
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// Writes an image, of one platform or several, into a layout folder, which may hold others already: the entry
-/// of the same tag (or, without a tag, the untagged one) is replaced. What is there already is not written
+/// Writes an image, of one platform or several, into a layout folder, which may hold others already: the entries
+/// of the same tags (or, without a tag, the untagged one) are replaced. What is there already is not written
 /// again. Layers must be on this machine (see [`super::localise`]).
 ///
 /// # Errors
 /// When the folder is something else than a layout, a source is damaged, or the disk is full; the layout is
 /// then as usable as before.
-pub fn write_layout(images: &[Image], folder: &Path, tag: Option<&str>, progress: &dyn Progress) -> Result<Written> {
-    write_layout_of(&Contents::of_images(images)?, folder, tag, progress)
+pub fn write_layout<'a>(
+    images: &[Image],
+    folder: &Path,
+    tags: impl IntoIterator<Item = &'a str>,
+    progress: &dyn Progress,
+) -> Result<Written> {
+    write_layout_of(&Contents::of_images(images)?, folder, tags, progress)
 }
 
 /// As [`write_layout`], for any contents.
 ///
 /// # Errors
 /// As there.
-pub fn write_layout_of(
+pub fn write_layout_of<'a>(
     contents: &Contents,
     folder: &Path,
-    tag: Option<&str>,
+    tags: impl IntoIterator<Item = &'a str>,
     progress: &dyn Progress,
 ) -> Result<Written> {
-    check_tag(tag)?;
+    let names = names(tags)?;
     prepare(folder)?;
     // Held to the end: the index is read, changed and written, and others may do so too.
     let marker = fs::File::open(folder.join("oci-layout"))?;
     lock(marker.file());
-    let bytes = write_all(contents, folder, tag, progress)
+    let bytes = write_all(contents, folder, &names, progress)
         .context(|| format!("the image cannot be written to `{}`", folder.display()))?;
     Ok(Written { digest: contents.digest, bytes_written: bytes })
 }
 
-fn write_all(contents: &Contents, folder: &Path, tag: Option<&str>, progress: &dyn Progress) -> Result<u64> {
+fn write_all(contents: &Contents, folder: &Path, names: &[Option<&str>], progress: &dyn Progress) -> Result<u64> {
     let blobs = folder.join("blobs").join("sha256");
     fs::create_dir_all(&blobs)?;
     sweep(folder);
@@ -67,16 +72,32 @@ fn write_all(contents: &Contents, folder: &Path, tag: Option<&str>, progress: &d
     // One layer after the other would be a tenth of a build.
     parallel(&missing, WRITERS, |blob| write_blob(&blobs, blob, progress))?;
     let written = missing.iter().map(|blob| blob.size).sum::<u64>();
-    Ok(written + update_index(&folder.join("index.json"), contents, tag)?)
+    Ok(written + update_index(&folder.join("index.json"), contents, names)?)
 }
 
-/// Tags are what the image-spec allows as a ref name.
-pub(super) fn check_tag(tag: Option<&str>) -> Result<()> {
-    let Some(tag) = tag else { return Ok(()) };
+/// The names of an image in an index, each once: its tags, or none at all when there are no tags.
+///
+/// # Errors
+/// A tag that is not what the image-spec allows as a ref name.
+pub(super) fn names<'a>(tags: impl IntoIterator<Item = &'a str>) -> Result<Vec<Option<&'a str>>> {
+    let mut names = Vec::new();
+    for tag in tags {
+        check_tag(tag)?;
+        if !names.contains(&Some(tag)) {
+            names.push(Some(tag));
+        }
+    }
+    if names.is_empty() {
+        names.push(None);
+    }
+    Ok(names)
+}
+
+fn check_tag(tag: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._:@/+".contains(c);
     if tag.is_empty() || !tag.chars().all(allowed) {
-        return Err(Error::usage(format!("`{tag}` cannot be a tag in a layout"))
-            .hint("letters, digits and -._:@/+ are allowed"));
+        return Err(Error::usage(format!("invalid tag in a layout `{tag}`: expected letters, digits and `-._:@/+`"))
+            .hint("choose another one, as in `--output oci:DIR:TAG`"));
     }
     Ok(())
 }
@@ -186,13 +207,13 @@ impl Write for Named<'_> {
 }
 
 /// Puts the image into the index; returns the number of bytes written, 0 when it is there already.
-fn update_index(path: &Path, contents: &Contents, tag: Option<&str>) -> Result<u64> {
+fn update_index(path: &Path, contents: &Contents, names: &[Option<&str>]) -> Result<u64> {
     let old: Option<Value> = match fs::read(path) {
         Ok(bytes) => Some(image_json::parse(&bytes, &format!("`{}`", path.display()))?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(error.into()),
     };
-    let new = index_of_layout(old.clone(), contents, tag)?;
+    let new = index_of_layout(old.clone(), contents, names)?;
     if old.as_ref() == Some(&new) {
         return Ok(0);
     }
@@ -202,8 +223,12 @@ fn update_index(path: &Path, contents: &Contents, tag: Option<&str>) -> Result<u
 }
 
 /// The index of a layout that holds the contents, too.
-pub(super) fn index_of_layout(old: Option<Value>, contents: &Contents, tag: Option<&str>) -> Result<Value> {
-    let mut index = index_with(old, contents.entry.clone(), tag)?;
+pub(super) fn index_of_layout(old: Option<Value>, contents: &Contents, names: &[Option<&str>]) -> Result<Value> {
+    let mut index = old;
+    for name in names {
+        index = Some(index_with(index, contents.entry.clone(), *name)?);
+    }
+    let mut index = index.ok_or_else(|| Error::bug("an image without a name in an index"))?;
     let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else { return Ok(index) };
     for other in &contents.others {
         let entry = named_entry(other.clone(), None)?;
@@ -288,10 +313,12 @@ mod tests {
     #[test]
     fn tags_are_checked() {
         for tag in ["1.0", "host/name:1", "a_b"] {
-            assert!(check_tag(Some(tag)).is_ok(), "{tag}");
+            assert!(check_tag(tag).is_ok(), "{tag}");
         }
         for tag in ["", "a b", "ü"] {
-            assert!(check_tag(Some(tag)).is_err(), "{tag}");
+            assert!(check_tag(tag).is_err(), "{tag}");
         }
+        assert_eq!(names([]).expect("none"), [None]);
+        assert_eq!(names(["a", "b", "a"]).expect("two"), [Some("a"), Some("b")]);
     }
 }

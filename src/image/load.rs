@@ -8,7 +8,7 @@ use std::path::Path;
 use fs_err as fs;
 use serde_json::json;
 
-use super::archive::{FILE, FOLDER, MTIME};
+use super::archive::{FILE, FOLDER, MTIME, docker_manifest, path_of};
 use super::layout::{OCI_LAYOUT, REF_NAME};
 use super::{Image, copy, media};
 use crate::model::{Blob, BlobSource};
@@ -34,9 +34,7 @@ pub fn write_load_archive(
     progress: &dyn Progress,
 ) -> Result<()> {
     progress.grow(image.size());
-    let path = |blob: &Blob| format!("blobs/sha256/{}", blob.digest.hex());
-    let layers: Vec<String> = image.layers.iter().map(|layer| path(&layer.blob)).collect();
-    let manifest = canonical(&json!([{"Config": path(&image.config), "RepoTags": names, "Layers": layers}]))?;
+    let manifest = docker_manifest(image, names)?;
     let index = index(image, names)?;
     for (name, bytes) in [("oci-layout", OCI_LAYOUT), ("index.json", &index), ("manifest.json", &manifest)] {
         tarball::file(&mut output, name, bytes, FILE, MTIME)?;
@@ -47,7 +45,7 @@ pub fn write_load_archive(
     // The manifest comes last: without it nobody takes what was broken off.
     for blob in each_once(image) {
         let copy = |output: &mut dyn Write| copy::copy_blob(blob, output, progress);
-        tarball::file_from(&mut output, path(blob), blob.size, FILE, MTIME, copy)?;
+        tarball::file_from(&mut output, path_of(blob), blob.size, FILE, MTIME, copy)?;
     }
     tarball::end(&mut output)?;
     Ok(output.flush()?)

@@ -28,6 +28,7 @@ mod media;
 mod output;
 mod probe;
 mod reader;
+mod unused;
 
 pub use archive::{write_oci_archive, write_oci_archive_of};
 pub use artifact::{Artifact, ArtifactFile, artifact, lone_artifact};
@@ -43,5 +44,6 @@ pub use load::{link_layout, write_load_archive};
 pub use localise::localise;
 pub use media::{INDEX, MANIFEST, is_index};
 pub use output::{Contents, Written};
-pub use probe::{Selection, is_at_hand, probe, probe_files};
+pub use probe::{Obstacle, Selection, Tree, is_at_hand, is_tree_at_hand, probe, probe_files, probe_tree};
 pub use reader::LayoutReader;
+pub use unused::{Unused, remove_unused_blobs, unused_blobs};

@@ -1,17 +1,20 @@
 //! Reading OCI image layouts, a folder or a tar of one (image-spec, image-layout.md).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use oci_spec::image::{Descriptor, ImageIndex};
+use serde_json::json;
 
-use super::base::{DOCUMENT_LIMIT, TarFile, check_size, verify};
+use super::assemble::descriptor;
+use super::base::{DOCUMENT_LIMIT, TarFile, check_size, docker_image, verify};
 use super::layout::REF_NAME;
 use super::{json, media};
-use crate::model::BlobSource;
+use crate::model::{Blob, BlobSource};
 use crate::store::Store;
+use crate::util::json::canonical;
 use crate::util::{Digest, Error, Result};
 
 /// An OCI image layout, wherever its files are.
@@ -46,6 +49,19 @@ impl LayoutReader {
             return Err(Error::user("it is no OCI archive: it has no index.json").hint(hint));
         }
         Ok(Self { files: Box::new(Archive { tar, store: store.clone() }) })
+    }
+
+    /// The image of a tar, whether of a layout or of `docker save`, as a layout. The layers of the latter come into the
+    /// store, compressed.
+    ///
+    /// # Errors
+    /// When the file is neither; when it is damaged.
+    pub fn any_archive(path: &Path, store: &Store) -> Result<Self> {
+        let tar = TarFile::open(path, store)?;
+        if tar.has("index.json") || !tar.has("manifest.json") {
+            return Self::archive(path, store);
+        }
+        Ok(Self { files: Box::new(Blobs::new(docker_image(&tar, store)?)?) })
     }
 
     /// All entries of its index.json.
@@ -107,6 +123,9 @@ fn pick<'a>(entries: &'a [Descriptor], tag: Option<&str>) -> Result<Vec<&'a Desc
             false => Ok(tagged),
         };
     }
+    // One image may have several tags.
+    let mut seen = BTreeSet::new();
+    let images: Vec<&Descriptor> = images.into_iter().filter(|entry| seen.insert(entry.digest().as_ref())).collect();
     match images.len() {
         0 => Err(Error::user("it holds no image")),
         1 => Ok(images),
@@ -173,9 +192,44 @@ impl Files for Archive {
     }
 }
 
+/// The blobs of one image, the first of which is its manifest, as a layout.
+struct Blobs {
+    index: Vec<u8>,
+    blobs: BTreeMap<Digest, Blob>,
+}
+
+impl Blobs {
+    fn new(blobs: Vec<Blob>) -> Result<Self> {
+        let manifest = blobs.first().ok_or_else(|| Error::bug("an image without a manifest"))?;
+        let manifests = [descriptor(manifest)?];
+        let index = canonical(&json!({"schemaVersion": 2, "mediaType": media::INDEX, "manifests": manifests}))?;
+        Ok(Self { index, blobs: blobs.into_iter().map(|blob| (blob.digest, blob)).collect() })
+    }
+
+    fn find(&self, digest: &Digest) -> Result<&Blob> {
+        self.blobs.get(digest).ok_or_else(|| Error::user(format!("the archive has no blob {digest}")))
+    }
+}
+
+impl Files for Blobs {
+    fn read(&self, path: &str) -> Result<Vec<u8>> {
+        let Some(hex) = path.strip_prefix("blobs/sha256/") else { return Ok(self.index.clone()) };
+        match &self.find(&format!("sha256:{hex}").parse()?)?.source {
+            BlobSource::Bytes(bytes) => Ok(bytes.to_vec()),
+            _ => Err(Error::bug(format!("`{path}` is not in memory"))),
+        }
+    }
+
+    fn blob(&self, digest: &Digest, _size: u64) -> Result<BlobSource> {
+        Ok(self.find(digest)?.source.clone())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const OTHER: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
     fn entry(tag: Option<&str>, architecture: Option<&str>) -> Descriptor {
         let mut value = serde_json::json!({
@@ -196,8 +250,12 @@ mod tests {
         assert_eq!(pick(&two, Some("b")).expect("is there"), [&two[1]]);
         assert_eq!(pick(&two[..1], None).expect("is alone"), [&two[0]]);
         assert!(pick(&two, Some("c")).expect_err("is not there").hints()[0].contains("`a`, `b`"));
+        assert_eq!(pick(&[entry(Some("a"), None), entry(Some("b"), None)], None).expect("one image").len(), 1);
+        let mut two = two;
+        two[1].set_digest(OTHER.parse().expect("a digest"));
         assert!(pick(&two, None).expect_err("ambiguous").hints()[0].contains("`a`, `b`"));
-        let platforms = [entry(None, Some("amd64")), entry(None, Some("arm64"))];
+        let mut platforms = [entry(None, Some("amd64")), entry(None, Some("arm64"))];
+        platforms[1].set_digest(OTHER.parse().expect("a digest"));
         assert_eq!(pick(&platforms, None).expect("one image").len(), 2);
         assert!(pick(&[], None).is_err());
     }

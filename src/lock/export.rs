@@ -74,7 +74,12 @@ fn wheel_comment(wheel: &LockedWheel) -> String {
 /// A commit of a repository as pip has it.
 fn git_url(url: &Url, commit: &str, subdirectory: Option<&str>) -> String {
     let folder = subdirectory.map(|folder| format!("#subdirectory={folder}")).unwrap_or_default();
-    format!("git+{}@{commit}{folder}", redact::canonical(url))
+    let mut url = redact::canonical(url);
+    if redact::is_ssh(url.scheme()) {
+        // A lock has no users, and this is everybody's. It fails only for URLs that cannot have one.
+        let _ = url.set_username("git");
+    }
+    format!("git+{url}@{commit}{folder}")
 }
 
 /// A conda-lock.yml (CEP 37) with the packages of all platforms, in the category `main`.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::Lock;
+use super::{Lock, RESERVED_VARIABLES, UNSET};
 use crate::util::Digest;
 
 /// The environment that a base image brings and that the lock's own packages are added to.
@@ -92,10 +92,21 @@ impl Lock {
         specs
     }
 
-    /// The `variables:` of the whole environment: those of the base, and before them the lock's own.
+    /// The `variables:` of the whole environment: those of the base, and before them the lock's own. Without those that
+    /// conda reserves, and those that are marked as removed.
     pub fn all_variables(&self) -> BTreeMap<String, String> {
         let mut variables = self.extended().map(|base| base.variables.clone()).unwrap_or_default();
         variables.extend(self.variables.clone());
-        variables
+        usable(variables)
     }
+
+    /// The lock's own `variables:`, as [`Self::all_variables`] has them.
+    pub fn own_variables(&self) -> BTreeMap<String, String> {
+        usable(self.variables.clone())
+    }
+}
+
+fn usable(mut variables: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    variables.retain(|name, value| !RESERVED_VARIABLES.contains(&name.as_str()) && value != UNSET);
+    variables
 }

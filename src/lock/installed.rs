@@ -8,9 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rattler_conda_types::{PrefixRecord, RepoDataRecord};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use super::canonical_channel;
-use crate::util::{Digest, Error, Result, redact};
+use super::{UNSET, canonical_channel};
+use crate::util::{Digest, Error, Result, python, redact};
 
 /// Raised whenever something else would be kept of the same files.
 pub const VERSION: u32 = 2;
@@ -267,21 +268,16 @@ impl Package {
     }
 }
 
-/// `env_vars` of a state file; what is no text in it is left out.
+/// `env_vars` of a state file; what conda would not export is left out.
 fn variables(state: &str) -> BTreeMap<String, String> {
     #[derive(Deserialize)]
-    struct State {
-        #[serde(default)]
-        env_vars: BTreeMap<String, serde_json::Value>,
+    struct State<'a> {
+        #[serde(default, borrow)]
+        env_vars: BTreeMap<String, &'a RawValue>,
     }
-    let variables = serde_json::from_str::<State>(state).map(|state| state.env_vars).unwrap_or_default();
-    // How conda marks one that was removed.
-    let unset = |value: &String| value == "***unset***";
-    variables
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())))
-        .filter(|(_, value)| !unset(value))
-        .collect()
+    let variables = serde_json::from_str::<State<'_>>(state).map(|state| state.env_vars).unwrap_or_default();
+    let text = |(name, raw): (String, &RawValue)| Some((name, python::scalar(raw)??));
+    variables.into_iter().filter_map(text).filter(|(_, value)| value != UNSET).collect()
 }
 
 #[cfg(test)]
@@ -345,7 +341,8 @@ mod tests {
         ];
         let expected = expected.map(|(path, digest)| (path, ("by-pip".to_owned(), digest)));
         assert_eq!(found.recorded, BTreeMap::from(expected));
-        assert_eq!(found.variables, [("A".to_owned(), "1".to_owned())].into());
+        let variables = [("A", "1"), ("C", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(found.variables, BTreeMap::from(variables));
         assert_eq!(found.activation.keys().collect::<Vec<_>>(), ["etc/conda/activate.d/a.sh"]);
         assert!(files.environment("opt/conda/envs/other").expect("reads").packages.is_empty());
     }

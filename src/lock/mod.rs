@@ -49,6 +49,14 @@ pub const MEDIA_TYPE: &str = "application/vnd.condaimg.lock.v1+yaml";
 /// The label and annotation of an image that hold the digest of its lock.
 pub const LABEL: &str = "dev.condaimg.lock";
 
+/// The variables that belong to conda, whatever `variables:` and `env_vars.d` say: it ignores `PATH` there with a warning,
+/// and fails over the others.
+pub const RESERVED_VARIABLES: [&str; 5] =
+    ["PATH", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "CONDA_SHLVL", "CONDA_PROMPT_MODIFIER"];
+
+/// The value by which conda marks a variable that was removed.
+pub const UNSET: &str = "***unset***";
+
 /// What the builds of `python` packages hold that are no CPython.
 pub const NO_CPYTHON: [&str; 2] = ["pypy", "graalpy"];
 
@@ -158,6 +166,10 @@ pub struct PackageFacts {
     /// What it is to pip: normalised name (PEP 503) → version of each dist-info that it brings.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub pypi: BTreeMap<String, String>,
+    /// Where no channel says when the environment's packages were built: the time of the archive's `info/index.json`,
+    /// in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index_time: Option<i64>,
     /// How often the package changes, by its channel's index when the package was first locked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stability: Option<Stability>,
@@ -177,6 +189,10 @@ pub struct Activation {
     /// Scripts that do more than set and unset literals, and have to be sourced by a shell.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub dynamic: BTreeSet<String>,
+    /// The texts of those scripts, as in the archive, so that it can be told which shells run them. Long ones, and those
+    /// that are not UTF-8, are left out.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scripts: BTreeMap<String, String>,
 }
 
 /// One variable that activation sets (`value`) or unsets (no value), and the file that says so.
@@ -341,9 +357,28 @@ impl Lock {
         same.then_some(packages)
     }
 
-    /// Seconds since 1970 at which the newest package was built; 0 when no channel says.
+    /// Seconds since 1970 at which the newest package was built; 0 when neither a channel nor an archive says.
     pub fn newest_build(&self) -> i64 {
+        self.newest_timestamp().or_else(|| self.newest_index()).unwrap_or(0)
+    }
+
+    /// Seconds since 1970 for the `created` of an image on a base that has `base` there: the build of the newest package.
+    /// When no channel says that, the later of what the archives say and `base`.
+    pub fn created(&self, base: Option<i64>) -> i64 {
+        self.newest_timestamp().or_else(|| self.newest_index().max(base)).unwrap_or(0)
+    }
+
+    /// Whether the time of the newest package is known without reading an archive.
+    pub fn knows_times(&self) -> bool {
+        self.newest_timestamp().is_some() || self.newest_index().is_some()
+    }
+
+    fn newest_timestamp(&self) -> Option<i64> {
         let times = self.packages.iter().filter_map(|package| package.record.package_record.timestamp.as_ref());
-        times.map(|time| time.jiff_timestamp().as_second()).max().unwrap_or(0)
+        times.map(|time| time.jiff_timestamp().as_second()).max()
+    }
+
+    fn newest_index(&self) -> Option<i64> {
+        self.packages.iter().filter_map(|package| package.facts.index_time).max()
     }
 }

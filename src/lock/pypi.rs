@@ -176,10 +176,12 @@ pub(super) fn git_source(location: &Url) -> Option<WheelSource> {
     Some(WheelSource::Git { url, commit, subdirectory })
 }
 
-/// The last part of a URL's path. `+` of local versions may be written `%2B`.
+/// The name of the file that a URL leads to: the last part of its path, without escapes (`+` of local versions may be
+/// written `%2B`, `!` of epochs `%21`). It is a name, never a path.
 pub fn file_name(url: &Url) -> Option<String> {
-    let name = url.path_segments()?.next_back()?;
-    Some(percent_decode_str(name).decode_utf8().ok()?.into_owned())
+    let name = percent_decode_str(url.path_segments()?.next_back()?).decode_utf8().ok()?;
+    let is_name = !matches!(&*name, "" | "." | "..") && !name.contains(['/', '\0']);
+    is_name.then(|| name.into_owned())
 }
 
 fn wheel_name(url: &Url) -> Option<String> {

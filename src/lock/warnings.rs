@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Lock, LockedPackage};
+use super::{Lock, LockedPackage, RESERVED_VARIABLES};
+use crate::model::pyc::module_of;
 
-/// The warnings about a lock's packages: paths that two of them bring, scripts that are not run, activation that
-/// needs a shell.
+/// The warnings about a lock: variables that are ignored, paths that two packages bring, scripts that are not run.
 pub fn warnings(lock: &Lock) -> Vec<String> {
+    let reserved = RESERVED_VARIABLES.into_iter().filter(|name| lock.variables.contains_key(*name)).map(|name| {
+        format!("`variables:` sets `{name}`, which conda reserves: it is ignored (`--env {name}=VALUE` sets it)")
+    });
     let wheels = lock.wheels.iter().flat_map(|wheel| clobbered(&wheel.name, &wheel.facts.clobbered));
-    lock.packages.iter().flat_map(of_package).chain(wheels).collect()
+    reserved.chain(lock.packages.iter().flat_map(of_package)).chain(wheels).collect()
 }
 
 fn of_package(package: &LockedPackage) -> Vec<String> {
@@ -20,24 +23,28 @@ fn of_package(package: &LockedPackage) -> Vec<String> {
             "`{name}` has a post-link script (`{script}`), which is not run: what it would do is missing in the image"
         ));
     }
-    for script in &facts.activation.dynamic {
-        warnings.push(format!(
-            "the activation script `{script}` of `{name}` needs a shell: an entrypoint sources it, so `docker exec` does not see what it sets"
-        ));
-    }
     warnings
 }
 
-/// The paths that a package loses, a line for each of those that win.
+/// The paths that a package loses, a line for each of those that win. Byte code goes with its module, and has a line
+/// of its own where the package has no such module.
 fn clobbered(name: &str, lost: &BTreeMap<String, String>) -> Vec<String> {
-    let mut by_winner: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut by_winner: BTreeMap<(bool, &str), Vec<&str>> = BTreeMap::new();
     for (path, winner) in lost {
-        by_winner.entry(winner).or_default().push(path);
+        let module = module_of(path);
+        if !module.as_ref().is_some_and(|module| lost.contains_key(module)) {
+            by_winner.entry((module.is_some(), winner)).or_default().push(path);
+        }
     }
-    let line = |(winner, paths): (&str, Vec<&str>)| {
+    let line = |((is_bytecode, winner), paths): ((bool, &str), Vec<&str>)| {
         let more = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
         let first = paths.first().copied().unwrap_or_default();
-        format!("`{winner}` and `{name}` both bring `{first}`{more}: the one of `{winner}` is in the image")
+        match is_bytecode {
+            true => format!("left out `{first}`{more} of `{name}`: byte code for modules of `{winner}`"),
+            false => {
+                format!("`{winner}` and `{name}` both bring `{first}`{more}: the one of `{winner}` is in the image")
+            }
+        }
     };
     by_winner.into_iter().map(line).collect()
 }

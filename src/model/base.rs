@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::util::Error;
 
+/// Symlinks that are followed before they count as a loop (path_resolution(7)).
+pub(crate) const LINKS: usize = 40;
+
 /// Where a base image comes from, as the user names it (`--base`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BaseRef {
@@ -113,25 +116,40 @@ impl fmt::Display for BaseRef {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct BaseFacts {
-    /// Symbolic links in the root and one level below it: path without a leading slash → target as it stands.
+    /// Whether the facts are those of the whole tree; those of older locks were of its upper levels only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
+    /// Symlinks at any depth that do not lead to files: path without a leading slash → target as it stands.
     /// A layer must not write a directory over one of them (`bin` → `usr/bin`).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub symlinks: BTreeMap<String, String>,
     /// Directories in the root (`etc`, `home`, `usr`, ...).
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub directories: BTreeSet<String>,
-    /// Of the folders near the root those that do not belong to root or are not 0755: a layer that has something below
-    /// one of them says the same of it.
+    /// Directories at any depth that do not belong to root or are not 0755: a layer that has something below one of them
+    /// says the same of it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub folders: BTreeMap<String, FolderFacts>,
-    /// The version of its GNU C library (`2.36`); none when it has none.
+    /// Those of `folders` below which all directories have the same mode and owner, except those that are listed.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub uniform: BTreeSet<String>,
+    /// Version of the GNU C library (`2.36`); none for a base without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub glibc: Option<String>,
     /// Whether `/bin/sh` exists, which an entrypoint script needs.
     pub shell: bool,
+    /// Directory whose `*.sh` a login shell reads, symlinks resolved (`etc/profile.d`); none if the base has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login_scripts: Option<String>,
+    /// Shells where scripts look for them (`bin/sh`, `bin/bash`), and the program that each is in the end (`dash`).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub shells: BTreeMap<String, String>,
     /// `/etc/passwd`, to which a line for the image's user may have to be added.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passwd: Option<String>,
+    /// Where `/etc/passwd` is a symlink: the file that it leads to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passwd_path: Option<String>,
     /// `/etc/group`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
@@ -172,42 +190,122 @@ impl TryFrom<String> for FolderFacts {
     }
 }
 
-impl BaseFacts {
-    /// The folders of which a layer with files below `root` (without a leading slash) has to say the same as the base.
-    pub fn folders_along(&self, root: &str) -> BTreeMap<String, FolderFacts> {
-        let is_below = |path: &str, folder: &str| {
-            folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let along = self.folders.iter().filter(|(path, _)| is_below(path, root) || is_below(root, path));
-        along.map(|(path, folder)| (path.clone(), *folder)).collect()
+/// Mode, owner and symlinks of the base's directories along a path, as far as a layer that writes there depends on them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Folders {
+    folders: BTreeMap<String, FolderFacts>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    uniform: BTreeSet<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    symlinks: BTreeMap<String, String>,
+}
+
+impl Folders {
+    /// Mode and owner of a directory, symlinks resolved; none if nothing is known of it but that they are usual.
+    pub fn get(&self, path: &str) -> Option<FolderFacts> {
+        lookup(&self.folders, &self.uniform, path)
     }
 
-    /// Resolves a path in the image through the base's symbolic links: `bin/x` → `usr/bin/x`. Links that lead
-    /// out of the root end at the root, as the kernel resolves them in a container.
-    pub fn resolve(&self, path: &str) -> String {
-        let mut pending: Vec<String> = components(path).rev().map(str::to_owned).collect();
-        let mut resolved: Vec<String> = Vec::new();
-        // A chain of links longer than the kernel's limit (40, path_resolution(7)) is a loop.
-        let mut followed = 0;
-        while let Some(component) = pending.pop() {
-            if component == ".." {
-                resolved.pop();
-                continue;
-            }
-            resolved.push(component);
-            let Some(target) = self.symlinks.get(&resolved.join("/")) else { continue };
-            if followed == 40 {
-                continue;
-            }
-            followed += 1;
-            resolved.pop();
-            if target.starts_with('/') {
-                resolved.clear();
-            }
-            pending.extend(components(target).rev().map(str::to_owned));
-        }
-        resolved.join("/")
+    /// Whether nothing is unusual.
+    pub fn is_empty(&self) -> bool {
+        self.folders.is_empty() && self.symlinks.is_empty()
     }
+
+    /// Symlinks below the path.
+    pub fn symlinks(&self) -> &BTreeMap<String, String> {
+        &self.symlinks
+    }
+
+    /// Follows the symlinks below the path; those of a loop stay as they are.
+    pub fn resolve(&self, path: String) -> String {
+        if self.symlinks.is_empty() {
+            return path;
+        }
+        match path.rsplit_once('/') {
+            Some((above, name)) => {
+                follow(&self.symlinks, above).map_or(path.clone(), |above| format!("{above}/{name}"))
+            }
+            None => path,
+        }
+    }
+}
+
+impl BaseFacts {
+    /// What a layer with files below `root` (without a leading slash, symlinks resolved) has to say the same of as the
+    /// base. `of_base`: the root is an environment of the base.
+    pub fn folders_along(&self, root: &str, of_base: bool) -> Folders {
+        let inside = |path: &str| path == root || is_below(path, root);
+        let mut along = Folders {
+            folders: self.folders.iter().filter(|(path, _)| inside(path)).map(|(p, f)| (p.clone(), *f)).collect(),
+            uniform: self.uniform.iter().filter(|path| inside(path)).cloned().collect(),
+            symlinks: self
+                .symlinks
+                .iter()
+                .filter(|(path, _)| inside(path))
+                .map(|(p, t)| (p.clone(), t.clone()))
+                .collect(),
+        };
+        let above = root.match_indices('/').map(|(end, _)| &root[..end]).chain(Some(root).filter(|_| of_base));
+        along.folders.extend(above.filter_map(|path| Some((path.to_owned(), self.folder(path)?))));
+        along
+    }
+
+    /// Mode and owner of a directory, symlinks resolved; none if they are usual or the base lacks the directory.
+    pub fn folder(&self, path: &str) -> Option<FolderFacts> {
+        lookup(&self.folders, &self.uniform, path).filter(|facts| *facts != FolderFacts::USUAL)
+    }
+
+    /// Resolves a path in the image through the base's symlinks: `bin/x` → `usr/bin/x`. Links that lead out of the root
+    /// end at the root, as the kernel resolves them in a container.
+    ///
+    /// # Errors
+    /// A loop of symlinks, named.
+    pub fn resolve(&self, path: &str) -> Result<String, Error> {
+        follow(&self.symlinks, path).map_err(|link| {
+            Error::user(format!(
+                "failed to resolve `/{}` in the base: `/{link}` is in a loop of symlinks",
+                path.trim_start_matches('/')
+            ))
+            .hint("choose another place for it, or another base")
+        })
+    }
+}
+
+fn lookup(folders: &BTreeMap<String, FolderFacts>, uniform: &BTreeSet<String>, path: &str) -> Option<FolderFacts> {
+    let as_above = || {
+        let mut above = path.rmatch_indices('/').map(|(end, _)| &path[..end]);
+        folders.get(above.find(|path| uniform.contains(*path))?)
+    };
+    folders.get(path).or_else(as_above).copied()
+}
+
+fn is_below(path: &str, folder: &str) -> bool {
+    folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Follows symlinks; the error is the link at which a loop was noticed.
+fn follow(symlinks: &BTreeMap<String, String>, path: &str) -> Result<String, String> {
+    let mut pending: Vec<String> = components(path).rev().map(str::to_owned).collect();
+    let mut resolved: Vec<String> = Vec::new();
+    let mut followed = 0;
+    while let Some(component) = pending.pop() {
+        if component == ".." {
+            resolved.pop();
+            continue;
+        }
+        resolved.push(component);
+        let Some((link, target)) = symlinks.get_key_value(&resolved.join("/")) else { continue };
+        if followed == LINKS {
+            return Err(link.clone());
+        }
+        followed += 1;
+        resolved.pop();
+        if target.starts_with('/') {
+            resolved.clear();
+        }
+        pending.extend(components(target).rev().map(str::to_owned));
+    }
+    Ok(resolved.join("/"))
 }
 
 fn components(path: &str) -> impl DoubleEndedIterator<Item = &str> {
@@ -239,10 +337,30 @@ mod tests {
                 .into(),
             ..BaseFacts::default()
         };
-        assert_eq!(facts.resolve("/bin/sh"), "usr/bin/sh");
-        assert_eq!(facts.resolve("opt/conda"), "data/conda");
-        assert_eq!(facts.resolve("out/y"), "x/y");
-        assert_eq!(facts.resolve("/usr/lib"), "usr/lib");
-        assert_eq!(facts.resolve("loop/x"), "loop/x");
+        let resolve = |path| facts.resolve(path).map_err(|error| error.to_string());
+        assert_eq!(resolve("/bin/sh").as_deref(), Ok("usr/bin/sh"));
+        assert_eq!(resolve("opt/conda").as_deref(), Ok("data/conda"));
+        assert_eq!(resolve("out/y").as_deref(), Ok("x/y"));
+        assert_eq!(resolve("/usr/lib").as_deref(), Ok("usr/lib"));
+        assert!(resolve("loop/x").expect_err("a loop").contains("`/loop`"));
+    }
+
+    #[test]
+    fn folders_are_known_by_those_above_them() {
+        let theirs = FolderFacts { mode: 0o2775, owner: (1000, 100) };
+        let facts = BaseFacts {
+            folders: [("opt/conda", theirs), ("opt/conda/pkgs", FolderFacts::USUAL), ("srv", theirs)]
+                .map(|(path, facts)| (path.to_owned(), facts))
+                .into(),
+            uniform: ["opt/conda".to_owned()].into(),
+            ..BaseFacts::default()
+        };
+        assert_eq!(facts.folder("opt/conda/a/b"), Some(theirs));
+        assert_eq!(facts.folder("opt/conda/pkgs"), None);
+        assert_eq!((facts.folder("opt"), facts.folder("srv/x")), (None, None));
+        // A new environment below is no folder of the base.
+        let along = facts.folders_along("opt/conda/envs/new", false);
+        assert_eq!((along.get("opt/conda/envs"), along.get("opt/conda/envs/new")), (Some(theirs), None));
+        assert_eq!(facts.folders_along("opt/conda/envs/new", true).get("opt/conda/envs/new"), Some(theirs));
     }
 }

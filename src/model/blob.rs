@@ -9,6 +9,14 @@ use crate::util::{DiffId, Digest};
 
 /// The annotation of a layer's descriptor with what its bytes depend on: equal keys promise equal bytes.
 pub const LAYER_KEY: &str = "dev.condaimg.layer.key";
+/// The annotation of a layer's descriptor that says what is in the layer, for people.
+pub const LAYER_NAME: &str = "dev.condaimg.layer.name";
+/// The annotation of a layer's descriptor with the kind of its content ([`super::LayerRole`]).
+pub const LAYER_ROLE: &str = "dev.condaimg.layer.role";
+/// The annotation of a layer's descriptor with the tier of the policy that its packages belong to.
+pub const LAYER_TIER: &str = "dev.condaimg.layer.tier";
+/// The annotation of a layer's descriptor that lists the packages whose files are in it.
+pub const LAYER_PACKAGES: &str = "dev.condaimg.layer.packages";
 
 /// Where the bytes of a blob are.
 #[derive(Debug, Clone)]

@@ -22,6 +22,9 @@ pub struct Parameters {
     pub bytecode: bool,
     /// Whether the group gets the owner's permissions (for arbitrary users in group 0).
     pub group_write: bool,
+    /// Whether files of packages keep their setuid and setgid bits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_setuid: bool,
     /// The layer policy: its canonical text, so that a policy file is recorded too.
     pub layers: String,
     /// The most layers that may be added to the base.
@@ -29,6 +32,9 @@ pub struct Parameters {
     /// Sets the config's `created` and the history's times, seconds since 1970; never a layer byte.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_date_epoch: Option<i64>,
+    /// Whether the image's entrypoint leaves out the activation scripts that need a shell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_activation: bool,
     /// What the image config says.
     pub image: ImageOptions,
 }
@@ -40,6 +46,9 @@ pub struct ImageOptions {
     /// `--user UID[:GID]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<User>,
+    /// `--keep-home-mode`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_home_mode: bool,
     /// `--entrypoint`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
@@ -71,16 +80,60 @@ pub struct User {
     pub gid: u32,
 }
 
+/// The largest user and group id that container engines take (2³¹ - 1, as in runc and Kubernetes).
+pub const MAX_ID: u32 = i32::MAX as u32;
+
 impl FromStr for User {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
-        match (uid.parse(), gid.parse()) {
-            (Ok(uid), Ok(gid)) => Ok(Self { uid, gid }),
-            _ => Err(Error::usage(format!("`{text}` is no numeric user")).hint("write UID or UID:GID, as in `1000:0`")),
+        let wrong = |why: &str| Error::usage(format!("invalid user `{text}`: {why}"));
+        let is_number = |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(uid) || !is_number(gid) {
+            return Err(wrong("expected UID or UID:GID in digits")
+                .hint("write numbers, as in `1000:0`: Kubernetes takes no names"));
+        }
+        let id = |id: &str| id.parse().ok().filter(|id| *id <= MAX_ID);
+        match (id(uid), id(gid)) {
+            (Some(uid), Some(gid)) => Ok(Self { uid, gid }),
+            (uid, _) => {
+                let culprit = if uid.is_none() { "uid" } else { "gid" };
+                Err(wrong(&format!(
+                    "expected a {culprit} of at most {MAX_ID}, which is all that container engines take"
+                ))
+                .hint("choose a smaller one, as in `1000:0`"))
+            }
         }
     }
+}
+
+/// Whether a text can be the name of a variable in an image's config: without `=`, white space and control characters.
+pub fn is_variable_name(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|char: char| char == '=' || char.is_whitespace() || char.is_control())
+}
+
+/// Whether a text is a name that shells can export (POSIX, "Name").
+pub fn is_shell_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && !text.starts_with(|first: char| first.is_ascii_digit())
+}
+
+/// A working directory of an image: an absolute path.
+///
+/// # Errors
+/// What it should be.
+pub fn workdir(text: &str) -> Result<String, Error> {
+    let wrong =
+        |why: &str, hint: String| Err(Error::usage(format!("invalid working directory `{text}`: {why}")).hint(hint));
+    if !text.starts_with('/') {
+        return wrong("expected an absolute path", format!("write `/{}`", text.trim_start_matches("./")));
+    }
+    if text.contains(char::is_control) {
+        return wrong("expected no control characters", "name another directory".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 impl TryFrom<String> for User {
@@ -100,5 +153,43 @@ impl From<User> for String {
 impl fmt::Display for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.uid, self.gid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_numbers_that_engines_take() {
+        let user = |text: &str| text.parse::<User>().map(|user| (user.uid, user.gid));
+        for (text, expected) in [("0", (0, 0)), ("1000:0", (1000, 0)), ("2147483647:2147483647", (MAX_ID, MAX_ID))] {
+            assert_eq!(user(text).expect(text), expected);
+        }
+        for (text, part) in [
+            ("4294967295", "uid"),
+            ("1000:4294967295", "gid"),
+            ("2147483648", "2147483647"),
+            ("99999999999999999999", "2147483647"),
+            ("node", "digits"),
+            ("+5", "digits"),
+            ("-1", "digits"),
+            ("1000:", "digits"),
+            (":0", "digits"),
+            ("", "digits"),
+            ("1:2:3", "digits"),
+        ] {
+            let message = user(text).expect_err(text).to_string();
+            assert!(message.contains(part) && message.contains(&format!("`{text}`")), "{message}");
+        }
+    }
+
+    #[test]
+    fn working_directories_are_absolute() {
+        assert_eq!(workdir("/app").expect("is absolute"), "/app");
+        for text in ["rel", "./rel", "", "~/x", "a/b", "/a\nb".replace("\\n", "\n").as_str()] {
+            assert!(workdir(text).is_err(), "{text}");
+        }
+        assert!(workdir("rel").expect_err("is relative").hints()[0].contains("`/rel`"));
     }
 }

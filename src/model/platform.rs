@@ -31,6 +31,10 @@ impl Platform {
     /// `os` of the image config; condaimg makes Linux images only.
     pub const OS: &'static str = "linux";
 
+    /// Names of `__archspec` that are platforms of their own, each with its platform.
+    pub const VARIANTS: [(&'static str, &'static str); 3] =
+        [("x86_64_v2", "linux/amd64/v2"), ("x86_64_v3", "linux/amd64/v3"), ("x86_64_v4", "linux/amd64/v4")];
+
     /// The platform of the machine that condaimg runs on, if it is one that images can be for. Only for what
     /// the builder itself executes; never for what an image holds.
     pub fn of_builder() -> Option<Subdir> {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use fs_err::File;
 use rattler_package_streaming::{read, seek};
 
+use super::pax::{Pax, header_seconds};
 use crate::util::error::ResultExt as _;
 use crate::util::report::{Progress, Silent};
 use crate::util::{Error, Result, paths};
@@ -79,8 +80,10 @@ pub struct Entry {
     pub size: u64,
     /// Permission bits as the archive has them.
     pub mode: u32,
-    /// Seconds since 1970.
+    /// Seconds since 1970: the floor of the PAX record where there is one, as Python's byte code has it.
     pub mtime: u64,
+    /// Whether it has capabilities, which are not kept.
+    pub capabilities: bool,
 }
 
 impl Entry {
@@ -208,9 +211,11 @@ impl Archive {
 
     fn visit(&self, tar: &mut tar::Archive<impl Read>, visit: &mut Visit<'_>) -> Result<()> {
         let mut symlinks = HashMap::new();
+        let mut global = None;
         for entry in tar.entries().map_err(|error| self.broken(error))? {
             let mut raw = entry.map_err(|error| self.broken(error))?;
-            let Some(entry) = self.check(&raw)? else { continue };
+            let pax = self.records(&mut raw, &mut global)?;
+            let Some(entry) = self.check(&raw, &pax)? else { continue };
             refuse_below_outward_link(&entry.path, &symlinks).map_err(|error| self.hostile(&error))?;
             if let Kind::Symlink(target) = &entry.kind {
                 symlinks.insert(entry.path.clone(), target.clone());
@@ -224,23 +229,44 @@ impl Archive {
         Ok(())
     }
 
+    /// What the PAX records of a raw entry say; `global` is the time that a global header gave before.
+    fn records(&self, raw: &mut tar::Entry<'_, impl Read>, global: &mut Option<u64>) -> Result<Pax> {
+        let pax = Pax::read(raw.pax_extensions().map_err(|error| self.broken(error))?);
+        let entry_type = raw.header().entry_type();
+        let honoured = pax.and_then(|mut pax| {
+            if entry_type == tar::EntryType::XGlobalHeader {
+                *global = pax.global()?.or(*global);
+                return Ok(Pax::default());
+            }
+            pax.check(&raw.path_bytes(), raw.link_name_bytes().as_deref(), raw.size(), entry_type.is_gnu_sparse())?;
+            pax.mtime = pax.mtime.or(*global);
+            Ok(pax)
+        });
+        honoured.map_err(|error| {
+            let path = String::from_utf8_lossy(&raw.path_bytes()).escape_debug().to_string();
+            self.unsupported(&format!("`{path}`: {error}"))
+        })
+    }
+
     /// The checked form of a raw entry; nothing for entries that only carry metadata of the format.
-    fn check(&self, raw: &tar::Entry<'_, impl Read>) -> Result<Option<Entry>> {
+    fn check(&self, raw: &tar::Entry<'_, impl Read>, pax: &Pax) -> Result<Option<Entry>> {
         let header = raw.header();
         // No list of a package can name it, so it is not installed. In another spelling it could be taken for one
         // that is.
         let Ok(shown) = String::from_utf8(raw.path_bytes().into_owned()) else { return Ok(None) };
         let link = || -> Result<String> {
-            let bytes = raw.link_name_bytes().ok_or_else(|| self.hostile(&format!("link `{shown}` has no target")))?;
+            let bytes = raw.link_name_bytes().ok_or_else(|| self.without_target(&shown))?;
             let target = String::from_utf8(bytes.into_owned())
                 .map_err(|_| self.hostile(&format!("the target of link `{shown}` is not UTF-8")))?;
             match target.as_str() {
-                "" => Err(self.hostile(&format!("link `{shown}` has no target"))),
+                "" => Err(self.without_target(&shown)),
                 text if text.contains('\0') => Err(self.hostile(&format!("the target of link `{shown}` holds a NUL"))),
                 _ => Ok(target),
             }
         };
         let kind = match header.entry_type() {
+            // As tars of version 7 have folders.
+            tar::EntryType::Regular if shown.ends_with('/') => Kind::Directory,
             tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => Kind::File,
             tar::EntryType::Directory => Kind::Directory,
             tar::EntryType::Symlink => Kind::Symlink(link()?),
@@ -252,14 +278,12 @@ impl Archive {
         if path.is_empty() {
             return Ok(None);
         }
-        let number = |result: std::io::Result<u64>| result.map_err(|error| self.broken(error));
-        Ok(Some(Entry {
-            path,
-            kind,
-            size: raw.size(),
-            mode: header.mode().map_err(|error| self.broken(error))?,
-            mtime: number(header.mtime())?,
-        }))
+        let mtime = match pax.mtime {
+            Some(mtime) => mtime,
+            None => header_seconds(header.mtime().map_err(|error| self.broken(error))?),
+        };
+        let mode = header.mode().map_err(|error| self.broken(error))?;
+        Ok(Some(Entry { path, kind, size: raw.size(), mode, mtime, capabilities: pax.capabilities }))
     }
 
     /// An error about an archive that cannot be read.
@@ -273,6 +297,21 @@ impl Archive {
     pub fn hostile(&self, what: &str) -> Error {
         Error::user(format!("package `{}` is refused: {what}", self.package))
             .hint("such an entry could write outside of the environment; tell the channel's owner")
+    }
+}
+
+impl Archive {
+    /// An error about an archive that is well made, and holds what an image cannot hold.
+    pub fn unsupported(&self, what: &str) -> Error {
+        Error::user(format!("package `{}` is refused: {what}", self.package))
+            .hint("take another version or build of the package, or tell its maintainers")
+    }
+
+    /// An error about a link that leads nowhere.
+    fn without_target(&self, path: &str) -> Error {
+        Error::user(format!("package `{}` is refused: link `{path}` has no target", self.package)).hint(
+            "the archive was probably made, or converted, on a system without symlinks: take another build, or tell the channel's owner",
+        )
     }
 }
 
@@ -444,7 +483,8 @@ mod tests {
     #[test]
     fn what_no_memory_holds_is_not_read() {
         let size = LARGEST_WHOLE + 1;
-        let entry = Entry { path: "lib/x".to_owned(), kind: Kind::File, size, mode: 0o644, mtime: 1 };
+        let entry =
+            Entry { path: "lib/x".to_owned(), kind: Kind::File, size, mode: 0o644, mtime: 1, capabilities: false };
         let error = read_whole(&entry, &mut std::io::repeat(0)).expect_err("is refused");
         assert!(error.to_string().contains("`lib/x` has 4294967297 bytes"), "{error}");
     }

@@ -15,13 +15,16 @@ use rattler_conda_types::Subdir;
 use rattler_conda_types::package::PathType;
 
 use super::archive::Archive;
+use super::findings::Findings;
 use super::layout::PackageLayout;
 use super::metadata::ModePolicy;
 use super::segment::{self, Target};
 use crate::lock::LockedPackage;
-use crate::model::Platform;
+use crate::model::pyc::module_of;
+use crate::model::{Folders, Platform};
 use crate::store::Store;
 use crate::util::error::ResultExt as _;
+use crate::util::paths::check_length;
 use crate::util::report::Silent;
 use crate::util::tarball;
 use crate::util::{Digest, Error, Result};
@@ -54,12 +57,14 @@ impl Source {
         let (folder, name) = target.rsplit_once('/')?;
         let stem = name.strip_suffix(".py")?;
         let pyc = format!("{folder}/__pycache__/{stem}.cpython-{major}{minor}.pyc");
+        // Python makes none either where no file may have that name.
+        check_length(&pyc).ok()?;
         Some(Self { source: source.to_owned(), module: target.to_owned(), pyc })
     }
 }
 
 /// The modules of a package for which byte code is made: all of a noarch Python package's, and those of others
-/// that prefix replacement changes.
+/// that prefix replacement changes or whose shipped byte code does not fit them.
 pub fn sources(layout: &PackageLayout, python: &PythonInfo) -> Vec<Source> {
     let (major, minor) = python.short_version;
     let site_packages = format!("{}/", python.site_packages_path.display());
@@ -69,7 +74,8 @@ pub fn sources(layout: &PackageLayout, python: &PythonInfo) -> Vec<Source> {
     let wanted = |file: &super::layout::LaidFile| {
         let replaced = file.entry.prefix_placeholder.is_some() && file.target.starts_with(&library);
         let noarch = layout.index.noarch.is_python() && file.target.starts_with(&site_packages);
-        file.entry.path_type == PathType::HardLink && (replaced || noarch)
+        let shipped = layout.recompiled.contains(&file.target);
+        file.entry.path_type == PathType::HardLink && (replaced || noarch || shipped)
     };
     let mut sources: Vec<Source> = layout
         .files
@@ -85,21 +91,10 @@ pub fn sources(layout: &PackageLayout, python: &PythonInfo) -> Vec<Source> {
 /// Shipped `.pyc` of modules that prefix replacement changes: they record the old size, so Python would not use
 /// them.
 pub fn stale(layout: &PackageLayout) -> BTreeSet<String> {
-    let mut by_stem: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
-    for target in layout.targets().filter(|target| target.ends_with(".pyc")) {
-        if let Some((folder, name)) = target.rsplit_once("/__pycache__/")
-            && let Some((stem, _)) = name.split_once('.')
-        {
-            by_stem.entry((folder, stem)).or_default().push(target);
-        }
-    }
     let replaced = layout.files.values().filter(|file| file.entry.prefix_placeholder.is_some());
-    replaced
-        .filter_map(|file| file.target.strip_suffix(".py")?.rsplit_once('/'))
-        .filter_map(|module| by_stem.get(&module))
-        .flatten()
-        .map(|stale| (*stale).to_owned())
-        .collect()
+    let replaced: BTreeSet<&str> = replaced.map(|file| file.target.as_str()).collect();
+    let is_stale = |target: &&str| module_of(target).is_some_and(|module| replaced.contains(module.as_str()));
+    layout.targets().filter(is_stale).map(str::to_owned).collect()
 }
 
 /// Refuses a Python that makes no byte code, or none that is the same every time.
@@ -207,7 +202,8 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
         subdir: parts.subdir,
         python: Some(parts.python.clone()),
         modes: ModePolicy { group_write: false },
-        folders: BTreeMap::new(),
+        folders: Folders::default(),
+        keep_setuid: false,
     };
     let unfinished = tempfile::Builder::new()
         .prefix("interpreter-")
@@ -222,7 +218,7 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
         std::thread::scope(|scope| -> Result<()> {
             let packing = scope.spawn(|| {
                 let mut writer = BufWriter::with_capacity(256 * 1024, writer);
-                segment::write(&mut writer, archive, package, &layout, &target, &Silent)?;
+                segment::write(&mut writer, archive, package, &layout, &target, (&Silent, &Findings::default()))?;
                 tarball::end(&mut writer)?;
                 writer.flush().map_err(Error::from)
             });

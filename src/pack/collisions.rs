@@ -2,13 +2,13 @@
 //!
 //! - **Wheel and conda package**: an error that names both, because pip would overwrite the file of a package that
 //!   knows nothing of it. Where it is declared (`--allow-clobber GLOB`), the wheel's is kept: pip installs after
-//!   conda. The byte code of a module that goes to a wheel goes with it. Byte code that is made counts as if it were
-//!   shipped: a wheel with byte code for a module of a conda package would replace that module as Python sees it.
+//!   conda.
 //! - **Two wheels, the same content**: namespace packages and licences are brought so. The first by name has the
 //!   file, the others' lists name it, and nobody is told.
 //! - **Two wheels, other content**: pip lets the one win that it installs last, in an order of its own. Here it is
 //!   the last by name, and a warning says so.
-//! - **Byte code that one wheel ships and another would have made**: what is shipped stays, and is not made.
+//! - **Byte code** goes with its module: what the keeper of a module ships, or has made, stays; what others ship for it is
+//!   left out, since Python would find it stale, or take it for the module.
 //! - **A file against a folder**: of two wheels an error, since pip would fail, too; of a wheel and a conda package
 //!   as above.
 
@@ -18,6 +18,7 @@ use super::facts::{ArchiveFacts, lose};
 use super::layout::ancestors;
 use super::wheel::WheelReading;
 use crate::lock::{LockedPackage, LockedWheel};
+use crate::model::pyc::module_of;
 use crate::util::{Error, Result};
 
 /// Paths in the prefix that a user lets wheels take from conda packages.
@@ -74,10 +75,12 @@ pub fn among_wheels(wheels: &mut [LaidWheel]) -> Result<()> {
         }
     }
     let mut lost: Vec<(usize, String, Option<String>)> = Vec::new();
-    for (path, of) in owners.into_iter().filter(|(_, of)| of.len() > 1) {
+    // Of several bringers of byte code for modules of wheels, the keepers of the modules decide, below.
+    let is_followed = |path: &str| module_of(path).is_some_and(|module| owners.contains_key(module.as_str()));
+    for (&path, of) in owners.iter().filter(|(path, of)| of.len() > 1 && !is_followed(path)) {
         let Some(&last) = of.last() else { continue };
         let keeper = of.iter().copied().find(|&one| wheels[one].same(&wheels[last], path)).unwrap_or(last);
-        for loser in of.into_iter().filter(|&one| one != keeper) {
+        for loser in of.iter().copied().filter(|&one| one != keeper) {
             let same = wheels[loser].same(&wheels[keeper], path);
             lost.push((loser, path.to_owned(), (!same).then(|| wheels[keeper].name().to_owned())));
         }
@@ -89,24 +92,25 @@ pub fn among_wheels(wheels: &mut [LaidWheel]) -> Result<()> {
             None => drop(facts.shared.insert(path)),
         }
     }
-    for wheel in wheels.iter_mut() {
-        let stale = shipped_bytecode(&wheel.locked.facts.clobbered, wheel.reading.targets());
-        wheel.locked.facts.clobbered.extend(stale);
-    }
-    let shipped: BTreeMap<String, String> = wheels
-        .iter()
-        .flat_map(|wheel| {
-            let kept = wheel.kept().filter(|path| path.ends_with(".pyc"));
-            kept.map(|path| (path.to_owned(), wheel.name().to_owned()))
-        })
-        .collect();
-    for wheel in wheels {
-        // A wheel makes none where it ships one itself.
-        let lost = wheel.made().filter_map(|pyc| Some((pyc.to_owned(), shipped.get(pyc)?.clone())));
-        let lost: Vec<(String, String)> = lost.collect();
+    follow_modules(wheels);
+    Ok(())
+}
+
+/// Takes byte code from wheels that do not keep its module, but another wheel does.
+fn follow_modules(wheels: &mut [LaidWheel]) {
+    let modules = wheels.iter().flat_map(|wheel| wheel.kept().map(move |path| (path, wheel.name())));
+    let keepers: BTreeMap<&str, &str> = modules.filter(|(path, _)| path.ends_with(".py")).collect();
+    let lost: Vec<BTreeMap<String, String>> = wheels.iter().map(|wheel| lost_bytecode(wheel, &keepers)).collect();
+    for (wheel, lost) in wheels.iter_mut().zip(lost) {
         wheel.locked.facts.clobbered.extend(lost);
     }
-    Ok(())
+}
+
+/// The byte code that a wheel has in the image for modules of others, by `keepers`.
+fn lost_bytecode(wheel: &LaidWheel, keepers: &BTreeMap<&str, &str>) -> BTreeMap<String, String> {
+    let bytecode = wheel.kept().filter_map(|path| Some((path, *keepers.get(module_of(path)?.as_str())?)));
+    let lost = bytecode.filter(|(_, keeper)| *keeper != wheel.name());
+    lost.map(|(path, keeper)| (path.to_owned(), keeper.to_owned())).collect()
 }
 
 /// Settles what conda packages and wheels both bring; `archives` are those of the packages, by name.
@@ -116,11 +120,12 @@ pub fn among_wheels(wheels: &mut [LaidWheel]) -> Result<()> {
 pub fn with_packages(
     packages: &mut [LockedPackage],
     archives: &BTreeMap<&str, &ArchiveFacts>,
-    wheels: &[LaidWheel],
+    wheels: &mut [LaidWheel],
     allowed: &Allowed,
 ) -> Result<()> {
+    follow_packages(packages, archives, wheels);
     let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
-    for wheel in wheels {
+    for wheel in wheels.iter() {
         owners.extend(wheel.kept().chain(wheel.made()).map(|path| (path, wheel.name())));
     }
     for package in packages {
@@ -141,6 +146,23 @@ pub fn with_packages(
         lose(&mut package.facts, lost);
     }
     Ok(())
+}
+
+/// Takes byte code from wheels whose module a conda package keeps, and no wheel brings.
+fn follow_packages(packages: &[LockedPackage], archives: &BTreeMap<&str, &ArchiveFacts>, wheels: &mut [LaidWheel]) {
+    let of_package = packages.iter().filter_map(|package| Some((package, archives.get(package.name())?)));
+    let modules = of_package.flat_map(|(package, archive)| {
+        let kept = archive.targets().iter().filter(|path| !package.facts.leaves_out(path));
+        kept.map(|path| (path.as_str(), package.name()))
+    });
+    let mut keepers: BTreeMap<&str, &str> = modules.filter(|(path, _)| path.ends_with(".py")).collect();
+    for path in wheels.iter().flat_map(LaidWheel::kept) {
+        keepers.remove(path);
+    }
+    let lost: Vec<BTreeMap<String, String>> = wheels.iter().map(|wheel| lost_bytecode(wheel, &keepers)).collect();
+    for (wheel, lost) in wheels.iter_mut().zip(lost) {
+        wheel.locked.facts.clobbered.extend(lost);
+    }
 }
 
 /// The wheel whose file is at a path, above it, or below it.
@@ -172,9 +194,6 @@ fn shipped_bytecode<'a>(
     if lost.is_empty() {
         return BTreeMap::new();
     }
-    let winner = |path: &str| {
-        let (folder, name) = path.strip_suffix(".pyc")?.rsplit_once("/__pycache__/")?;
-        lost.get(&format!("{folder}/{}.py", name.split('.').next()?))
-    };
+    let winner = |path: &str| lost.get(&module_of(path)?);
     targets.filter_map(|path| Some((path.to_owned(), winner(path)?.clone()))).collect()
 }

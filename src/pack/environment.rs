@@ -5,7 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use super::account::Account;
+use super::activation::Shell;
 use super::layout::ancestors;
+use super::login;
 use super::metadata::DIRECTORY_MTIME;
 use super::segment::Target;
 use crate::lock::{Lock, canonical_channel};
@@ -13,11 +16,7 @@ use crate::model::{FolderFacts, User};
 use crate::util::tarball::{self, TarKind};
 use crate::util::{Error, Result};
 
-/// The home folder of the image's user.
-pub const HOME: &str = "/home/conda";
-/// The name of the image's user, where a passwd line has to be added.
-pub const USER_NAME: &str = "conda";
-/// Sources the activation scripts that need a shell; relative to the prefix.
+/// Sources the activation scripts that need a shell, then runs its arguments; relative to the prefix.
 pub const ENTRYPOINT: &str = "etc/conda/condaimg-entrypoint.sh";
 
 /// Whether the environment's activation needs a shell.
@@ -25,25 +24,41 @@ pub fn needs_entrypoint(lock: &Lock) -> bool {
     lock.packages.iter().any(|package| !package.facts.activation.dynamic.is_empty())
 }
 
+/// What of the image's config the environment layer says, too.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Whom processes run as.
+    pub user: User,
+    /// Name and home of that user.
+    pub account: Account,
+    /// Variables that condaimg adds to the base's.
+    pub variables: BTreeMap<String, String>,
+    /// `PATH` of the image.
+    pub path: String,
+}
+
 /// Writes the uncompressed tar of the environment layer.
 ///
 /// # Errors
 /// Never for a real lock.
-pub fn tar(lock: &Lock, target: &Target, user: User) -> Result<Vec<u8>> {
+pub fn tar(lock: &Lock, target: &Target, session: &Session) -> Result<Vec<u8>> {
     let facts = &lock.base.facts;
-    let files = files(lock, target, user)?;
-    let home = facts.resolve(HOME);
-    let mut directories: BTreeSet<&str> = BTreeSet::from([home.as_str()]);
-    for path in files.keys().chain([&home]) {
-        // What the base has keeps the base's mode.
-        let known = |ancestor: &&str| !facts.directories.contains(*ancestor);
-        directories.extend(ancestors(path).filter(known));
+    let files = files(lock, target, session)?;
+    let account = &session.account;
+    let home = account.directory.map(|directory| (account.place.as_str(), directory));
+    let mut directories: BTreeSet<&str> = home.iter().map(|(home, _)| *home).collect();
+    for path in files.keys().map(String::as_str).chain(home.map(|(home, _)| home)) {
+        // What the base has in its root is as engines make it without an entry.
+        let is_usual = |ancestor: &str| facts.directories.contains(ancestor) && facts.folder(ancestor).is_none();
+        directories.extend(ancestors(path).filter(|ancestor| !is_usual(ancestor)));
     }
     let mut out = Vec::new();
     for directory in directories {
-        // The group may write into the home: arbitrary users are in group 0.
-        let of_home = FolderFacts { mode: 0o775, ..FolderFacts::USUAL };
-        let FolderFacts { mode, owner } = if directory == home { of_home } else { target.directory(directory) };
+        let of_base = || facts.folder(directory).filter(|_| !target.is_inside(directory));
+        let FolderFacts { mode, owner } = match home.filter(|(home, _)| *home == directory) {
+            Some((_, of_home)) => of_home,
+            None => of_base().unwrap_or_else(|| target.directory(directory)),
+        };
         tarball::owned_header(&mut out, directory, TarKind::Directory, (mode, owner), DIRECTORY_MTIME)?;
     }
     for (path, (content, executable)) in &files {
@@ -58,7 +73,7 @@ pub fn tar(lock: &Lock, target: &Target, user: User) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// Never for a real lock.
-pub fn files(lock: &Lock, target: &Target, user: User) -> Result<BTreeMap<String, (String, bool)>> {
+pub fn files(lock: &Lock, target: &Target, session: &Session) -> Result<BTreeMap<String, (String, bool)>> {
     let mut files = BTreeMap::new();
     files.insert(target.path("conda-meta/history"), (history(lock), false));
     let variables = lock.all_variables();
@@ -68,9 +83,12 @@ pub fn files(lock: &Lock, target: &Target, user: User) -> Result<BTreeMap<String
     if needs_entrypoint(lock) {
         files.insert(target.path(ENTRYPOINT), (entrypoint(lock, target), true));
     }
-    let facts = &lock.base.facts;
-    if let Some(passwd) = passwd_with(facts.passwd.as_deref(), user) {
-        files.insert(facts.resolve("etc/passwd"), (passwd, false));
+    if let Some((path, passwd)) = session.account.passwd.clone() {
+        files.insert(path, (passwd, false));
+    }
+    if let Some(scripts) = &lock.base.facts.login_scripts {
+        let script = login::script(&format!("{}/bin", target.prefix), &session.path, &session.variables);
+        files.insert(format!("{scripts}/{}", login::NAME), (script, false));
     }
     Ok(files)
 }
@@ -98,46 +116,58 @@ fn state(variables: &BTreeMap<String, String>) -> Result<String> {
 fn entrypoint(lock: &Lock, target: &Target) -> String {
     let scripts: BTreeSet<&str> =
         lock.packages.iter().flat_map(|package| &package.facts.activation.dynamic).map(String::as_str).collect();
-    let mut text = String::from("#!/bin/sh\n# Sources the activation scripts that set more than fixed values.\n");
+    let shell = Shell::of(lock, &target.prefix);
+    let is_bash = shell.as_ref().is_some_and(Shell::is_bash);
+    let mut text = format!("#!{}\n", shell.as_ref().map_or("/bin/sh", |shell| shell.path.as_str()));
+    // `command` keeps dash alive when a script has a syntax error; to bash's `exec`, `-c` and `-l` are options.
+    let (source, exec) = if is_bash { (".", "exec --") } else { ("command .", "exec") };
+    text.push_str(ENTRY_FUNCTIONS.replace("@source@", source).trim_start());
     for script in scripts {
-        let _ = writeln!(text, ". {}", shell_quote(&format!("{}/{script}", target.prefix)));
+        let _ = writeln!(text, "condaimg_activate {}", shell_quote(&format!("{}/{script}", target.prefix)));
     }
-    text.push_str("exec \"$@\"\n");
+    text.push_str(ENTRY_END.replace("@exec@", exec).trim_start());
     text
 }
 
-fn shell_quote(text: &str) -> String {
+/// Sources scripts in a function, as conda does, so that `set --` in them does not change the command. Their input is
+/// empty, so that they do not read the command's. One that fails is told of; one that ends the shell does so aloud.
+const ENTRY_FUNCTIONS: &str = r#"
+# Made by condaimg: sources the activation scripts that set more than fixed values, then runs the command.
+condaimg_source() {
+    shift
+    @source@ "$condaimg_script" </dev/null
+}
+condaimg_activate() {
+    condaimg_script=$1
+    if [ -r "$condaimg_script" ]; then
+        condaimg_source "$condaimg_script" ||
+            echo "condaimg: the activation script $condaimg_script returned status $?" >&2
+    else
+        echo "condaimg: the activation script $condaimg_script cannot be read" >&2
+    fi
+    set +eu
+}
+condaimg_ended() {
+    condaimg_status=$?
+    echo "condaimg: the activation script $condaimg_script ended the container with status $condaimg_status" >&2
+    [ "$condaimg_status" -ne 0 ] || condaimg_status=1
+    exit "$condaimg_status"
+}
+trap condaimg_ended EXIT
+"#;
+
+const ENTRY_END: &str = r#"
+trap - EXIT
+unset condaimg_script
+if [ $# -eq 0 ]; then
+    echo "condaimg: no command was given" >&2
+    exit 64
+fi
+@exec@ "$@"
+"#;
+
+pub(super) fn shell_quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-/// The base's passwd with a line for the user; nothing when the user is in it already.
-fn passwd_with(passwd: Option<&str>, user: User) -> Option<String> {
-    let lines = passwd.unwrap_or_default();
-    let uid = user.uid.to_string();
-    if lines.lines().any(|line| line.split(':').nth(2) == Some(uid.as_str())) {
-        return None;
-    }
-    let mut text = match lines.is_empty() {
-        true => "root:x:0:0:root:/root:/bin/sh\n".to_owned(),
-        false => lines.to_owned(),
-    };
-    if !text.ends_with('\n') {
-        text.push('\n');
-    }
-    let taken = |name: &str| text.lines().any(|line| line.split(':').next() == Some(name));
-    let name = if taken(USER_NAME) { format!("{USER_NAME}{uid}") } else { USER_NAME.to_owned() };
-    let _ = writeln!(text, "{name}:x:{uid}:{}:condaimg:{HOME}:/bin/sh", user.gid);
-    Some(text)
-}
-
-/// The name of the user in the image, for `USER`.
-pub fn user_name(passwd: Option<&str>, user: User) -> String {
-    let uid = user.uid.to_string();
-    let mut names = passwd.unwrap_or_default().lines().map(|line| line.split(':').collect::<Vec<_>>());
-    names
-        .find(|fields| fields.get(2) == Some(&uid.as_str()))
-        .and_then(|fields| fields.first().map(|name| (*name).to_owned()))
-        .unwrap_or_else(|| USER_NAME.to_owned())
 }
 
 #[cfg(test)]
@@ -147,6 +177,7 @@ mod tests {
     use super::super::metadata::ModePolicy;
     use super::*;
     use crate::lock::sample;
+    use crate::model::Folders;
 
     #[test]
     fn the_group_may_write_to_the_environment_and_not_to_the_users_of_the_system() {
@@ -157,9 +188,17 @@ mod tests {
             subdir: Subdir::Linux64,
             python: None,
             modes: ModePolicy { group_write: true },
-            folders: BTreeMap::new(),
+            folders: Folders::default(),
+            keep_setuid: false,
         };
-        let tar = tar(&lock, &target, User { uid: 1000, gid: 0 }).expect("writes");
+        let user = User { uid: 1000, gid: 0 };
+        let session = Session {
+            user,
+            account: Account::new(&lock.base.facts, user, None, false).expect("an account"),
+            variables: BTreeMap::new(),
+            path: "/opt/env/bin".to_owned(),
+        };
+        let tar = tar(&lock, &target, &session).expect("writes");
         let mut archive = ::tar::Archive::new(&tar[..]);
         let modes = archive.entries().expect("reads").map(|entry| {
             let entry = entry.expect("an entry");
@@ -169,7 +208,7 @@ mod tests {
         let expected = [
             ("etc/", 0o755),
             ("home/", 0o755),
-            ("home/conda/", 0o775),
+            ("home/conda/", 0o1777),
             ("opt/", 0o755),
             ("opt/env/", 0o775),
             ("opt/env/conda-meta/", 0o775),
@@ -178,15 +217,5 @@ mod tests {
         ]
         .map(|(path, mode)| (path.to_owned(), mode));
         assert_eq!(modes.collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
-    fn a_passwd_line_is_added_only_when_the_user_is_unknown() {
-        let base = "root:x:0:0:root:/root:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh";
-        assert_eq!(passwd_with(Some(base), User { uid: 1000, gid: 0 }), None);
-        let added = passwd_with(Some(base), User { uid: 1001, gid: 0 }).expect("a new passwd");
-        assert!(added.starts_with(base) && added.ends_with("\nconda:x:1001:0:condaimg:/home/conda:/bin/sh\n"));
-        assert!(passwd_with(None, User { uid: 1000, gid: 0 }).expect("a new passwd").starts_with("root:"));
-        assert_eq!(user_name(Some(base), User { uid: 1000, gid: 0 }), "node");
     }
 }

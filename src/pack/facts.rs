@@ -11,17 +11,19 @@ use rattler_conda_types::package::PathType;
 use rattler_conda_types::{PackageRecord, RepoDataRecord};
 use serde::{Deserialize, Serialize};
 
-use super::activation::{ACTIVATE_FOLDER, ENV_VARS_FOLDER, parse_script, parse_variables};
+use super::activation::{ACTIVATE_FOLDER, ENV_VARS_FOLDER, add_script, parse_variables};
 use super::archive::Archive;
 use super::layout::{PackageLayout, ancestors};
 use super::{bytecode, pypi};
 use crate::lock::{Activation, LockedPackage, PackageFacts, archive_digest};
 use crate::model::LAYOUT_VERSION;
-use crate::util::{Digest, Result, parallel};
+use crate::model::pyc::module_of;
+use crate::util::{Digest, Error, Result, parallel};
 
 /// Raised whenever facts say more or other of the same archives: what stores have of older versions is read anew.
-/// 2: `pypi`. 3: `made`.
-pub const FACTS_VERSION: u32 = 3;
+/// 2: `pypi`. 3: `made`. 4: `links`, `index_time`, byte code goes with its module; the texts of activation scripts,
+/// numbers in `env_vars.d`.
+pub const FACTS_VERSION: u32 = 4;
 
 /// What an archive by itself tells an environment with a certain Python.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,8 +34,12 @@ pub struct ArchiveFacts {
     size: u64,
     /// The paths that it puts into the prefix.
     targets: Vec<String>,
+    /// Those of them that are symbolic links.
+    links: Vec<String>,
     /// The byte code that is made for it.
     made: Vec<Made>,
+    /// The time of its `info/index.json` in seconds since 1970.
+    index_time: i64,
     /// What a user should know of it.
     warnings: Vec<String>,
 }
@@ -84,7 +90,10 @@ pub fn archive_key(record: &RepoDataRecord, python: Option<&PythonInfo>) -> Resu
 /// # Errors
 /// A record without sha256.
 pub fn environment_key(records: &[RepoDataRecord], python: Option<&PythonInfo>) -> Result<Digest> {
-    let archive = |record: &RepoDataRecord| Ok((archive_key(record, python)?, record.package_record.depends.clone()));
+    let archive = |record: &RepoDataRecord| {
+        let package = &record.package_record;
+        Ok((archive_key(record, python)?, package.depends.clone(), package.timestamp.is_some()))
+    };
     let mut archives = records.iter().map(archive).collect::<Result<Vec<_>>>()?;
     archives.sort();
     key(&("environment", FACTS_VERSION, LAYOUT_VERSION, archives))
@@ -112,13 +121,16 @@ pub fn read(archives: &[Archive], python: Option<&PythonInfo>, jobs: usize) -> R
         let mut warnings = Vec::new();
         let made = python.map(|python| bytecode::sources(&layout, python)).unwrap_or_default();
         let made: Vec<Made> = made.into_iter().map(Made::from).collect();
+        let links = layout.files.values().filter(|file| file.entry.path_type == PathType::SoftLink);
         Ok(ArchiveFacts {
             facts: PackageFacts {
                 bytecode: !made.is_empty(),
                 ..facts_of_archive(archive, &layout, python, &mut warnings)?
             },
             made,
+            links: links.map(|file| file.target.clone()).collect(),
             size: fs_err::metadata(&archive.path)?.len(),
+            index_time: i64::try_from(layout.index_time).unwrap_or(i64::MAX),
             targets: layout.targets().map(str::to_owned).collect(),
             warnings,
         })
@@ -135,29 +147,66 @@ impl ArchiveFacts {
     pub fn made(&self) -> &[Made] {
         &self.made
     }
+
+    /// The time of its `info/index.json` in seconds since 1970.
+    pub fn index_time(&self) -> i64 {
+        self.index_time
+    }
 }
 
 /// Puts together what the archives of an environment's records tell; `archives` are in the order of `records`.
-pub fn of_environment(records: &[RepoDataRecord], archives: Vec<ArchiveFacts>) -> EnvironmentFacts {
+///
+/// # Errors
+/// A package with files below a link of another one.
+pub fn of_environment(records: &[RepoDataRecord], archives: Vec<ArchiveFacts>) -> Result<EnvironmentFacts> {
+    refuse_below_links(records, &archives)?;
     let mut clobbered = clobbered_paths(records, &archives);
-    clobbered_bytecode(records, &archives, &mut clobbered);
+    follow_modules(records, &archives, &mut clobbered);
+    let is_dated = records.iter().any(|record| record.package_record.timestamp.is_some());
     let mut environment = EnvironmentFacts { packages: BTreeMap::new(), warnings: Vec::new() };
     for (record, archive) in records.iter().zip(archives) {
         let name = record.package_record.name.as_normalized();
-        let ArchiveFacts { mut facts, size, warnings, .. } = archive;
+        let ArchiveFacts { mut facts, size, warnings, index_time, .. } = archive;
+        facts.index_time = (!is_dated).then_some(index_time);
         if let Some(lost) = clobbered.remove(name) {
             lose(&mut facts, lost);
         }
         environment.packages.insert(name.to_owned(), KnownPackage { facts, size });
         environment.warnings.extend(warnings);
     }
-    environment
+    Ok(environment)
+}
+
+/// Refuses files of one package below a symbolic link of another. Installers write them through the link; where it
+/// leads is known when the archive is packed, too late to tell whose files are there.
+fn refuse_below_links(records: &[RepoDataRecord], archives: &[ArchiveFacts]) -> Result<()> {
+    let names = || records.iter().map(|record| record.package_record.name.as_normalized());
+    let links = names().zip(archives).flat_map(|(name, it)| it.links.iter().map(move |link| (link.as_str(), name)));
+    let links: BTreeMap<&str, &str> = links.collect();
+    if links.is_empty() {
+        return Ok(());
+    }
+    for (name, archive) in names().zip(archives) {
+        for path in &archive.targets {
+            let above = ancestors(path).find_map(|above| links.get_key_value(above));
+            if let Some((link, owner)) = above.filter(|(_, owner)| **owner != name) {
+                return Err(Error::user(format!(
+                    "`{name}` brings `{path}` below `{link}`, which is a symlink of `{owner}`"
+                ))
+                .hint(format!(
+                    "leave out `{name}` or `{owner}`, or take a version or build of one that fits the other"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Takes paths from a package that others keep, and what activation would have done with them.
 pub(super) fn lose(facts: &mut PackageFacts, lost: BTreeMap<String, String>) {
     facts.activation.steps.retain(|step| !lost.contains_key(&step.file));
     facts.activation.dynamic.retain(|file| !lost.contains_key(file));
+    facts.activation.scripts.retain(|file, _| !lost.contains_key(file));
     facts.clobbered.extend(lost);
 }
 
@@ -208,27 +257,21 @@ fn activation(archive: &Archive, layout: &PackageLayout, warnings: &mut Vec<Stri
         let Some(file) = layout.files.get(&entry.path).filter(|file| wanted(&file.target)) else {
             return Ok(ControlFlow::Continue(()));
         };
-        let is_script = file.target.starts_with(ACTIVATE_FOLDER);
-        let steps = if file.entry.path_type == PathType::SoftLink {
-            None
-        } else {
-            let content = archive.content(entry, reader)?;
+        let is_link = file.entry.path_type == PathType::SoftLink;
+        let content = if is_link { None } else { Some(archive.content(entry, reader)?) };
+        if file.target.starts_with(ACTIVATE_FOLDER) {
             let placeholder = file.entry.prefix_placeholder.as_ref().map(|found| found.placeholder.as_str());
-            match (is_script, std::str::from_utf8(&content)) {
-                (true, Ok(script)) => parse_script(&file.target, script, placeholder),
-                (false, _) => parse_variables(&file.target, &content),
-                _ => None,
+            add_script(&mut activation, &file.target, content.as_deref(), placeholder);
+            return Ok(ControlFlow::Continue(()));
+        }
+        let read = content.ok_or_else(|| "is a link, and is ignored".to_owned());
+        match read.and_then(|content| parse_variables(&file.target, &content)) {
+            Ok((steps, left_out)) => {
+                activation.steps.extend(steps);
+                warnings
+                    .extend(left_out.iter().map(|what| format!("`{}` of `{}` {what}", file.target, archive.package)));
             }
-        };
-        match steps {
-            Some(steps) => activation.steps.extend(steps),
-            None if is_script => {
-                activation.dynamic.insert(file.target.clone());
-            }
-            None => warnings.push(format!(
-                "`{}` of `{}` is no JSON object of strings and is ignored",
-                file.target, archive.package
-            )),
+            Err(what) => warnings.push(format!("`{}` of `{}` {what}", file.target, archive.package)),
         }
         Ok(ControlFlow::Continue(()))
     })?;
@@ -265,32 +308,38 @@ fn clobbered_paths(
     lost
 }
 
-/// Byte code that one package would have made and another ships. What is shipped stays, and is not made, as within one
-/// package; but byte code whose own module gave way to that of the other package goes with it.
-fn clobbered_bytecode(
+/// Byte code goes with its module: of the package that keeps a module, what it ships or has made stays, and what others
+/// ship for that module is left out.
+fn follow_modules(
     records: &[RepoDataRecord],
     archives: &[ArchiveFacts],
     lost: &mut BTreeMap<String, BTreeMap<String, String>>,
 ) {
-    let names = || records.iter().map(|record| record.package_record.name.as_normalized());
-    let loses = |lost: &BTreeMap<String, BTreeMap<String, String>>, name: &str, path: &str| {
-        lost.get(name).is_some_and(|lost| lost.contains_key(path))
-    };
-    let made = names().zip(archives).flat_map(|(name, archive)| archive.made.iter().map(move |made| (made, name)));
-    let made: BTreeMap<&str, (&Made, &str)> = made
-        .filter(|(made, name)| !loses(lost, name, &made.module))
-        .map(|(made, name)| (made.pyc.as_str(), (made, name)))
-        .collect();
-    for (name, archive) in names().zip(archives) {
-        for path in archive.targets.iter().filter(|path| path.ends_with(".pyc")) {
-            let Some((made, maker)) = made.get(path.as_str()).filter(|(_, maker)| *maker != name) else { continue };
-            if loses(lost, name, path) {
-                continue;
-            }
-            let (loser, winner) = if loses(lost, name, &made.module) { (name, *maker) } else { (*maker, name) };
-            lost.entry(loser.to_owned()).or_default().insert(path.clone(), winner.to_owned());
+    let all = || records.iter().map(|record| record.package_record.name.as_normalized()).zip(archives);
+    let loses = |name: &str, path: &str| lost.get(name).is_some_and(|lost| lost.contains_key(path));
+    let targets = || all().flat_map(|(name, archive)| archive.targets.iter().map(move |path| (path.as_str(), name)));
+    let modules = targets().filter(|(path, name)| path.ends_with(".py") && !loses(name, path));
+    let owners: BTreeMap<&str, &str> = modules.collect();
+    let mut shippers: BTreeMap<&str, (&str, Vec<&str>)> = BTreeMap::new();
+    for (path, name) in targets().filter(|(path, _)| path.ends_with(".pyc")) {
+        let owner = module_of(path).and_then(|module| owners.get(module.as_str()));
+        if let Some(owner) = owner {
+            shippers.entry(path).or_insert((owner, Vec::new())).1.push(name);
         }
     }
+    for (path, (owner, shippers)) in shippers {
+        for shipper in shippers.iter().filter(|shipper| **shipper != owner) {
+            lost.entry((*shipper).to_owned()).or_default().insert(path.to_owned(), owner.to_owned());
+        }
+        // It may have lost to one of them.
+        let of_owner = lost.get_mut(owner);
+        if let Some(of_owner) = of_owner
+            && of_owner.get(path).is_some_and(|winner| shippers.contains(&winner.as_str()))
+        {
+            of_owner.remove(path);
+        }
+    }
+    lost.retain(|_, lost| !lost.is_empty());
 }
 
 /// Who keeps a path that `loser` brings too: the one of its other owners that asked first. Where a file stands

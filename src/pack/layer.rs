@@ -12,15 +12,17 @@ use rattler_conda_types::Subdir;
 use super::archive::Archive;
 use super::bytecode::{self, Compiled, Interpreter, InterpreterParts};
 use super::compress::{Compressors, LayerDigests, LayerWriter};
+use super::findings::Findings;
 use super::layout::{PackageLayout, ancestors};
 use super::metadata::DIRECTORY_MTIME;
 use super::reuse::{self, Content, KnownSegment};
 use super::segment::{self, Target};
+use super::shipped::Shipped;
 use super::wheel::{self, WheelFile, WheelLayout, WheelZip};
 use crate::lock::{Lock, LockedPackage, LockedWheel, Member};
 use crate::model::FolderFacts;
 use crate::plan::{PlannedLayer, Segment, SegmentKind};
-use crate::store::Store;
+use crate::store::{RecordKind, Store};
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
 use crate::util::{Digest, Error, Result, parallel};
@@ -41,6 +43,8 @@ pub struct PackerOptions<'a> {
     pub store: &'a Store,
     /// The CPython that makes byte code, if it is not the environment's own.
     pub interpreter: Option<ForeignInterpreter>,
+    /// The members that get byte code: none with `--bytecode off`.
+    pub compiled: BTreeSet<Member>,
     /// Threads for compiling byte code.
     pub jobs: usize,
 }
@@ -55,8 +59,8 @@ pub struct ForeignInterpreter {
 
 /// A member of the lock with its file and what that installs.
 enum Part<'a> {
-    Package { package: &'a LockedPackage, archive: &'a Archive, layout: PackageLayout },
-    Wheel { wheel: &'a LockedWheel, file: &'a WheelFile, layout: WheelLayout, python: &'a PythonInfo },
+    Package { package: &'a LockedPackage, archive: &'a Archive, layout: Box<PackageLayout> },
+    Wheel { wheel: &'a LockedWheel, file: &'a WheelFile, layout: Box<WheelLayout>, python: &'a PythonInfo },
 }
 
 /// Packs layers of one environment.
@@ -64,12 +68,18 @@ pub struct Packer<'a> {
     options: PackerOptions<'a>,
     interpreter: OnceLock<Interpreter>,
     preparing: Mutex<()>,
+    findings: Findings,
 }
 
 impl<'a> Packer<'a> {
     /// A packer.
     pub fn new(options: PackerOptions<'a>) -> Self {
-        Self { options, interpreter: OnceLock::new(), preparing: Mutex::new(()) }
+        Self { options, interpreter: OnceLock::new(), preparing: Mutex::new(()), findings: Findings::default() }
+    }
+
+    /// What a user should know of the files in the layers so far.
+    pub fn findings(&self) -> &Findings {
+        &self.findings
     }
 
     /// Packs one layer into the store. `progress` advances by archive bytes.
@@ -153,7 +163,11 @@ impl<'a> Packer<'a> {
         match member {
             Member::Package(index) => {
                 let (package, archive) = self.package(index)?;
-                Ok(Part::Package { package, archive, layout: PackageLayout::read(archive, python)? })
+                let mut layout = PackageLayout::read(archive, python)?;
+                let shipped = self.shipped(package, archive, &layout)?;
+                let unfit = layout.settle_bytecode(&shipped, |path| package.facts.leaves_out(path));
+                self.note_unfit(member, &package.full_name(), unfit);
+                Ok(Part::Package { package, archive, layout: Box::new(layout) })
             }
             Member::Wheel(index) => {
                 let wheel = self.options.lock.wheels.get(index);
@@ -161,9 +175,30 @@ impl<'a> Packer<'a> {
                 let (wheel, file) =
                     wheel.zip(file).ok_or_else(|| Error::bug("a layer was planned for a wheel without a file"))?;
                 let python = wheel::need_python(python, &wheel.name)?;
-                let layout = WheelLayout::read(&mut WheelZip::open(file)?, wheel, python)?;
-                Ok(Part::Wheel { wheel, file, layout, python })
+                let mut zip = WheelZip::open(file)?;
+                let mut layout = WheelLayout::read(&mut zip, wheel, python)?;
+                let unfit = layout.settle_bytecode(&mut zip, |path| wheel.facts.leaves_out(path))?;
+                self.note_unfit(member, &wheel.full_name(), unfit);
+                Ok(Part::Wheel { wheel, file, layout: Box::new(layout), python })
             }
+        }
+    }
+
+    /// What becomes of the byte code that a package ships, as the store knows it or the archive tells.
+    fn shipped(&self, package: &LockedPackage, archive: &Archive, layout: &PackageLayout) -> Result<Shipped> {
+        let (store, key) = (self.options.store, Shipped::key(&package.sha256()?)?);
+        if let Some(known) = store.record(RecordKind::Content, &key) {
+            return Ok(known);
+        }
+        let shipped = Shipped::read(archive, layout)?;
+        store.remember(RecordKind::Content, &key, &shipped)?;
+        Ok(shipped)
+    }
+
+    /// Takes note of byte code that is left out and not made anew.
+    fn note_unfit(&self, member: Member, package: &str, unfit: Vec<String>) {
+        if !self.options.compiled.contains(&member) {
+            unfit.iter().for_each(|path| self.findings.unfit(package, path));
         }
     }
 
@@ -204,7 +239,7 @@ impl<'a> Packer<'a> {
         let target = self.options.target;
         match part {
             Part::Package { package, archive, layout } => {
-                segment::write(writer, archive, package, layout, target, progress)
+                segment::write(writer, archive, package, layout, target, (progress, &self.findings))
             }
             Part::Wheel { wheel, file, layout, .. } => wheel::write(writer, file, wheel, layout, target, progress),
         }

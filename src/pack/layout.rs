@@ -11,8 +11,11 @@ use rattler_conda_types::package::{
     EntryPoint, Files, HasPrefix, IndexJson, LinkJson, NoArchLinks, NoLink, NoSoftlink, PackageFile, PathType,
     PathsEntry, PathsJson,
 };
+use serde_json::Value;
 
 use super::archive::{Archive, Kind, read_whole, resolve_parents, safe_path};
+use super::shipped::Shipped;
+use crate::model::pyc::{Name, module_of};
 use crate::util::error::ResultExt as _;
 use crate::util::{Error, Result};
 
@@ -21,12 +24,16 @@ use crate::util::{Error, Result};
 pub struct PackageLayout {
     /// `info/index.json`.
     pub index: IndexJson,
+    /// Its time in seconds since 1970.
+    pub index_time: u64,
     /// Archive path → what becomes of it. Directories are not here.
     pub files: BTreeMap<String, LaidFile>,
     /// Empty directories that the package asks for, by prefix path.
     pub directories: BTreeSet<String>,
     /// Entry points of a noarch Python package, by the prefix path of their script.
     pub entry_points: BTreeMap<String, EntryPoint>,
+    /// Modules, by prefix path, whose shipped byte code does not fit them and is left out.
+    pub recompiled: BTreeSet<String>,
 }
 
 /// One installed file.
@@ -36,6 +43,8 @@ pub struct LaidFile {
     pub target: String,
     /// What the package says of it.
     pub entry: PathsEntry,
+    /// Of byte code: the time of its module, if another one is in it.
+    pub restamp: Option<u64>,
 }
 
 impl PackageLayout {
@@ -63,8 +72,14 @@ impl PackageLayout {
             Some(paths) => paths,
             None => deprecated_paths(archive, &info)?,
         };
-        let mut layout =
-            Self { index, files: BTreeMap::new(), directories: BTreeSet::new(), entry_points: BTreeMap::new() };
+        let mut layout = Self {
+            index,
+            index_time: info.index_time,
+            files: BTreeMap::new(),
+            directories: BTreeSet::new(),
+            entry_points: BTreeMap::new(),
+            recompiled: BTreeSet::new(),
+        };
         if let Some(python) = python {
             layout.add_entry_points(archive, &info, python)?;
         }
@@ -79,7 +94,37 @@ impl PackageLayout {
         self.files.values().map(|file| file.target.as_str()).chain(self.entry_points.keys().map(String::as_str))
     }
 
+    /// Gives shipped byte code the times of its modules; leaves out what does not fit its module, and what is of a
+    /// module that is left out itself. The paths that are left out for not fitting, in the prefix.
+    pub fn settle_bytecode(&mut self, shipped: &Shipped, leaves_out: impl Fn(&str) -> bool) -> Vec<String> {
+        for (path, &mtime) in &shipped.restamped {
+            if let Some(file) = self.files.get_mut(path) {
+                file.restamp = Some(mtime);
+            }
+        }
+        let mut unfit = Vec::new();
+        for (pyc, name) in shipped.unfit.iter().filter_map(|pyc| Some((pyc, Name::parse(pyc)?))) {
+            let Some(file) = self.files.remove(pyc) else { continue };
+            if name.plain
+                && let Some(module) = self.files.get(&name.module)
+            {
+                self.recompiled.insert(module.target.clone());
+            }
+            unfit.push(file.target);
+        }
+        let modules: BTreeSet<&str> = self.files.values().map(|file| file.target.as_str()).collect();
+        let is_orphan = |file: &LaidFile| {
+            let module = module_of(&file.target).filter(|module| modules.contains(module.as_str()));
+            module.is_some_and(|module| leaves_out(&module))
+        };
+        let orphans: Vec<String> =
+            self.files.iter().filter(|(_, file)| is_orphan(file)).map(|(path, _)| path.clone()).collect();
+        orphans.iter().for_each(|path| drop(self.files.remove(path)));
+        unfit
+    }
+
     fn add_entry_points(&mut self, archive: &Archive, info: &InfoFiles, python: &PythonInfo) -> Result<()> {
+        info.check_entry_points(archive)?;
         let Some(link) = info.parse::<LinkJson>(archive)? else { return Ok(()) };
         let NoArchLinks::Python(links) = link.noarch else { return Ok(()) };
         for entry_point in links.entry_points {
@@ -106,7 +151,7 @@ impl PackageLayout {
                 if !targets.insert(target.clone()) {
                     return Err(archive.hostile(&format!("two of its files are installed as `{target}`")));
                 }
-                self.files.insert(source, LaidFile { target, entry });
+                self.files.insert(source, LaidFile { target, entry, restamp: None });
             }
         }
         Ok(())
@@ -195,7 +240,11 @@ pub fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The small files of `info/` that say what to install.
-struct InfoFiles(BTreeMap<String, Vec<u8>>);
+struct InfoFiles {
+    files: BTreeMap<String, Vec<u8>>,
+    /// The time of `info/index.json`.
+    index_time: u64,
+}
 
 impl InfoFiles {
     const WANTED: [&str; 7] = [
@@ -212,21 +261,37 @@ impl InfoFiles {
     const LARGEST: u64 = 256 << 20;
 
     fn read(archive: &Archive) -> Result<Self> {
-        let mut found = BTreeMap::new();
+        let (mut files, mut index_time) = (BTreeMap::new(), 0);
         archive.visit_info(|entry, reader| {
+            if entry.path == "info/index.json" {
+                index_time = entry.mtime;
+            }
             if Self::WANTED.contains(&entry.path.as_str()) && entry.kind == Kind::File {
                 if entry.size > Self::LARGEST {
                     return Err(archive.hostile(&format!("`{}` has {} bytes", entry.path, entry.size)));
                 }
-                found.insert(entry.path.clone(), read_whole(entry, reader)?);
+                files.insert(entry.path.clone(), read_whole(entry, reader)?);
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        Ok(Self(found))
+        Ok(Self { files, index_time })
+    }
+
+    /// Refuses scripts that no installer can make, by name.
+    fn check_entry_points(&self, archive: &Archive) -> Result<()> {
+        let link = self.files.get("info/link.json").and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok());
+        let points = link.as_ref().and_then(|link| link["noarch"]["entry_points"].as_array());
+        for text in points.into_iter().flatten().filter_map(Value::as_str) {
+            text.parse::<EntryPoint>().map_err(|error| {
+                let what = format!("invalid entry point `{}` in its `info/link.json`", text.escape_debug());
+                archive.unsupported(&format!("{what}: expected `COMMAND = MODULE:FUNCTION`")).caused_by(error)
+            })?;
+        }
+        Ok(())
     }
 
     fn parse<T: PackageFile>(&self, archive: &Archive) -> Result<Option<T>> {
-        let Some(bytes) = self.0.get(&T::package_path().to_string_lossy().into_owned()) else { return Ok(None) };
+        let Some(bytes) = self.files.get(&T::package_path().to_string_lossy().into_owned()) else { return Ok(None) };
         T::from_slice(bytes).map(Some).map_err(|error| {
             archive.broken(Error::user(format!("`{}` cannot be read", T::package_path().display())).caused_by(error))
         })
@@ -302,11 +367,13 @@ mod tests {
     #[test]
     fn the_folder_of_records_cannot_be_a_file() {
         let mut layout = PackageLayout {
+            index_time: 0,
             index: serde_json::from_str(r#"{"name": "bad", "version": "1", "build": "0", "build_number": 0}"#)
                 .expect("an index"),
             files: BTreeMap::new(),
             directories: BTreeSet::new(),
             entry_points: BTreeMap::new(),
+            recompiled: BTreeSet::new(),
         };
         let paths = |kind: &str| -> PathsJson {
             let text =

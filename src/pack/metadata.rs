@@ -4,6 +4,9 @@
 /// second after 1970, because some tools take 0 for "unknown".
 pub const DIRECTORY_MTIME: u64 = 1;
 
+/// The setuid and setgid bits of a mode.
+pub const SETUID: u32 = 0o6000;
+
 /// Who may do what: the only modes that a layer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModePolicy {

@@ -1,5 +1,6 @@
 //! Packing: from archives in the store to layer blobs. It knows neither registries nor policies.
 
+pub mod account;
 pub mod activation;
 pub mod archive;
 pub mod bytecode;
@@ -9,20 +10,25 @@ pub mod compress;
 pub mod content;
 pub mod environment;
 pub mod facts;
+mod findings;
 pub mod layer;
 pub mod layout;
+mod login;
 pub mod metadata;
+mod pax;
 mod permits;
 pub mod project;
 mod pypi;
 mod record;
 mod reuse;
 pub mod segment;
+mod shipped;
 pub mod transcode;
 pub mod wheel;
 
 pub use archive::{Archive, archive_at};
 pub use compress::{Compressors, LayerDigests, codec_id};
+pub use findings::Findings;
 pub use layer::{ForeignInterpreter, Packer, PackerOptions};
 pub use metadata::ModePolicy;
 pub use reuse::KnownSegment;

@@ -3,7 +3,7 @@
 //! points, then the conda-meta record.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::Read;
 use std::ops::ControlFlow;
 
@@ -14,11 +14,13 @@ use rattler_conda_types::package::{PathType, PrefixPlaceholder};
 
 use super::archive::{Archive, Entry, Kind, read_whole};
 use super::content::{Hashed, Sink};
+use super::findings::Findings;
 use super::layout::{LaidFile, PackageLayout};
-use super::metadata::{DIRECTORY_MTIME, ModePolicy};
+use super::metadata::{DIRECTORY_MTIME, ModePolicy, SETUID};
 use super::record::{RecordBuilder, WrittenFile};
 use crate::lock::{LockedPackage, PackageFacts};
-use crate::model::FolderFacts;
+use crate::model::{FolderFacts, Folders, pyc};
+use crate::util::paths::check_length;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
 use crate::util::{Digest, Error, Hasher, Result};
@@ -36,14 +38,26 @@ pub struct Target {
     pub python: Option<PythonInfo>,
     /// Modes of what is written.
     pub modes: ModePolicy,
-    /// Folders of the base along the prefix that are not as usual.
-    pub folders: BTreeMap<String, FolderFacts>,
+    /// Directories and symlinks of the base along the prefix that are not as usual.
+    pub folders: Folders,
+    /// Whether files of packages keep their setuid and setgid bits.
+    pub keep_setuid: bool,
 }
 
 impl Target {
-    /// The path in the tar of a path in the prefix.
+    /// The path in the tar of a path in the prefix, the base's links resolved.
     pub fn path(&self, target: &str) -> String {
-        if self.root.is_empty() { target.to_owned() } else { format!("{}/{target}", self.root) }
+        if self.root.is_empty() { target.to_owned() } else { self.folders.resolve(format!("{}/{target}", self.root)) }
+    }
+
+    /// Refuses a path in the prefix that is too long, as programs in the image see it or as engines unpack it.
+    ///
+    /// # Errors
+    /// As [`check_length`].
+    pub fn check_length(&self, target: &str) -> Result<(), String> {
+        let seen = format!("{}/{target}", self.prefix);
+        check_length(&seen)?;
+        check_length(&self.path(target))
     }
 
     /// The modes at a path in the tar. `--group-write` is for the environment alone: whoever may write to
@@ -52,20 +66,22 @@ impl Target {
         ModePolicy { group_write: self.modes.group_write && self.is_inside(path) }
     }
 
-    /// Mode and owner of a directory in the tar. What the base has stays as it is; how deep that is known is for the
-    /// base's facts, so the rest of an environment that the base has is taken to be as the environment's own folder.
+    /// Mode and owner of a directory in the tar. What the base has stays as it is; of an environment that the base has,
+    /// the rest is taken to be as the environment's own directory.
     pub fn directory(&self, path: &str) -> FolderFacts {
         let as_root = || self.folders.get(&self.root).filter(|_| self.is_inside(path));
         let usual = FolderFacts { mode: self.modes_at(path).directory(), ..FolderFacts::USUAL };
-        self.folders.get(path).or_else(as_root).copied().unwrap_or(usual)
+        self.folders.get(path).or_else(as_root).unwrap_or(usual)
     }
 
-    fn is_inside(&self, path: &str) -> bool {
+    /// Whether a path in the tar is the prefix or in it.
+    pub fn is_inside(&self, path: &str) -> bool {
         path.strip_prefix(&self.root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
-/// Writes one package's segment to `out`; `progress` advances by the bytes read of the archive.
+/// Writes one package's segment to `out`; `progress` advances by the bytes read of the archive. What is lost goes to
+/// `findings`.
 ///
 /// # Errors
 /// Damaged and hostile archives, named; those of the writer.
@@ -75,17 +91,21 @@ pub fn write(
     package: &LockedPackage,
     layout: &PackageLayout,
     target: &Target,
-    progress: &dyn Progress,
+    (progress, findings): (&dyn Progress, &Findings),
 ) -> Result<()> {
     let mut writer = SegmentWriter {
         out,
         archive,
         layout,
         target,
+        findings,
         facts: &package.facts,
         written: HashMap::new(),
         attributes: HashMap::new(),
     };
+    for directory in &layout.directories {
+        target.check_length(directory).map_err(|error| archive.unsupported(&error))?;
+    }
     archive.visit_content_with(progress, |entry, reader| {
         let entry = writer.with_attributes(entry);
         writer.entry(&entry, reader)
@@ -140,6 +160,7 @@ struct SegmentWriter<'a, W> {
     archive: &'a Archive,
     layout: &'a PackageLayout,
     target: &'a Target,
+    findings: &'a Findings,
     facts: &'a PackageFacts,
     /// By archive path.
     written: HashMap<String, WrittenFile>,
@@ -169,6 +190,7 @@ impl<W: Sink> SegmentWriter<'_, W> {
         if self.facts.leaves_out(&file.target) {
             return Ok(ControlFlow::Continue(()));
         }
+        self.target.check_length(&file.target).map_err(|error| self.archive.unsupported(&error))?;
         let is_link = matches!(entry.kind, Kind::Symlink(_));
         if file.entry.path_type == PathType::SoftLink && !is_link {
             // Some tools wrote links as empty files; nothing would notice before a program misses its library.
@@ -186,10 +208,15 @@ impl<W: Sink> SegmentWriter<'_, W> {
                     let source = read_whole(entry, reader)?;
                     self.patched(file, entry, placeholder, &source)?
                 }
+                None if file.restamp.is_some() => {
+                    let content = read_whole(entry, reader)?;
+                    self.restamped(file, entry, content)?
+                }
                 None => self.plain(file, entry, reader)?,
             },
             Kind::Hardlink(source) => self.hardlink(file, entry, source, reader)?,
         };
+        self.note_lost(file, entry);
         if self.written.insert(entry.path.clone(), written).is_some() {
             return Err(self.archive.hostile(&format!("it holds `{}` twice", entry.path)));
         }
@@ -213,7 +240,21 @@ impl<W: Sink> SegmentWriter<'_, W> {
     }
 
     fn mode(&self, entry: &Entry) -> u32 {
-        self.target.modes.file(entry.mode & 0o100 != 0)
+        let kept = if self.target.keep_setuid { entry.mode & SETUID } else { 0 };
+        self.target.modes.file(entry.mode & 0o100 != 0) | kept
+    }
+
+    /// Takes note of what the image does not give a file.
+    fn note_lost(&self, file: &LaidFile, entry: &Entry) {
+        if !entry.has_content() {
+            return;
+        }
+        if entry.mode & SETUID != 0 && !self.target.keep_setuid {
+            self.findings.setuid(&self.archive.package, &file.target);
+        }
+        if entry.capabilities {
+            self.findings.capabilities(&self.archive.package, &file.target);
+        }
     }
 
     fn header(&mut self, file: &LaidFile, kind: TarKind<'_>, entry: &Entry) -> Result<()> {
@@ -259,7 +300,18 @@ impl<W: Sink> SegmentWriter<'_, W> {
         Ok(tarball::file(self.out, path, content, self.mode(entry), entry.mtime)?)
     }
 
+    /// Byte code, with the time of its module in it.
+    fn restamped(&mut self, file: &LaidFile, entry: &Entry, mut content: Vec<u8>) -> Result<WrittenFile> {
+        if let Some(mtime) = file.restamp {
+            pyc::restamp(&mut content, mtime);
+        }
+        self.content(file, entry, &content)?;
+        Ok(WrittenFile { sha256: Some(Digest::of(&content)), size: content.len() as u64, patched: None })
+    }
+
     fn symlink(&mut self, file: &LaidFile, entry: &Entry, link: &str) -> Result<WrittenFile> {
+        check_length(link)
+            .map_err(|error| self.archive.unsupported(&format!("the target of the link `{}`: {error}", file.target)))?;
         self.header(file, TarKind::Symlink(link.as_bytes()), entry)?;
         // As rattler records it: what the package says, else the length of the link's text.
         let size = file.entry.size_in_bytes.unwrap_or(link.len() as u64);
@@ -271,6 +323,7 @@ impl<W: Sink> SegmentWriter<'_, W> {
         let unchanged = file.entry.prefix_placeholder.is_none();
         if let (true, Some(first), Some(written)) = (unchanged, self.layout.files.get(source), self.written.get(source))
             && written.patched.is_none()
+            && first.restamp == file.restamp
         {
             let written = *written;
             let to = self.target.path(&first.target);
@@ -280,11 +333,7 @@ impl<W: Sink> SegmentWriter<'_, W> {
         let content = self.archive.content(entry, reader)?;
         match &file.entry.prefix_placeholder {
             Some(placeholder) => self.patched(file, entry, placeholder, &content),
-            None => {
-                self.content(file, entry, &content)?;
-                let sha256 = Some(Digest::of(&content));
-                Ok(WrittenFile { sha256, size: content.len() as u64, patched: None })
-            }
+            None => self.restamped(file, entry, content),
         }
     }
 
@@ -314,6 +363,7 @@ impl<W: Sink> SegmentWriter<'_, W> {
             if self.facts.leaves_out(target) {
                 continue;
             }
+            self.target.check_length(target).map_err(|error| self.archive.unsupported(&error))?;
             let script = python_entry_point_template(&self.target.prefix, false, entry_point, python);
             let mode = self.target.modes.file(true);
             tarball::file(self.out, self.target.path(target), script.as_bytes(), mode, build_time(package))?;

@@ -1,12 +1,12 @@
 //! Keys: what the bytes of segments and layers depend on. Nothing outside a key may reach the bytes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rattler::install::PythonInfo;
 use serde::Serialize;
 
 use crate::lock::{Lock, LockedPackage, LockedWheel, Member, canonical_channel, canonical_url};
-use crate::model::{BaseFacts, LAYOUT_VERSION};
+use crate::model::{Folders, LAYOUT_VERSION};
 use crate::util::{Digest, Error, Result};
 
 /// What keys depend on beside the package.
@@ -16,10 +16,14 @@ pub struct KeyInputs {
     pub prefix: String,
     /// Where it lies in the tar, the base's links resolved.
     pub root: String,
+    /// Directories and symlinks of the base along the prefix that are not as usual.
+    pub folders: Folders,
     /// Codec, level, library and chunking, as `pack` names them.
     pub codec: String,
     /// Whether the group may write.
     pub group_write: bool,
+    /// Whether files of packages keep their setuid and setgid bits. Those of wheels have none.
+    pub keep_setuid: bool,
     /// Whether byte code is made.
     pub bytecode: bool,
     /// The environment's Python.
@@ -56,8 +60,13 @@ struct SegmentInputs<'a> {
     archive: Digest,
     prefix: &'a str,
     root: &'a str,
+    /// Symlinks of the base below the root, through which files are placed.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    symlinks: &'a BTreeMap<String, String>,
     codec: &'a str,
     group_write: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    keep_setuid: bool,
     left_out: BTreeSet<&'a str>,
     /// Python's place in the prefix, for packages whose files go there.
     site_packages: Option<String>,
@@ -89,6 +98,9 @@ struct WheelInputs<'a> {
     file_name: &'a str,
     prefix: &'a str,
     root: &'a str,
+    /// Symlinks of the base below the root, through which files are placed.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    symlinks: &'a BTreeMap<String, String>,
     codec: &'a str,
     group_write: bool,
     left_out: BTreeSet<&'a str>,
@@ -144,6 +156,7 @@ impl KeyInputs {
             file_name: &wheel.file_name,
             prefix: &self.prefix,
             root: &self.root,
+            symlinks: self.folders.symlinks(),
             codec: &self.codec,
             group_write: self.group_write,
             left_out: wheel.facts.left_out(),
@@ -164,8 +177,10 @@ impl KeyInputs {
             archive: package.sha256()?,
             prefix: &self.prefix,
             root: &self.root,
+            symlinks: self.folders.symlinks(),
             codec: &self.codec,
             group_write: self.group_write,
+            keep_setuid: self.keep_setuid && !is_bytecode,
             left_out: package.facts.left_out(),
             site_packages: python.map(|python| python.site_packages_path.display().to_string()),
             interpreter: python.map(|python| python.path.display().to_string()),
@@ -174,13 +189,12 @@ impl KeyInputs {
         })
     }
 
-    /// `base` is what the layer is added to: it may have folders along the prefix that are not as usual.
-    pub(super) fn layer_key(&self, segments: &[Segment], base: &BaseFacts) -> Result<Digest> {
+    pub(super) fn layer_key(&self, segments: &[Segment]) -> Result<Digest> {
         let keys: Vec<Digest> = segments.iter().map(|segment| segment.key).collect();
         let inputs = ("layer", LAYOUT_VERSION, &self.root, &self.codec, self.group_write, keys);
-        match base.folders_along(&self.root) {
-            folders if folders.is_empty() => digest(&inputs),
-            folders => digest(&(inputs, folders)),
+        match self.folders.is_empty() {
+            true => digest(&inputs),
+            false => digest(&(inputs, &self.folders)),
         }
     }
 }
@@ -239,8 +253,10 @@ mod tests {
         KeyInputs {
             prefix: "/opt/env".to_owned(),
             root: "opt/env".to_owned(),
+            folders: Folders::default(),
             codec: "gzip".to_owned(),
             group_write: false,
+            keep_setuid: false,
             bytecode: true,
             python: Some(python("3.11.2", None)),
             python_archive: Some(Digest::of("python 3.11.2")),

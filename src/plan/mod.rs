@@ -20,6 +20,7 @@
 mod cost;
 pub mod expected;
 mod key;
+mod name;
 mod policy;
 mod reason;
 mod shipped;
@@ -34,6 +35,7 @@ pub use policy::{Cutting, Policy, Tier};
 pub use reason::{LayerRule, Reason, TierRule, reasons};
 
 use crate::lock::{Lock, Member};
+use crate::model::LayerRole;
 pub use crate::model::{MAX_LAYERS, MIN_LAYERS};
 use crate::util::{Digest, Error, Result};
 
@@ -47,7 +49,7 @@ pub struct LayerPlan {
 /// One layer to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedLayer {
-    /// For people: the tier, or the package that has it for itself.
+    /// For people: what is in it, as `numpy`, `requests + 11 more` or `requests + 11 more (bytecode)`.
     pub name: String,
     /// The tier it belongs to.
     pub tier: String,
@@ -60,6 +62,14 @@ pub struct PlannedLayer {
 }
 
 impl PlannedLayer {
+    /// What kind of content it has.
+    pub fn role(&self) -> LayerRole {
+        match self.segments.iter().any(|segment| segment.kind == SegmentKind::Files) {
+            true => LayerRole::Packages,
+            false => LayerRole::Bytecode,
+        }
+    }
+
     /// What is in it.
     pub fn parts(&self) -> impl Iterator<Item = weights::Part> + '_ {
         self.segments.iter().map(|segment| weights::Part { member: segment.member, kind: segment.kind })
@@ -91,12 +101,14 @@ pub fn plan(lock: &Lock, policy: &Policy, max_layers: usize, inputs: &KeyInputs)
     for group in groups {
         group.into_layers(lock, inputs, &mut layers)?;
     }
+    name::give(lock, &mut layers);
     Ok(LayerPlan { layers })
 }
 
 /// Packages that share a layer (and a companion, if they have byte code apart).
 #[derive(Debug, Clone)]
 struct Group {
+    /// What orders the groups of a tier.
     name: String,
     tier: usize,
     tier_name: String,
@@ -132,18 +144,18 @@ impl Group {
             segments.extend(bytecode.iter().cloned());
         }
         layers.push(PlannedLayer {
-            key: inputs.layer_key(&segments, &lock.base.facts)?,
+            key: inputs.layer_key(&segments)?,
             segments,
             archive_size: self.size,
-            name: self.name.clone(),
+            name: String::new(),
             tier: self.tier_name.clone(),
         });
         if self.companion {
             layers.push(PlannedLayer {
-                key: inputs.layer_key(&bytecode, &lock.base.facts)?,
+                key: inputs.layer_key(&bytecode)?,
                 segments: bytecode,
                 archive_size: 0,
-                name: format!("{}-bytecode", self.name),
+                name: String::new(),
                 tier: self.tier_name,
             });
         }
@@ -289,8 +301,10 @@ mod tests {
         let inputs = KeyInputs {
             prefix: "/opt/env".to_owned(),
             root: "opt/env".to_owned(),
+            folders: crate::model::Folders::default(),
             codec: "gzip".to_owned(),
             group_write: false,
+            keep_setuid: false,
             bytecode,
             python_archive: python.as_ref().map(|(_, archive)| *archive),
             python: python.map(|(info, _)| info),
@@ -298,11 +312,12 @@ mod tests {
         plan(lock, &Policy::named(policy).expect("a policy"), max_layers, &inputs).expect("a plan")
     }
 
-    /// Package → name and key of the layer with its files.
-    fn membership(lock: &Lock, plan: &LayerPlan) -> BTreeMap<String, (String, Digest)> {
+    /// Package → what is in the layer with its files, without `new`, and the layer's key.
+    fn membership(lock: &Lock, plan: &LayerPlan, new: &str) -> BTreeMap<String, (Vec<String>, Digest)> {
         let of_layer = |layer: &PlannedLayer| {
-            let (name, key) = (layer.name.clone(), layer.key);
-            layer.members().map(move |member| (member, (name.clone(), key))).collect::<Vec<_>>()
+            let names = layer.members().map(|member| lock.member_name(member).to_owned());
+            let (names, key) = (names.filter(|name| name != new).collect::<Vec<_>>(), layer.key);
+            layer.members().map(move |member| (member, (names.clone(), key))).collect::<Vec<_>>()
         };
         let members = plan.layers.iter().flat_map(of_layer);
         members.map(|(member, layer)| (lock.member_name(member).to_owned(), layer)).collect()
@@ -431,12 +446,12 @@ mod tests {
             let new = Made { noarch, bytecode: noarch, ..Made::new(&name, 10_000) };
             let after = lock(&[packages, vec![new]].concat());
             let (before_plan, after_plan) = (planned(&before, MAX_LAYERS, true), planned(&after, MAX_LAYERS, true));
-            let (old, mut new) = (membership(&before, &before_plan), membership(&after, &after_plan));
+            let (old, mut new) = (membership(&before, &before_plan, &name), membership(&after, &after_plan, &name));
             let (joined, _) = new.remove(&name).expect("the new package");
             prop_assert_eq!(old.len(), new.len());
             for (package, (layer, key)) in old {
                 prop_assert_eq!(&new[&package].0, &layer, "{} has moved", package);
-                prop_assert!(new[&package].1 == key || layer == joined, "{} has changed", layer);
+                prop_assert!(new[&package].1 == key || layer == joined, "{:?} has changed", layer);
             }
         }
     }
@@ -448,8 +463,10 @@ mod tests {
         let inputs = KeyInputs {
             prefix: "/opt/env".to_owned(),
             root: "opt/env".to_owned(),
+            folders: crate::model::Folders::default(),
             codec: String::new(),
             group_write: false,
+            keep_setuid: false,
             bytecode: false,
             python: None,
             python_archive: None,
@@ -470,7 +487,7 @@ mod tests {
         let (before, after) = (keys(9_000_000), keys(9_000_001));
         let changed: BTreeSet<&str> =
             before.iter().filter(|(name, key)| after[*name] != **key).map(|(name, _)| name.as_str()).collect();
-        assert_eq!(changed, BTreeSet::from(["python", "project-packages-bytecode"]));
+        assert_eq!(changed, BTreeSet::from(["python", "flask (bytecode)"]));
         assert_eq!(before.len(), 4, "{before:?}");
     }
 }

@@ -14,8 +14,10 @@ fn planned(lock: &Lock) -> LayerPlan {
     let inputs = KeyInputs {
         prefix: "/opt/env".to_owned(),
         root: "opt/env".to_owned(),
+        folders: crate::model::Folders::default(),
         codec: "gzip".to_owned(),
         group_write: false,
+        keep_setuid: false,
         bytecode: false,
         python: None,
         python_archive: None,

@@ -63,7 +63,11 @@ impl Credentials {
 
     /// A text of another program without the secrets that were written into URLs.
     pub fn clean(&self, text: &str) -> String {
-        let servers = self.servers.iter().flat_map(|url| [url.username(), url.password().unwrap_or_default()]);
+        let servers = self.servers.iter().flat_map(|url| {
+            // The user of ssh is no secret, and may be a part of the host's name.
+            let user = if redact::is_ssh(url.scheme()) { "" } else { url.username() };
+            [user, url.password().unwrap_or_default()]
+        });
         let queries = self.files.iter().filter_map(|(_, written)| written.query());
         let mut clean = self.scrub(text);
         for secret in servers.chain(queries).filter(|secret| secret.len() >= 4 && *secret != "git") {

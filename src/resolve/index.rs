@@ -13,18 +13,20 @@ use rattler_repodata_gateway::{
     ChannelConfig, ChannelRelationsMode, DownloadReporter, Gateway, GatewayError, RepoData, Reporter, SourceConfig,
 };
 use reqwest::StatusCode;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::client::{Unreached, certificate_hint, chain, http_client};
 use super::solve::Task;
 use super::stability::SMALL_INDEX;
+use super::unknown::{self, Names};
 use super::{Credentials, ResolveOptions};
-use crate::util::near;
 use crate::util::report::Progress;
 use crate::util::{Error, Result, redact};
 
 /// What the channels have, by channel and subdir.
 pub(super) struct Index {
+    gateway: Gateway,
     /// Every record that the specs may lead to; of packages that the specs name, only those that match.
     pub(super) parts: Vec<RepoData>,
     /// Every record of the packages that the specs name.
@@ -38,6 +40,40 @@ impl Index {
     pub(super) fn records(&self) -> impl Iterator<Item = &RepoDataRecord> {
         self.parts.iter().chain(&self.named).chain(&self.whole).flat_map(RepoData::iter)
     }
+
+    /// The same, with all versions of the packages that the specs name and what these may lead to: what explanations are
+    /// read from. As it is, if that cannot be had in time.
+    pub(super) async fn with_all_versions(&self, task: &Task<'_>, deadline: Instant) -> Self {
+        let query = query(task, &self.gateway, task.open().map(any_version).collect(), true, None);
+        let parts = match timeout_at(deadline, query).await {
+            Ok(Ok(parts)) => parts,
+            Ok(Err(_)) | Err(_) => self.parts.clone(),
+        };
+        Self { gateway: self.gateway.clone(), parts, named: self.named.clone(), whole: Vec::new() }
+    }
+}
+
+/// Asks the channels for what specs lead to.
+async fn query(
+    task: &Task<'_>,
+    gateway: &Gateway,
+    specs: Vec<MatchSpec>,
+    recursive: bool,
+    progress: Option<&Arc<dyn Progress>>,
+) -> Result<Vec<RepoData>> {
+    let mut query = gateway
+        .query(task.channels.sources()?, platforms(task), specs)
+        .recursive(recursive)
+        .channel_relations(ChannelRelationsMode::Disabled);
+    if let Some(progress) = progress {
+        query = query.with_reporter(Tell(Arc::clone(progress)));
+    }
+    let answer = query.execute().await;
+    answer.map(|output| output.repodata).map_err(|error| failed_query(task, &error))
+}
+
+fn any_version(wanted: &MatchSpec) -> MatchSpec {
+    MatchSpec { name: wanted.name.clone(), ..MatchSpec::default() }
 }
 
 fn platforms(task: &Task<'_>) -> [Subdir; 2] {
@@ -48,23 +84,13 @@ fn platforms(task: &Task<'_>) -> [Subdir; 2] {
 pub(super) async fn read(task: &Task<'_>, progress: &Arc<dyn Progress>) -> Result<Index> {
     let gateway = gateway(task.options, &task.channels.credentials)?;
     let names = names(task, &gateway, progress).await?;
-    refuse_unknown_packages(task, &names)?;
-    let query = async |specs: Vec<MatchSpec>, recursive: bool| {
-        gateway
-            .query(task.channels.sources()?, platforms(task), specs)
-            .recursive(recursive)
-            .channel_relations(ChannelRelationsMode::Disabled)
-            .with_reporter(Tell(Arc::clone(progress)))
-            .execute()
-            .await
-            .map(|output| output.repodata)
-            .map_err(|error| failed_query(task, &error))
-    };
-    let bare = |wanted: &MatchSpec| MatchSpec { name: wanted.name.clone(), ..MatchSpec::default() };
-    let named = query(task.open().map(bare).collect(), false).await?;
-    let parts = query(task.open().cloned().collect(), true).await?;
-    let whole = query(all_of_small(&names), false).await?;
-    Ok(Index { parts, named, whole })
+    unknown::refuse(task, &names, &gateway).await?;
+    let ask =
+        async |specs: Vec<MatchSpec>, recursive: bool| query(task, &gateway, specs, recursive, Some(progress)).await;
+    let named = ask(task.open().map(any_version).collect(), false).await?;
+    let parts = ask(task.open().cloned().collect(), true).await?;
+    let whole = ask(all_of_small(&names), false).await?;
+    Ok(Index { gateway, parts, named, whole })
 }
 
 /// What reads the indexes.
@@ -80,12 +106,6 @@ pub(super) fn gateway(options: &ResolveOptions<'_>, credentials: &Credentials) -
         .with_channel_config(ChannelConfig { default: source, ..ChannelConfig::default() })
         .with_max_concurrent_requests(options.jobs.max(1))
         .finish())
-}
-
-/// The names of a channel's packages; none when they cannot be told.
-struct Names<'a> {
-    channel: &'a Channel,
-    names: Option<BTreeSet<String>>,
 }
 
 /// All names of small indexes, as specs; nothing where there are more.
@@ -145,53 +165,6 @@ fn refuse_missing_folder(channel: &Channel) -> Result<()> {
 pub(super) fn missing_folder(channel: &Url) -> Option<PathBuf> {
     let folder = (channel.scheme() == "file").then(|| channel.to_file_path().unwrap_or_default())?;
     (!folder.is_dir()).then_some(folder)
-}
-
-/// More unknown packages than this are only counted.
-const MOST_UNKNOWN: usize = 10;
-
-/// Names what no channel has, all at once, with names that look alike.
-fn refuse_unknown_packages(task: &Task<'_>, names: &[Names<'_>]) -> Result<()> {
-    let (mut unknown, mut more) = (Vec::new(), 0);
-    let mut hints = Vec::new();
-    for (index, wanted) in task.specs.iter().enumerate() {
-        let Some(name) = wanted.name.as_exact().map(|name| name.as_normalized()) else { continue };
-        let allowed: Vec<&Url> = task.channels.allowed(wanted).map(|channel| &**channel.base_url.url()).collect();
-        let (searched, others): (Vec<_>, Vec<_>) =
-            names.iter().partition(|names| allowed.contains(&&**names.channel.base_url.url()));
-        let has = |names: &&Names<'_>| names.names.as_ref().is_none_or(|known| known.contains(name));
-        let is_there = task.options.present.package(name).is_some();
-        if is_there || name.starts_with("__") || searched.iter().any(has) {
-            continue;
-        }
-        if unknown.len() == MOST_UNKNOWN {
-            more += 1;
-            continue;
-        }
-        unknown.push(format!("`{}` ({})", task.spec.dependencies[index].text, task.spec.place_of(index)));
-        if let Some(other) = others.iter().find(|names| has(names) && names.names.is_some()) {
-            hints.push(format!("`{name}` is in {}", other.channel.base_url.as_str()));
-        }
-        let known = searched.iter().filter_map(|names| names.names.as_ref()).flatten().map(String::as_str);
-        let near = near::names(name, known);
-        if !near.is_empty() {
-            hints.push(format!(
-                "did you mean {}?",
-                near.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
-            ));
-        }
-    }
-    let message = match unknown.as_slice() {
-        [] => return Ok(()),
-        [one] => format!("no channel has the package {one}"),
-        many => format!("no channel has the packages {}", many.join(", ")),
-    };
-    let message = match more {
-        0 => message,
-        _ => format!("{message}, and {more} more"),
-    };
-    let error = hints.into_iter().fold(Error::user(message), Error::hint);
-    Err(error.hint(task.searched()))
 }
 
 /// Why a channel could not be read.

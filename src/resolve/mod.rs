@@ -4,6 +4,7 @@
 mod channels;
 mod client;
 mod condarc;
+mod conflict;
 mod connection;
 mod download;
 mod expand;
@@ -20,6 +21,7 @@ mod reach;
 mod solve;
 mod stability;
 mod tokens;
+mod unknown;
 mod virtual_packages;
 
 use std::collections::BTreeMap;

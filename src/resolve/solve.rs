@@ -1,10 +1,10 @@
-//! The solver, and its explanation when nothing fits.
+//! The solver.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use rattler_conda_types::{
-    GenericVirtualPackage, MatchSpec, Matches as _, PackageNameMatcher, PackageRecord, RepoDataRecord, Subdir, Version,
+    GenericVirtualPackage, MatchSpec, PackageNameMatcher, PackageRecord, RepoDataRecord, Subdir, Version,
 };
 use rattler_repodata_gateway::RepoData;
 use rattler_solve::{
@@ -13,7 +13,7 @@ use rattler_solve::{
 use url::Url;
 
 use super::index::{Index, misfit};
-use super::{Channels, ResolveOptions, present};
+use super::{Channels, ResolveOptions, conflict, present};
 use crate::spec::Spec;
 use crate::util::{Error, Result};
 
@@ -39,8 +39,18 @@ impl Task<'_> {
         self.specs.iter().filter(|wanted| self.options.present.named(wanted).is_none())
     }
 
+    /// Whether the base does not satisfy a spec already.
+    pub(super) fn is_open(&self, spec: usize) -> bool {
+        self.options.present.named(&self.specs[spec]).is_none()
+    }
+
+    /// A spec as the user wrote it, and where: "environment.yml:4 `python=3.11`".
+    pub(super) fn said(&self, spec: usize) -> String {
+        format!("{} `{}`", self.spec.place_of(spec), self.spec.dependencies[spec].text)
+    }
+
     /// What was assumed of the target.
-    fn assumed(&self) -> String {
+    pub(super) fn assumed(&self) -> String {
         let packages: Vec<String> = self
             .virtual_packages
             .iter()
@@ -50,10 +60,6 @@ impl Task<'_> {
             })
             .collect();
         format!("assumed of the machine that the image will run on: {}", packages.join(", "))
-    }
-
-    fn assumes(&self, name: &str) -> bool {
-        self.virtual_packages.iter().any(|package| package.name.as_normalized() == name)
     }
 }
 
@@ -72,51 +78,71 @@ pub(super) async fn solve(task: &Task<'_>, index: &Index) -> Result<Vec<RepoData
             records.retain(|record| present.package(record.package_record.name.as_normalized()).is_none());
             Ok(PackageRecord::sort_topologically(records))
         }
-        Err(SolveError::Unsolvable(reasons)) => {
-            let explained = explained(task, index).await?;
-            Err(explained.unwrap_or_else(|| unsolvable(task, index, &reasons)))
-        }
+        Err(SolveError::Unsolvable(reasons)) => match against_base(task, index).await? {
+            Against::Base(error) => Err(error),
+            Against::Nothing => Err(conflict::explain(task, index, &reasons, true).await?),
+            Against::Itself => Err(conflict::explain(task, index, &reasons, false).await?),
+        },
         Err(SolveError::Cancelled) => Err(Error::interrupted(130)),
         Err(error) => Err(Error::user("the environment cannot be solved").caused_by(error)),
     }
 }
 
-fn bare(name: PackageNameMatcher) -> MatchSpec {
+/// A spec that any package of a name satisfies.
+pub(super) fn bare(name: PackageNameMatcher) -> MatchSpec {
     MatchSpec { name, ..MatchSpec::default() }
 }
 
-/// What the base has against the specs; nothing when they cannot be satisfied without it either.
-async fn explained(task: &Task<'_>, index: &Index) -> Result<Option<Error>> {
+/// What specs that cannot be satisfied are in conflict with.
+enum Against {
+    /// The base, as the error says.
+    Base(Error),
+    /// The base, though no package of it says so by itself.
+    Nothing,
+    /// Each other.
+    Itself,
+}
+
+/// Tells whether the specs could be satisfied if the base's packages might change.
+async fn against_base(task: &Task<'_>, index: &Index) -> Result<Against> {
     if task.options.present.records.is_empty() {
-        return Ok(None);
+        return Ok(Against::Itself);
     }
     let mut job = Job::new(task, index);
     job.locked.extend(task.options.present.preferred().into_iter().map(Arc::new));
-    Ok(job.finish().await?.ok().and_then(|free| present::explain(task, &free)))
+    Ok(match job.finish().await? {
+        Ok(free) => present::explain(task, &free).map_or(Against::Nothing, Against::Base),
+        Err(_) => Against::Itself,
+    })
 }
 
 /// A solve that owns all it needs, to run on a thread of its own.
-struct Job {
-    specs: Vec<MatchSpec>,
+pub(super) struct Job {
+    pub(super) specs: Vec<MatchSpec>,
     virtual_packages: Vec<GenericVirtualPackage>,
     priority: ChannelPriority,
     excluded: HashMap<Url, Arc<str>>,
-    locked: Vec<Arc<RepoDataRecord>>,
-    pinned: Vec<RepoDataRecord>,
+    pub(super) locked: Vec<Arc<RepoDataRecord>>,
+    pub(super) pinned: Vec<RepoDataRecord>,
     exclude_newer: Option<ExcludeNewer>,
     index: Vec<RepoData>,
     token: CancellationToken,
 }
 
 impl Job {
-    /// With everything but what is there already.
+    /// With everything except what is there already.
     fn new(task: &Task<'_>, index: &Index) -> Self {
+        Self { locked: still_valid(task, &index.parts), ..Self::unlocked(task, index) }
+    }
+
+    /// With nothing of an older lock, which decides only on what is preferred.
+    pub(super) fn unlocked(task: &Task<'_>, index: &Index) -> Self {
         Self {
             specs: task.specs.to_vec(),
             virtual_packages: task.virtual_packages.to_vec(),
             priority: task.options.channel_priority,
             excluded: excluded(task, index),
-            locked: still_valid(task, &index.parts),
+            locked: Vec::new(),
             pinned: Vec::new(),
             exclude_newer: task.options.exclude_newer.as_ref().map(|it| ExcludeNewer::from_datetime(it.last())),
             index: index.parts.clone(),
@@ -125,7 +151,7 @@ impl Job {
     }
 
     /// Runs it on a thread of its own, for as long as somebody waits for it.
-    async fn finish(self) -> Result<Result<Vec<RepoDataRecord>, SolveError>> {
+    pub(super) async fn finish(self) -> Result<Result<Vec<RepoDataRecord>, SolveError>> {
         let _stop = StopWhenDropped(self.token.clone());
         tokio::task::spawn_blocking(move || self.run())
             .await
@@ -199,12 +225,13 @@ fn exclude_later_channels(task: &Task<'_>, named: &[RepoData], excluded: &mut Ha
 
 /// What shares a priority: a channel, or a group of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Tier<'a> {
-    group: Option<&'a str>,
-    channel: Option<&'a str>,
+pub(super) struct Tier<'a> {
+    pub(super) group: Option<&'a str>,
+    pub(super) channel: Option<&'a str>,
 }
 
-fn tier<'a>(part: &'a RepoData, record: &'a RepoDataRecord) -> Tier<'a> {
+/// The tier of a record of a part of the index.
+pub(super) fn tier<'a>(part: &'a RepoData, record: &'a RepoDataRecord) -> Tier<'a> {
     match part.multi_channel() {
         Some(group) => Tier { group: Some(group), channel: None },
         None => Tier { group: None, channel: record.channel.as_deref() },
@@ -212,7 +239,7 @@ fn tier<'a>(part: &'a RepoData, record: &'a RepoDataRecord) -> Tier<'a> {
 }
 
 /// Whether a record comes from the channel that a spec names for its package; nothing when none does.
-fn from_named_channel(task: &Task<'_>, record: &RepoDataRecord) -> Option<bool> {
+pub(super) fn from_named_channel(task: &Task<'_>, record: &RepoDataRecord) -> Option<bool> {
     let name = &record.package_record.name;
     let wanted = task.specs.iter().find(|wanted| wanted.channel.is_some() && wanted.name.matches(name))?;
     Some(task.channels.allowed(wanted).any(|channel| record.url.as_str().starts_with(channel.base_url.as_str())))
@@ -276,48 +303,4 @@ impl<'a> Locked<'a> {
         };
         locked && known.is_none_or(newer)
     }
-}
-
-/// The solver's explanation with what it does not know: what was searched and assumed, and what there is.
-fn unsolvable(task: &Task<'_>, index: &Index, reasons: &[String]) -> Error {
-    let explanation: String =
-        reasons.iter().flat_map(|reason| reason.lines()).map(|line| format!("\n  {}", line.trim_end())).collect();
-    let mut error = Error::user(format!("no set of packages satisfies `{}`:{explanation}", task.spec.file.display()));
-    for (wanted, dependency) in task.specs.iter().zip(&task.spec.dependencies) {
-        if let Some(versions) = other_versions(wanted, index) {
-            error = error.hint(format!("nothing matches `{}`; there is {versions}", dependency.text));
-        }
-    }
-    if explanation.contains("__cuda") && !task.assumes("__cuda") {
-        error = error.hint("no GPU is assumed: declare the driver of the machine with `--cuda VERSION`");
-    }
-    if explanation.contains("__glibc") {
-        error = error.hint(if task.assumes("__glibc") {
-            "the C library is that of the base image: take a newer base, or declare one with `--glibc VERSION`"
-        } else {
-            "the base image has no GNU C library: take another base, or declare one with `--glibc VERSION`"
-        });
-    }
-    if explanation.contains("strict channel priority") {
-        error = error.hint(
-            "a package is taken from the first channel that has it; `--channel-priority flexible` allows the others",
-        );
-    }
-    error.hint(task.searched()).hint(task.assumed())
-}
-
-/// The newest versions of a package of which none matches.
-fn other_versions(wanted: &MatchSpec, index: &Index) -> Option<String> {
-    let records = || {
-        index.named.iter().flat_map(RepoData::iter).filter(|record| wanted.name.matches(&record.package_record.name))
-    };
-    if records().any(|record| wanted.matches(record)) {
-        return None;
-    }
-    let mut versions: Vec<_> = records().map(|record| &record.package_record.version).collect();
-    versions.sort_unstable_by(|a, b| b.cmp(a));
-    versions.dedup();
-    let shown: Vec<String> = versions.iter().take(6).map(|version| version.to_string()).collect();
-    let more = if versions.len() > shown.len() { ", ..." } else { "" };
-    (!shown.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
 }

@@ -14,7 +14,7 @@ use crate::model::{BaseRef, Blob, BlobSource, Platform};
 use crate::registry::{Reference, Registry, Sent};
 use crate::store::Store;
 use crate::util::report::Progress;
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Error, Result, ResultExt as _};
 
 /// Blobs that are fetched at the same time.
 const PARALLEL_DOWNLOADS: usize = 4;
@@ -72,7 +72,11 @@ impl Carrier<'_> {
     /// When the source cannot be read, or the destination cannot be written or refuses; nothing incomplete has a name
     /// then.
     pub async fn copy(&self, from: &BaseRef, to: &Destination, options: &CopyOptions) -> Result<Copied> {
-        let source = Source::open(from, self.registry, self.store)?;
+        let (opened, registry, store) = (from.clone(), self.registry.clone(), self.store.clone());
+        let source = tokio::task::spawn_blocking(move || Source::open(&opened, &registry, &store))
+            .await
+            .map_err(|error| Error::bug("opening the source ended early").caused_by(error))?
+            .context(|| format!("failed to read `{from}`"))?;
         let content = gather(&source, options.platform.as_ref(), options.referrers).await?;
         let referrers = content.referrers.len();
         let copied = match to {
@@ -108,7 +112,7 @@ impl Carrier<'_> {
         let (to, progress) = (to.clone(), Arc::clone(&self.progress));
         let writing = tokio::task::spawn_blocking(move || match &to {
             Destination::Layout(folder, tag) => write_layout_of(&contents, folder, tag.as_deref(), progress.as_ref()),
-            Destination::OciArchive(file) => write_oci_archive_of(&contents, file, None, progress.as_ref()),
+            Destination::OciArchive(file) => write_oci_archive_of(&contents, file, progress.as_ref()),
             Destination::Registry(_) => Err(Error::bug("a registry is not a file")),
         });
         let written = writing.await.map_err(|error| Error::bug("writing ended early").caused_by(error))??;

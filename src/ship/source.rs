@@ -41,7 +41,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Opens a source; of a registry nothing is asked yet.
+    /// Opens a source; of a registry nothing is asked yet, and archives are read: not for the runtime's own threads.
     pub(super) fn open(from: &BaseRef, registry: &Registry, store: &Store) -> Result<Self> {
         Ok(match from {
             BaseRef::Registry(reference) => {
@@ -51,12 +51,8 @@ impl Source {
             BaseRef::Layout(folder, tag) => {
                 Self::Layout { reader: Arc::new(LayoutReader::folder(folder)?), tag: tag.clone() }
             }
-            BaseRef::OciArchive(file) => {
-                Self::Layout { reader: Arc::new(LayoutReader::archive(file, store)?), tag: None }
-            }
-            BaseRef::DockerArchive(file) => {
-                return Err(Error::usage(format!("`{}` is a docker archive, which has no manifest", file.display()))
-                    .hint("make the image with `--output oci-archive:FILE` or `--output oci:FOLDER`"));
+            BaseRef::OciArchive(file) | BaseRef::DockerArchive(file) => {
+                Self::Layout { reader: Arc::new(LayoutReader::any_archive(file, store)?), tag: None }
             }
             BaseRef::Rootfs(_) | BaseRef::Scratch => {
                 return Err(

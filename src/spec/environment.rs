@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use rattler_conda_types::{MatchSpec, ParseStrictness, StringMatcher};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::forms::{Entry, Form, Pairs, Reading, Table, Text, take};
-use super::seeds::{List, Optional, next_key};
+use super::seeds::{List, Optional, Present, next_key};
 use super::yaml::Context;
-use super::{Dependency, Spec, folder, pip};
-use crate::util::{Error, Result, redact};
+use super::{Choices, Dependency, Spec, folder, foreign_yaml, package, pip, selectors};
+use crate::model;
+use crate::util::{Error, Result, near, redact};
 
 /// More ignored keys than this are only counted.
 const MOST_NOTICES: usize = 20;
@@ -45,27 +45,95 @@ pub(super) const VARIABLES: Entry = Entry {
 static ENVIRONMENT: Table = Table {
     name: "environment files",
     keys: &[NAME, CHANNELS, DEPENDENCIES, VARIABLES],
-    others_are_ignored: true,
+    others: Some(refuse_misspelt),
     groups: &[],
 };
 
-/// execve(2) cannot carry others.
+/// What people and other tools call the list of packages.
+const CALLED_DEPENDENCIES: [&str; 9] =
+    ["dependency", "deps", "depends", "packages", "package", "requirements", "requires", "specs", "conda"];
+
+/// Keys that are ignored, but for those that somebody wrote for one that is known.
+///
+/// # Errors
+/// When ignoring a key would leave out what was asked for.
+fn refuse_misspelt(key: &str) -> Result<()> {
+    if key == "pip" {
+        return Err(super::forms::misplaced_pip());
+    }
+    // A name that is misspelt changes nothing.
+    let known = [&CHANNELS, &DEPENDENCIES, &VARIABLES].map(|entry| entry.key);
+    match near::names(&key.to_lowercase(), known.into_iter()).first() {
+        Some(near) => {
+            let shown: String = key.chars().take(100).collect();
+            Err(Error::user(format!("`{shown}:` is no key of environment files"))
+                .hint(format!("did you mean `{near}:`?")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// conda exports them in a shell, which takes no others.
 pub(super) fn variable_name(text: &str) -> Result<()> {
-    match text.is_empty() || text.contains(['=', '\0']) {
-        true => Err(Error::user(format!("`{text}` cannot be the name of an environment variable"))),
-        false => Ok(()),
+    match model::is_shell_name(text) {
+        true => Ok(()),
+        false => {
+            let error = Error::user(format!(
+                "invalid environment variable `{text}`: expected letters, digits and `_`, not beginning with a digit"
+            ));
+            Err(match model::is_variable_name(text) {
+                true => error.hint(format!("conda cannot export it; `--env {text}=VALUE` sets it in the image")),
+                false => error,
+            })
+        }
     }
 }
 
 /// Reads the text of `file`.
-pub(super) fn parse(file: PathBuf, source: String) -> Result<Spec> {
+pub(super) fn parse(file: PathBuf, source: String, choices: &Choices) -> Result<Spec> {
     let mut document = read(&file, &source, &ENVIRONMENT)?;
+    if document.dependencies.is_none() {
+        return Err(without_dependencies(&file, &source, &document));
+    }
     let mut notices = Vec::new();
     notices.extend(document.ignored.iter().take(MOST_NOTICES).map(|key| ignored_key(&file, key)));
     if let Some(more) = document.ignored.len().checked_sub(MOST_NOTICES + 1) {
-        notices.push(format!("{}: {} more keys are ignored", file.display(), more + 1));
+        notices.push(format!(
+            "{}: {} ignored",
+            file.display(),
+            match more + 1 {
+                1 => "1 more key is".to_owned(),
+                more => format!("{more} more keys are"),
+            }
+        ));
     }
-    document.spec(file, source, notices)
+    document.spec(file, source, choices, notices)
+}
+
+/// A file that says of no package that it is wanted: an image without any is never what was meant.
+fn without_dependencies(file: &Path, source: &str, document: &Document) -> Error {
+    let shown = file.display();
+    let known = document.values.keys().chain(&document.ignored).cloned().collect::<Vec<_>>();
+    if let Some(foreign) = foreign_yaml::whose(&known) {
+        return Error::user(format!("`{shown}` is {}, which lists no packages for an environment", foreign.what))
+            .hint(foreign.hint);
+    }
+    let called = document.ignored.iter().find(|key| CALLED_DEPENDENCIES.contains(&key.to_lowercase().as_str()));
+    let line = called.and_then(|key| {
+        let is_key = |line: &str| {
+            line.trim_start_matches('"')
+                .strip_prefix(key.as_str())
+                .is_some_and(|it| it.trim_start_matches('"').starts_with(':'))
+        };
+        source.lines().position(is_key)
+    });
+    let place = line.map(|index| format!("{shown}:{}", index + 1)).unwrap_or(shown.to_string());
+    let error = Error::user(format!("{place}: there is no `dependencies:`"));
+    let error = match called {
+        Some(key) => error.hint(format!("did you mean `dependencies:` by `{key}:`?")),
+        None => error,
+    };
+    error.hint("add `dependencies:` with a list of packages; `dependencies: []` makes an empty environment on purpose")
 }
 
 /// Reads a document that may hold the keys of a table.
@@ -88,7 +156,12 @@ fn ignored_key(file: &Path, key: &str) -> String {
 
 /// The line of a dependency.
 pub(super) fn line_of(source: &str, dependency: usize) -> Option<usize> {
-    Some(place_of(source, &format!("dependencies.{dependency}"), &ENVIRONMENT)?.0)
+    Some(place_of(source, &package_path(dependency), &ENVIRONMENT)?.0)
+}
+
+/// How places of packages are called: by their number among the packages, whatever `pip:` sections are between them.
+fn package_path(number: usize) -> String {
+    format!("package {number}")
 }
 
 /// Line and column, from 1, of a value (`image.tags.0`). The parser tells places only in errors, so the reader is
@@ -102,7 +175,8 @@ pub(super) fn place_of(source: &str, path: &str, table: &'static Table) -> Optio
 
 /// The lines of `pip:` sections, each with `FILE:LINE`: they are looked for in the order of the file.
 fn with_places(file: &Path, source: &str, lines: Vec<String>) -> Vec<(String, String)> {
-    let mut rest = source.lines().enumerate().skip_while(|(_, line)| !line.contains("pip:"));
+    // JSON has a quote there.
+    let mut rest = source.lines().enumerate().skip_while(|(_, line)| !line.replace('"', "").contains("pip:"));
     let place = |text: &str| {
         let first = text.lines().next().unwrap_or_default().trim();
         match rest.clone().find(|(_, line)| line.contains(first)) {
@@ -126,14 +200,29 @@ pub(super) struct Document {
     /// What the other keys say, in their forms.
     pub(super) values: Map<String, Value>,
     ignored: Vec<String>,
+    /// Packages that selectors (`sel(win):`) leave out.
+    left_out: Vec<String>,
 }
 
 impl Document {
     /// The environment that stands in the document.
-    pub(super) fn spec(&mut self, file: PathBuf, source: String, mut notices: Vec<String>) -> Result<Spec> {
+    pub(super) fn spec(
+        &mut self,
+        file: PathBuf,
+        source: String,
+        choices: &Choices,
+        mut notices: Vec<String>,
+    ) -> Result<Spec> {
         let dependencies = self.dependencies.take().unwrap_or_default();
-        let pip = pip::read_section(folder(&file), with_places(&file, &source, std::mem::take(&mut self.pip)))?;
+        let lines = with_places(&file, &source, std::mem::take(&mut self.pip));
+        let pip = pip::read_section(folder(&file), lines, choices)?;
         notices.extend(pip.notices.iter().cloned());
+        notices.extend(selectors::notice(&file, &source));
+        if !self.left_out.is_empty() {
+            let left_out = self.left_out.join("`, `");
+            notices
+                .push(format!("{}: images are for Linux, and their selectors leave out `{left_out}`", file.display()));
+        }
         if dependencies.is_empty() && pip.is_empty() {
             notices.push(format!("{}: no dependencies, the environment will be empty", file.display()));
         }
@@ -182,10 +271,11 @@ impl<'de> Visitor<'de> for Reader<'_> {
                 Some(Entry { form: Form::Packages, .. }) => {
                     let items = List { of: |index| Item { context, index } };
                     let mut dependencies = Vec::new();
-                    for item in map.next_value_seed(Optional(items))?.unwrap_or_default() {
+                    for item in map.next_value_seed(Present { context, key: "dependencies", list: items })? {
                         match item {
                             Said::Package(dependency) => dependencies.push(*dependency),
                             Said::Pip(lines) => document.pip.extend(lines),
+                            Said::LeftOut(text) => document.left_out.push(text),
                         }
                     }
                     document.dependencies = Some(dependencies);
@@ -209,6 +299,8 @@ enum Said {
     Package(Box<Dependency>),
     /// The lines of a `pip:` section.
     Pip(Vec<String>),
+    /// What is for another system than Linux.
+    LeftOut(String),
 }
 
 /// One item of `dependencies:`.
@@ -234,199 +326,76 @@ impl<'de> Visitor<'de> for Item<'_> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        self.context.spend(text)?;
+        self.package(text)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Err(self.context.fail("nothing stands behind this `-`", Some("name a package there, or remove the line")))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let context = self.context;
-        context.spend(text)?;
-        context.arrive(&format!("dependencies.{}", self.index))?;
-        let dependency = dependency(text).map_err(|reason| {
+        let mut said = None;
+        while let Some(key) = next_key(&mut map, context, &mut BTreeSet::new(), |key, _| allow_section(key))? {
+            if said.is_some() {
+                let hint = Some("give each of them a `- ` of its own");
+                return Err(context.fail(format!("`{key}:` stands in one item with another key"), hint));
+            }
+            said = Some(match selectors::is_for_linux(&key) {
+                Some(is_ours) => self.selected(is_ours == Ok(true), &mut map)?,
+                None => Said::Pip(self.pip_section(&mut map)?),
+            });
+        }
+        said.ok_or_else(|| context.fail("this item is empty", Some("name a package there, or remove the line")))
+    }
+}
+
+impl Item<'_> {
+    fn package<E: de::Error>(&self, text: &str) -> Result<Said, E> {
+        let context = self.context;
+        context.arrive(&package_path(context.count()))?;
+        let dependency = package::dependency(text).map_err(|refused| {
             let shown: String = redact::within(text).chars().take(100).collect();
-            context.fail(format!("`{shown}` is no package specification: {reason}"), Some(EXAMPLES))
+            context.fail(format!("`{shown}` is no package specification: {}", refused.reason), Some(&refused.hint))
         })?;
         Ok(Said::Package(Box::new(dependency)))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        static LINE: Form = Form::Text(Text::any("a pip package"));
-        let context = self.context;
-        let mut lines = Vec::new();
-        while let Some(key) = next_key(&mut map, context, &mut BTreeSet::new(), |_, _| Ok(()))? {
-            if key != "pip" {
-                return Err(context.fail(
-                    format!("`{key}:` is neither a package nor a section that condaimg knows"),
-                    Some("a version is written `name=1.2` or `name>=1.2`, without a colon"),
-                ));
-            }
-            let path = format!("dependencies.{}.pip", self.index);
-            let section = List { of: |line| Reading { context, form: &LINE, path: format!("{path}.{line}") } };
-            let section = map.next_value_seed(Optional(section))?.unwrap_or_default();
-            lines.extend(section.iter().filter_map(Value::as_str).map(str::to_owned));
+    /// What stands behind a selector (`sel(linux): PACKAGE`), as micromamba has it.
+    fn selected<'de, A: MapAccess<'de>>(&self, is_ours: bool, map: &mut A) -> Result<Said, A::Error> {
+        static PACKAGE: Form = Form::Text(Text::any("a package"));
+        let path = format!("dependencies.{}.sel", self.index);
+        let text = map.next_value_seed(Reading { context: self.context, form: &PACKAGE, path })?;
+        let text = text.as_str().unwrap_or_default();
+        match is_ours {
+            true => self.package(text),
+            false => Ok(Said::LeftOut(redact::within(text))),
         }
-        Ok(Said::Pip(lines))
+    }
+
+    fn pip_section<'de, A: MapAccess<'de>>(&self, map: &mut A) -> Result<Vec<String>, A::Error> {
+        static LINE: Form = Form::Text(Text::any("a pip package"));
+        let (context, path) = (self.context, format!("dependencies.{}.pip", self.index));
+        let list = List { of: |line| Reading { context, form: &LINE, path: format!("{path}.{line}") } };
+        let section = map.next_value_seed(Present { context, key: "pip", list })?;
+        Ok(section.iter().filter_map(Value::as_str).map(str::to_owned).collect())
     }
 }
 
-const EXAMPLES: &str = "write for example `numpy`, `numpy=1.21`, `numpy>=1.21,<2`, `conda-forge::numpy=1.21=py39*`";
-
-/// A line of `dependencies:`, or what is wrong with it.
-pub(super) fn dependency(text: &str) -> Result<Dependency, String> {
-    let spec = package(text).map_err(|reason| redact::within(&reason))?;
-    Ok(Dependency { text: redact::within(text), written: text.to_owned(), spec })
-}
-
-/// Reads a package as conda does in environment files.
-fn package(text: &str) -> Result<MatchSpec, String> {
-    // No real specification is longer; the parser's time grows faster than the text.
-    if text.len() > 2_000 {
-        return Err("it is too long".to_owned());
+/// The keys that items of `dependencies:` may have.
+fn allow_section(key: &str) -> Result<()> {
+    match selectors::is_for_linux(key) {
+        _ if key == "pip" => Ok(()),
+        Some(Ok(_)) => Ok(()),
+        Some(Err(unknown)) => {
+            Err(Error::user(format!("`{key}:` selects by `{unknown}`, which condaimg does not know"))
+                .hint("the selectors are `sel(linux)`, `sel(unix)`, `sel(osx)` and `sel(win)`"))
+        }
+        None => Err(Error::user(format!("`{key}:` is neither a package nor a section that condaimg knows"))
+            .hint("a version is written `name=1.2` or `name>=1.2`, without a colon")),
     }
-    let spec = MatchSpec::from_str(text, ParseStrictness::Lenient).map_err(|error| error.to_string())?;
-    if spec.name.as_exact().is_none() {
-        return Err("the name must be exact".to_owned());
-    }
-    // Read leniently, `a==1==2` asks for the build `=2`, which nothing can have.
-    if let Some(StringMatcher::Exact(build)) = &spec.build
-        && build.contains(['=', '<', '>', ' '])
-    {
-        return Err(format!("`{build}` is no build string"));
-    }
-    if spec.url.is_some() {
-        return Err("packages by URL are not supported yet".to_owned());
-    }
-    Ok(spec)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<Spec> {
-        parse(PathBuf::from("environment.yml"), text.to_owned())
-    }
-
-    fn message(text: &str) -> String {
-        read(text).expect_err("refused").to_string()
-    }
-
-    fn matches(spec: &str, version: &str, build: &str) -> bool {
-        use rattler_conda_types::{Matches as _, PackageName, PackageRecord};
-        let record = PackageRecord::new(
-            PackageName::new_unchecked("numpy"),
-            version.parse::<rattler_conda_types::Version>().expect("a version"),
-            build.parse::<rattler_conda_types::package::BuildString>().expect("a build"),
-        );
-        package(spec).expect("parses").matches(&record)
-    }
-
-    #[test]
-    fn a_full_file_is_read() {
-        let spec = read(concat!(
-            "name: analysis\n",
-            "channels:\n  - conda-forge\n  - nodefaults\n",
-            "dependencies:\n  - python=3.11  # [linux]\n  - pip\n  - pip:\n    - a>=1\n    - ./b\n  - pytorch::pytorch=1.12.0\n",
-            "variables:\n  A: 1.10\n  B: yes\n  C: \"quoted\"\n  D:\n",
-            "prefix: /home/me/env\n",
-            "colour: blue\n",
-        ))
-        .expect("reads");
-        assert_eq!(spec.name.as_deref(), Some("analysis"));
-        assert_eq!(spec.channels, ["conda-forge", "nodefaults"]);
-        let texts: Vec<_> = spec.dependencies.iter().map(|dependency| dependency.text.as_str()).collect();
-        assert_eq!(texts, ["python=3.11", "pip", "pytorch::pytorch=1.12.0"]);
-        assert_eq!(spec.place_of(0), "environment.yml:6");
-        let pip: Vec<_> = spec.pip.requirements.iter().map(|it| (it.place.as_str(), it.text.as_str())).collect();
-        assert_eq!(pip, [("environment.yml:9", "a>=1"), ("environment.yml:10", "./b")]);
-        let variables: Vec<_> = spec.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!(variables, [("A", "1.10"), ("B", "yes"), ("C", "quoted"), ("D", "")]);
-        assert_eq!(spec.notices.len(), 2);
-        assert!(spec.notices[0].contains("`prefix:` is ignored"));
-        assert!(spec.notices[1].contains("`colour:`"));
-    }
-
-    #[test]
-    fn packages_mean_what_conda_means() {
-        for (spec, version, build, expected) in [
-            ("numpy=1.21", "1.21.6", "0", true),
-            ("numpy=1.2", "1.21.6", "0", false),
-            ("numpy=1.21.6", "1.21.6", "0", true),
-            ("numpy=1.21.6", "1.21.6.1", "0", true),
-            ("numpy==1.21", "1.21.6", "0", false),
-            ("numpy 1.21", "1.21.6", "0", false),
-            ("numpy 1.21.*", "1.21.6", "0", true),
-            ("numpy=1.21.*", "1.21.6", "0", true),
-            ("numpy=1.21.*", "1.22.0", "0", false),
-            ("numpy>=1.21,<1.22", "1.21.6", "0", true),
-            ("numpy >=1.21, <1.22", "1.21.6", "0", true),
-            ("numpy >= 1.21, < 1.22", "1.22", "0", false),
-            ("numpy>=1.21,<1.22", "1.22", "0", false),
-            ("numpy=1.21.0=py39h6214cd0_0", "1.21.0", "py39h6214cd0_0", true),
-            ("numpy=1.21.0=py39h6214cd0_0", "1.21.0", "py310h6214cd0_0", false),
-            ("numpy=1.21.0=py39h6214cd0_0", "1.21.0.1", "py39h6214cd0_0", false),
-            ("numpy=1.21.0=py39*", "1.21.0", "py39h6214cd0_0", true),
-            ("numpy[version='>=1',build='py39*']", "1.21.0", "py39h6214cd0_0", true),
-            ("numpy[version='>=2']", "1.21.0", "0", false),
-            ("numpy~=1.21", "1.22", "0", true),
-            ("numpy!=1.21.0", "1.21.0", "0", false),
-            ("numpy=1.20|=1.21", "1.21", "0", true),
-            ("conda-forge::numpy", "1.21.0", "0", true),
-            ("conda-forge/linux-64::numpy", "1.21.0", "0", true),
-            ("NumPy", "1.21.0", "0", true),
-        ] {
-            assert_eq!(matches(spec, version, build), expected, "{spec} against {version} {build}");
-        }
-    }
-
-    #[test]
-    fn mistakes_are_named_with_their_place() {
-        for (text, expected) in [
-            ("dependencies:\n  - python\n - numpy\n", "environment.yml:3:2: "),
-            ("dependencies:\n  - python\n  - [a]\n", "environment.yml:3:5: dependencies[1]: invalid type: sequence"),
-            ("dependencies:\n  - 3.11\n", "environment.yml:2:5: dependencies[0]: invalid type: floating point"),
-            ("dependencies:\n  -\n", "environment.yml:2:4: dependencies[0]: invalid type: unit value"),
-            (
-                "dependencies: python\n",
-                "environment.yml:1:15: dependencies: invalid type: string \"python\", expected a list",
-            ),
-            ("dependencies:\n  - numpy==1.2==3\n", "environment.yml:2:5: `numpy==1.2==3` is no package specification"),
-            ("dependencies:\n  - num*\n", "is no package specification"),
-            ("dependencies:\n  - https://host/linux-64/a-1-0.conda\n", "by URL are not supported"),
-            ("dependencies:\n  - python: 3.11\n", "environment.yml:2:5: `python:` is neither"),
-            (
-                "dependencies:\n  - pip\n  - pip:\n    - requests\n    - requests==\n",
-                "environment.yml:5: `requests==` is no requirement",
-            ),
-            ("dependencies:\n  - pip:\n    - [a]\n", "environment.yml:3:7: dependencies[0].pip[0]: invalid type"),
-            ("dependencies:\n  - pip:\n    -\n", "environment.yml:3:6: "),
-            ("name: a\nname: b\n", "environment.yml:2:1: `name:` stands here a second time"),
-            ("variables:\n  A: 1\n  A: 2\n", "environment.yml:3:3: the variable `A` is set a second time"),
-            ("variables:\n  A: [1]\n", "environment.yml:2:6: variables.A: invalid type: sequence"),
-            ("channels:\n  - \n", "environment.yml:2:4: a channel is missing here"),
-            ("a: 1\n---\nb: 1\n", "more than one YAML document"),
-            ("- python\n", "expected an environment"),
-            ("python\n", "expected an environment"),
-            ("dependencies: *nothing\n", "environment.yml:1:15: unknown anchor"),
-            ("dependencies: [\n", "environment.yml:2:1: "),
-        ] {
-            let message = message(text);
-            assert!(message.contains(expected), "{text:?}: {message}");
-        }
-    }
-
-    #[test]
-    fn tabs_get_a_hint() {
-        let error = read("dependencies:\n\t- python\n").expect_err("refused");
-        assert!(error.hints().iter().any(|hint| hint.contains("tabs")), "{error} {:?}", error.hints());
-    }
-
-    #[test]
-    fn aliases_cannot_explode() {
-        let mut text = String::from("dependencies:\n- &a [x,x,x,x,x,x,x,x,x]\n");
-        text = text.replace("dependencies:", "other:");
-        for (name, of) in ('b'..='z').zip('a'..='y') {
-            text.push_str(&format!("- &{name} [*{of},*{of},*{of},*{of},*{of},*{of},*{of},*{of},*{of}]\n"));
-        }
-        assert!(read(&text).is_ok(), "ignored keys are not expanded");
-
-        let long = "x".repeat(1_900);
-        let text = format!("dependencies:\n- &a {long}\n{}", "- *a\n".repeat(20_000));
-        assert!(message(&text).contains("beyond all measure"));
-    }
-}
+mod tests;

@@ -86,8 +86,8 @@ pub(super) struct Table {
     pub(super) name: &'static str,
     /// The keys, in the order in which people are told of them.
     pub(super) keys: &'static [Entry],
-    /// Whether a key that is not known is no error.
-    pub(super) others_are_ignored: bool,
+    /// What is wrong with a key that is not known, if it may be ignored otherwise; none: each is an error.
+    pub(super) others: Option<fn(&str) -> Result<()>>,
     /// When not empty: all keys of one of these groups must be there, and none of another.
     pub(super) groups: &'static [&'static [&'static str]],
 }
@@ -116,8 +116,8 @@ impl Table {
         if key == "<<" {
             return Err(Error::user("merge keys (`<<:`) are not supported"));
         }
-        if self.find(key).is_none() && !self.others_are_ignored {
-            return Err(self.unknown(key));
+        if self.find(key).is_none() {
+            return self.others.map_or_else(|| Err(self.unknown(key)), |check| check(key));
         }
         let group = |key: &str| self.groups.iter().position(|group| group.contains(&key));
         let Some(own) = group(key) else { return Ok(()) };
@@ -130,6 +130,9 @@ impl Table {
     }
 
     fn unknown(&self, key: &str) -> Error {
+        if key == "pip" && self.find("dependencies").is_some() {
+            return misplaced_pip();
+        }
         let shown: String = key.chars().take(100).collect();
         let error = Error::user(format!("`{shown}:` is no key of {}", self.name));
         let names = || self.keys.iter().map(|entry| entry.key);
@@ -157,6 +160,12 @@ impl Table {
         let groups = self.groups.iter().map(shown).collect::<Vec<_>>().join(", or ");
         Err(Error::user(format!("{} needs {groups}", self.name)))
     }
+}
+
+/// A `pip:` beside `dependencies:` instead of in it.
+pub(super) fn misplaced_pip() -> Error {
+    Error::user("`pip:` stands at the top of the file, where it installs nothing")
+        .hint("put it among the dependencies: an item `- pip:` of `dependencies:`, with its list indented below")
 }
 
 impl Form {

@@ -1,8 +1,9 @@
 //! Every key of a condaimg.yaml: what it says, what it may be, which flag overrides it. The reader and the JSON schema
 //! go by it.
 
-use super::environment::{CHANNELS, DEPENDENCIES, NAME, VARIABLES, variable_name};
+use super::environment::{CHANNELS, DEPENDENCIES, NAME, VARIABLES};
 use super::forms::{Entry, Form, Pairs, Table, Text};
+use super::pip::INDEX_STRATEGIES;
 use super::requirements_file::is_version;
 use crate::model::{self, BaseRef, Compression, Cutoff, MAX_LAYERS, MIN_LAYERS, Platform, User};
 use crate::util::{Error, Result};
@@ -79,6 +80,12 @@ pub(super) static PROJECT_FILE: Table = Table {
             "Leave out packages that appeared after this date (2026-01-31, or with a time as RFC 3339 has it).",
             checked("a date", |text| text.parse::<Cutoff>().map(drop)),
         ),
+        entry(
+            "index-strategy",
+            "--index-strategy",
+            "Of which indexes pip packages are taken, where several have them.",
+            Form::Text(Text { one_of: &INDEX_STRATEGIES, ..Text::any("an index strategy") }),
+        ),
         entry("allow-build", "--allow-build", "Whether sdists and git sources may be built.", Form::Switch),
         entry(
             "allow-clobber",
@@ -110,12 +117,24 @@ pub(super) static PROJECT_FILE: Table = Table {
             "A repository that layers are looked up in, and noted in, by what their bytes depend on.",
             text("a repository in a registry"),
         ),
+        entry(
+            "activation",
+            "--no-activation",
+            "Whether the entrypoint sources the activation scripts that need a shell, before it runs the command.",
+            Form::Switch,
+        ),
         entry("bytecode", "--bytecode", "Whether byte code is made for what ships none.", Form::Switch),
         entry("prefix", "--prefix", "Where the environment lies in the image.", checked("an absolute folder", prefix)),
         entry(
             "group-write",
             "--group-write",
             "Whether the group gets the owner's permissions, for arbitrary users in group 0.",
+            Form::Switch,
+        ),
+        entry(
+            "keep-setuid",
+            "--keep-setuid",
+            "Whether files of packages keep their setuid and setgid bits.",
             Form::Switch,
         ),
         entry("project", "--copy (adds to them)", "The project's own files.", Form::List(&Form::Table(&PROJECT_ENTRY))),
@@ -127,7 +146,7 @@ pub(super) static PROJECT_FILE: Table = Table {
         ),
         unflagged("image", "The image's config, and what it is called.", Form::Table(&IMAGE)),
     ],
-    others_are_ignored: false,
+    others: None,
     groups: &[&["environment", "python"], &["dependencies", "channels", "variables"]],
 };
 
@@ -151,7 +170,7 @@ static TARGET: Table = Table {
             Form::Pairs(Pairs { what: "the virtual package", name: virtual_package, value: &VIRTUAL_PACKAGE }),
         ),
     ],
-    others_are_ignored: false,
+    others: None,
     groups: &[],
 };
 
@@ -162,7 +181,7 @@ static PROJECT_ENTRY: Table = Table {
         unflagged("to", "Where it lies in the image.", text("a path in the image")),
         unflagged("install", "The folder of a Python project that is built and installed.", text("a path")),
     ],
-    others_are_ignored: false,
+    others: None,
     groups: &[&["from", "to"], &["install"]],
 };
 
@@ -181,14 +200,25 @@ static IMAGE: Table = Table {
             "User of the image's processes, UID[:GID].",
             checked("a numeric user", |text| text.parse::<User>().map(drop)),
         ),
-        entry("workdir", "--workdir", "Working folder of the image's processes.", text("a folder in the image")),
+        entry(
+            "keep-home-mode",
+            "--keep-home-mode",
+            "Whether the home of the base's user keeps its mode, so that other users have none.",
+            Form::Switch,
+        ),
+        entry(
+            "workdir",
+            "--workdir",
+            "Working directory of the image's processes.",
+            checked("an absolute path", |text| model::workdir(text).map(drop)),
+        ),
         entry("entrypoint", "--entrypoint", "Entrypoint.", Form::Command),
         entry("cmd", "--cmd", "Default command.", Form::Command),
         entry(
             "env",
             "--env (by name)",
             "Environment variables.",
-            Form::Pairs(Pairs { what: "the variable", name: variable_name, value: &ANY_VALUE }),
+            Form::Pairs(Pairs { what: "the variable", name: any_variable_name, value: &ANY_VALUE }),
         ),
         entry(
             "labels",
@@ -203,7 +233,7 @@ static IMAGE: Table = Table {
             Form::Pairs(Pairs { what: "the annotation", name: any_name, value: &ANY_VALUE }),
         ),
     ],
-    others_are_ignored: false,
+    others: None,
     groups: &[],
 };
 
@@ -232,6 +262,15 @@ fn virtual_package(name: &str) -> Result<()> {
         Some(rest) if !rest.is_empty() => Ok(()),
         _ => Err(Error::user(format!("`{name}` is no virtual package"))
             .hint("their names begin with two underscores, as in `__cuda: \"12.4\"`")),
+    }
+}
+
+fn any_variable_name(name: &str) -> Result<()> {
+    match model::is_variable_name(name) {
+        true => Ok(()),
+        false => Err(Error::user(format!(
+            "invalid environment variable `{name}`: expected a name without `=`, white space and control characters"
+        ))),
     }
 }
 

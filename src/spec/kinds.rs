@@ -4,8 +4,9 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use rattler_conda_types::Subdir;
 
-use super::{Choices, Spec, own_lock, requirements_file};
+use super::{Choices, Spec, own_lock, pip, requirements_file, spec_list};
 use crate::lock::Pins;
 use crate::util::{Error, Result, human};
 
@@ -40,6 +41,8 @@ enum Kind {
     Manifest,
     /// Lines for pip.
     Requirements,
+    /// Packages of conda, one a line.
+    SpecList,
     /// Nothing that is known.
     Unknown,
 }
@@ -53,11 +56,16 @@ pub(super) fn read_pins(file: &Path, choices: &Choices) -> Result<Option<Spec>> 
     let text = match text_of(file) {
         Ok(text) => text,
         // Whoever reads it as an environment says where.
-        Err(_) if is_yaml(&name) && file.is_file() => return Ok(None),
+        Err(_) if (is_yaml(&name) || name.ends_with(".json")) && file.is_file() => return Ok(None),
         Err(error) => return Err(error),
     };
     let environment = choices.environment.as_deref();
-    let kind = kind_of(&name, &text);
+    let kind = match kind_of(&name, &text) {
+        // Both may have any name; conda itself calls its own requirements.txt.
+        Kind::Requirements if spec_list::is_one(file, &text)? => Kind::SpecList,
+        Kind::Unknown if spec_list::is_one(file, &text).unwrap_or_default() => Kind::SpecList,
+        kind => kind,
+    };
     if kind != Kind::Requirements {
         no_python(file, choices)?;
     }
@@ -81,12 +89,16 @@ pub(super) fn read_pins(file: &Path, choices: &Choices) -> Result<Option<Spec>> 
             no_choice(file, environment)?;
             return requirements_file::read(file, &text, choices).map(Some);
         }
+        Kind::SpecList => {
+            no_choice(file, environment)?;
+            return spec_list::read(file, &text, choices).map(Some);
+        }
         Kind::Unknown => {
             return Err(Error::user(format!(
                 "`{}` is none of the files that an environment can be read from",
                 file.display()
             ))
-            .hint("an environment.yml, pixi.lock, conda-lock.yml, requirements.txt, or a file with `@EXPLICIT`"));
+            .hint("an environment.yml or .json, pixi.lock, conda-lock.yml, requirements.txt, a list of `conda list --export`, or URLs of archives"));
         }
     };
     Ok(Some(Spec {
@@ -133,7 +145,7 @@ fn kind_of(name: &str, text: &str) -> Kind {
     }
     // Comments, empty lines, then the mark.
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    if lines.next() == Some("@EXPLICIT") {
+    if lines.next().is_some_and(|first| first == "@EXPLICIT" || is_archive(first)) {
         return Kind::Explicit;
     }
     let has = |key: &str| text.lines().any(|line| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':')));
@@ -148,13 +160,20 @@ fn kind_of(name: &str, text: &str) -> Kind {
         Kind::Pixi
     } else if name.ends_with("conda-lock.yml") {
         Kind::CondaLock
-    } else if is_yaml(name) {
+    } else if is_yaml(name) || name.ends_with(".json") {
         Kind::Environment
     } else if name.ends_with(".txt") || name.ends_with(".in") {
         Kind::Requirements
     } else {
         Kind::Unknown
     }
+}
+
+/// Whether a line is the URL of a conda package in a channel. (A `.tar.bz2` may be pip's, too.)
+fn is_archive(line: &str) -> bool {
+    let url = line.split('#').next().unwrap_or_default();
+    let in_subdir = url.rsplit('/').nth(1).is_some_and(|folder| folder.parse::<Subdir>().is_ok());
+    url.contains("://") && (url.ends_with(".conda") || url.ends_with(".tar.bz2") && in_subdir)
 }
 
 /// The pixi.lock beside a manifest: what counts.
@@ -178,9 +197,7 @@ fn text_of(file: &Path) -> Result<String> {
     if bytes.len() > LONGEST {
         return Err(Error::user(format!("`{}` is longer than {}: no lock", file.display(), human(LONGEST as u64))));
     }
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Error::user(format!("`{}` is not UTF-8", file.display())).hint("is it a text file?"))?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    pip::decode(file, bytes)
 }
 
 #[cfg(test)]
@@ -206,6 +223,11 @@ mod tests {
             ("environment.yml", explicit, Kind::Explicit),
             ("environment.yml", "dependencies:\n  - a\n", Kind::Environment),
             ("requirements.txt", "numpy\n", Kind::Requirements),
+            ("environment.json", "{\"dependencies\": []}", Kind::Environment),
+            ("urls.txt", "# mine\nhttps://host/c/noarch/a-1-0.conda#abc\n", Kind::Explicit),
+            ("urls", "https://host/c/linux-64/a-1-0.tar.bz2\n", Kind::Explicit),
+            ("requirements.txt", "https://host/a-1.tar.bz2\n", Kind::Requirements),
+            ("requirements.txt", "https://host/a-1-py3-none-any.whl\n", Kind::Requirements),
             ("pixi.toml", "", Kind::Manifest),
             ("setup.py", "", Kind::Unknown),
         ] {

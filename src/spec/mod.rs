@@ -1,17 +1,21 @@
 //! What users write, read with errors that name file, line and column. Knows nothing of the network.
 
 mod environment;
+mod foreign_yaml;
 mod forms;
 mod keys;
 mod kinds;
 mod own_lock;
+mod package;
 pub mod pip;
 pub mod project;
 mod project_file;
 mod requirements_file;
 mod schema;
 mod seeds;
+mod selectors;
 mod settings;
+mod spec_list;
 pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
@@ -23,7 +27,7 @@ use crate::lock::Pins;
 pub use schema::schema;
 pub use settings::{ImageSettings, ProjectEntry, Settings, Target};
 
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, redact};
 pub use pip::Pip;
 
 /// What is to be in an image, as a file says it.
@@ -51,6 +55,10 @@ pub struct Spec {
     pub notices: Vec<String>,
     /// The file's text, to find lines in.
     source: String,
+    /// What the dependencies are from, if not from the file: a flag, or another file.
+    origin: Option<String>,
+    /// The lines of the dependencies, from 1, where the file is no YAML.
+    lines: Vec<usize>,
 }
 
 /// One line of `dependencies:`.
@@ -78,16 +86,31 @@ impl Spec {
             pip: Pip::default(),
             notices: Vec::new(),
             source: String::new(),
+            origin: None,
+            lines: Vec::new(),
             ..self.clone()
         }
     }
 
-    /// `FILE:LINE` of a dependency, by its index; only `FILE` when it is not to be found.
+    /// `FILE:LINE` of a dependency, by its index; what else it is from, or only `FILE` if its line is not known.
     pub fn place_of(&self, dependency: usize) -> String {
-        match environment::line_of(&self.source, dependency) {
-            Some(line) => format!("{}:{line}", self.file.display()),
-            None => self.file.display().to_string(),
+        let file = self.file.display();
+        let known = || self.lines.get(dependency).copied();
+        let line = || {
+            known().or_else(|| environment::line_of(&self.source, dependency)).or_else(|| self.line_like(dependency))
+        };
+        match (&self.origin, line()) {
+            (Some(origin), _) => origin.clone(),
+            (None, Some(line)) => format!("{file}:{line}"),
+            (None, None) => file.to_string(),
         }
+    }
+
+    /// The line of a file without structure that holds nothing but a dependency, and perhaps a comment.
+    fn line_like(&self, dependency: usize) -> Option<usize> {
+        let written = self.dependencies.get(dependency)?.written.trim();
+        let is_it = |line: &str| line.split(" #").next().map(str::trim) == Some(written);
+        self.source.lines().position(is_it).map(|line| line + 1)
     }
 }
 
@@ -106,6 +129,11 @@ pub struct Choices {
     pub environment: Option<String>,
     /// `X.Y` or `X.Y.Z` of the Python for a requirements file, which names none (`--python`).
     pub python: Option<String>,
+    /// Of which indexes pip packages are taken, one of [`pip::INDEX_STRATEGIES`] (`--index-strategy`).
+    pub index_strategy: Option<String>,
+    /// Whether a requirement that names the folder in which a conda package was built stands for any version of it
+    /// (`--drop-conda-build-paths`).
+    pub drop_conda_build_paths: bool,
 }
 
 /// Reads what `path` names: an environment.yml, a condaimg.yaml, a requirements file, a lock of another tool, or a
@@ -128,10 +156,12 @@ pub fn read_with(path: &Path, choices: &Choices) -> Result<Spec> {
             .hint("write it as in `--python 3.11`, or with all three numbers"));
     }
     let file = find(path)?;
-    match project_file::is_one(&file) {
-        true => project_file::read(file, choices),
-        false => read_environment(file, choices),
-    }
+    let mut spec = match project_file::is_one(&file) {
+        true => project_file::read(file, choices)?,
+        false => read_environment(file, choices)?,
+    };
+    spec.pip.options.index_strategy = choices.index_strategy.clone().or(spec.settings.index_strategy.clone());
+    Ok(spec)
 }
 
 /// Reads a file that holds an environment.
@@ -140,11 +170,12 @@ fn read_environment(file: PathBuf, choices: &Choices) -> Result<Spec> {
         return Ok(pinned);
     }
     let source = yaml::load(&file)?;
-    environment::parse(file, source)
+    environment::parse(file, source, choices)
 }
 
 /// The file that a path means.
 fn find(path: &Path) -> Result<PathBuf> {
+    refuse_url(path)?;
     let metadata = match fs_err::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -159,6 +190,19 @@ fn find(path: &Path) -> Result<PathBuf> {
     kinds::IN_FOLDERS.iter().map(|name| path.join(name)).find(|file| file.is_file()).ok_or_else(|| {
         Error::user(format!("the folder `{}` holds no environment.yml", path.display()))
             .hint("name the file itself if it is called otherwise")
+    })
+}
+
+/// A URL is a path that never exists; which of the two was meant is plain.
+fn refuse_url(path: &Path) -> Result<()> {
+    let text = path.to_string_lossy();
+    let Some((scheme, rest)) = text.split_once("://").filter(|_| !path.exists()) else { return Ok(()) };
+    let error =
+        Error::user(format!("failed to read `{}`: PATH is a file or folder on this machine", redact::within(&text)));
+    Err(match scheme {
+        "file" => error.hint(format!("name it without `file://`: `{rest}`")),
+        "http" | "https" => error.hint("download it first, e.g. with `curl -fLO URL`, and name the file"),
+        _ => error.hint("clone or download it first, and name the file"),
     })
 }
 

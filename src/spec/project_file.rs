@@ -22,9 +22,10 @@ pub(super) fn read(file: PathBuf, choices: &Choices) -> Result<Spec> {
     let source = yaml::load(&file)?;
     let mut document = environment::read(&file, &source, &PROJECT_FILE)?;
     let holds_packages = document.dependencies.is_some();
-    let mut spec = document.spec(file.clone(), source.clone(), Vec::new())?;
+    let mut spec = document.spec(file.clone(), source.clone(), choices, Vec::new())?;
     let settings: Settings = typed(Value::Object(document.values))?;
     let mut settings = settings.with_origin(file, source);
+    let own_python = settings.python.is_some() && choices.python.is_none();
     let python = choices.python.clone().or_else(|| settings.python.clone());
     let choices = &Choices { python, ..choices.clone() };
     match &settings.environment.clone() {
@@ -32,6 +33,9 @@ pub(super) fn read(file: PathBuf, choices: &Choices) -> Result<Spec> {
             let name = spec.name.take();
             spec = settings.at("environment", named_environment(&settings, named, choices))?;
             spec.name = name.or(spec.name);
+            if own_python && spec.origin.is_some() {
+                spec.origin = settings.place("python");
+            }
             if spec.is_lock {
                 settings.base = settings.base.take().or(spec.settings.base.take());
                 if settings.platforms.is_empty() {
@@ -71,7 +75,7 @@ fn installed(settings: &Settings) -> Result<Pip> {
             lines.push((place.to_string(), path));
         }
     }
-    pip::read_section(folder(settings.file().unwrap_or(Path::new(""))), lines)
+    pip::read_section(folder(settings.file().unwrap_or(Path::new(""))), lines, &Choices::default())
 }
 
 fn named_environment(settings: &Settings, named: &str, choices: &Choices) -> Result<Spec> {
@@ -151,8 +155,16 @@ mod tests {
             ("base: a\nname: b\nbase: c\n", ":3:1: `base:` stands here a second time", "keep one of them"),
             ("image: {env: {A: 1, A: 2}}\n", ":1:21: the variable `A` is set a second time", "keep one of them"),
             ("image: {env: {A: [1]}}\n", ":1:18: image.env.A: invalid type: sequence, expected a value", ""),
-            ("image:\n  user: me\n", ":2:9: `me` is no numeric user", "UID"),
+            ("image:\n  user: me\n", ":2:9: invalid user `me`", "1000:0"),
             ("image: {labels: {'': 1}}\n", ":1:18: a name is missing here", ""),
+            ("image:\n  workdir: app\n", ":2:12: invalid working directory `app`", "`/app`"),
+            (
+                "dependencies: [a]\nvariables: {A-B: 1}\n",
+                ":2:13: invalid environment variable `A-B`",
+                "--env A-B=VALUE",
+            ),
+            ("image: {env: {A B: 1}}\n", ":1:15: invalid environment variable `A B`", ""),
+            ("activation: never\n", ":1:13: `never` is neither `on` nor `off`", ""),
             ("image: [a]\n", ":1:8: image: invalid type: sequence, expected `image:` with keys", ""),
             ("platforms: linux/amd64\n", ":1:12: platforms: invalid type: string \"linux/amd64\", expected a list", ""),
             ("platforms: [linux/amd64, windows/amd64]\n", ":1:26: `windows/amd64` is no platform", "linux/arm64"),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use super::{Choices, Spec, environment, pip};
+use super::{Choices, Spec, package, pip};
 use crate::util::{Error, Result};
 
 /// Where pyenv, uv and others keep the version of Python for a folder.
@@ -17,15 +17,17 @@ const PYTHON_VERSION: &str = ".python-version";
 /// When no version of Python is to be found; what is wrong in the file.
 pub(super) fn read(file: &Path, text: &str, choices: &Choices) -> Result<Spec> {
     let (version, origin) = python(file, text, choices)?;
-    let dependency = environment::dependency(&format!("python {version}.*"))
-        .map_err(|reason| Error::bug(format!("`{version}` makes no dependency: {reason}")))?;
-    let pip = pip::read_requirements(file)?;
+    let dependency = package::dependency(&format!("python {version}.*"))
+        .map_err(|refused| Error::bug(format!("`{version}` makes no dependency: {}", refused.reason)))?;
+    let pip = pip::read_requirements(file, choices)?;
     let mut notices = pip.notices.clone();
-    notices.extend(origin.map(|origin| format!("{}: Python {version}, as {origin} says", file.display())));
+    notices.extend(origin.iter().map(|origin| format!("{}: Python {version}, as {origin} says", file.display())));
     if pip.is_empty() {
-        notices.push(format!("{}: no requirements, there will be Python alone", file.display()));
+        return Err(Error::user(format!("`{}` asks for no package", file.display()))
+            .hint(format!("for Python alone write an environment.yml: `dependencies: [\"python={version}\"]`")));
     }
-    Ok(Spec { file: file.to_owned(), dependencies: vec![dependency], pip, notices, ..Spec::default() })
+    let origin = Some(origin.map_or_else(|| "--python".to_owned(), |origin| origin.replace('`', "")));
+    Ok(Spec { file: file.to_owned(), dependencies: vec![dependency], pip, notices, origin, ..Spec::default() })
 }
 
 /// The version of Python, and who says so where the user does not.
@@ -34,7 +36,7 @@ fn python(file: &Path, text: &str, choices: &Choices) -> Result<(String, Option<
         return Ok((version.clone(), None));
     }
     if let Some(version) = version_in_header(text) {
-        return Ok((version, Some("its header".to_owned())));
+        return Ok((version, Some(format!("the header of `{}`", file.display()))));
     }
     let beside = file.with_file_name(PYTHON_VERSION);
     let how = |error: Error| error.hint("say it with `--python VERSION` (`CONDAIMG_PYTHON`), as in `--python 3.11`");

@@ -29,7 +29,11 @@ fn table(table: &Table) -> Value {
         .keys
         .iter()
         .map(|entry| {
-            let mut value = or_nothing(form(&entry.form));
+            let mut value = match entry.form {
+                // One that lost its list asks for nothing by mistake.
+                Form::Packages => form(&entry.form),
+                _ => or_nothing(form(&entry.form)),
+            };
             let flag = entry.flag.map(|flag| format!(" Flag: {flag}.")).unwrap_or_default();
             merge(&mut value, json!({ "description": format!("{}{flag}", entry.about) }));
             (entry.key.to_owned(), value)
@@ -59,7 +63,7 @@ fn form(form: &Form) -> Value {
             "type": "array",
             "items": {
                 "type": ["string", "object"],
-                "properties": { "pip": { "type": ["array", "null"], "items": { "type": "string" } } },
+                "properties": { "pip": { "type": "array", "items": { "type": "string" } } },
                 "additionalProperties": false,
             },
         }),

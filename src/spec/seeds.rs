@@ -83,6 +83,39 @@ impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Optional<S> {
     }
 }
 
+/// A list that must be there: a key with nothing behind it mostly lost its list by an edit.
+pub(super) struct Present<'a, F> {
+    pub(super) context: &'a Context,
+    pub(super) key: &'static str,
+    pub(super) list: List<F>,
+}
+
+impl<'de, F: Fn(usize) -> S, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Present<'_, F> {
+    type Value = Vec<S::Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, F: Fn(usize) -> S, S: DeserializeSeed<'de>> Visitor<'de> for Present<'_, F> {
+    type Value = Vec<S::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.list.expecting(f)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        let key = self.key;
+        let hint = format!("indent its list below it, or write `{key}: []` if nothing is wanted");
+        Err(self.context.fail(format!("nothing stands behind `{key}:`"), Some(&hint)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<Self::Value, A::Error> {
+        self.list.visit_seq(sequence)
+    }
+}
+
 /// A list whose items are read by what `of` makes for their index.
 pub(super) struct List<F> {
     pub(super) of: F,

@@ -30,6 +30,8 @@ pub struct Settings {
     pub channel_priority: Option<String>,
     /// A date or a time.
     pub exclude_newer: Option<String>,
+    /// Of which indexes pip packages are taken.
+    pub index_strategy: Option<String>,
     /// Whether sdists and git sources may be built.
     pub allow_build: Option<bool>,
     /// Globs of paths in the prefix that pip packages may take from conda packages.
@@ -44,10 +46,14 @@ pub struct Settings {
     pub cache_registry: Option<String>,
     /// Whether byte code is made.
     pub bytecode: Option<bool>,
+    /// Whether the entrypoint sources activation scripts that need a shell.
+    pub activation: Option<bool>,
     /// Where the environment lies in the image.
     pub prefix: Option<String>,
     /// Whether the group gets the owner's permissions.
     pub group_write: Option<bool>,
+    /// Whether files of packages keep their setuid and setgid bits.
+    pub keep_setuid: Option<bool>,
     /// The project's files.
     pub project: Vec<ProjectEntry>,
     /// Globs of project files that are left out.
@@ -99,6 +105,8 @@ pub struct ImageSettings {
     pub tags: Vec<String>,
     /// `UID[:GID]`.
     pub user: Option<String>,
+    /// Whether the base user's home keeps its mode.
+    pub keep_home_mode: Option<bool>,
     /// Working folder.
     pub workdir: Option<String>,
     /// Entrypoint.
@@ -123,17 +131,21 @@ struct Origin {
 impl Settings {
     /// The parameters of a build as the settings of another one.
     pub(super) fn recorded(parameters: Parameters) -> Self {
-        let ImageOptions { user, entrypoint, cmd, env, workdir, labels, annotations } = parameters.image;
+        let ImageOptions { user, keep_home_mode, entrypoint, cmd, env, workdir, labels, annotations } =
+            parameters.image;
         Self {
             prefix: Some(parameters.prefix),
             compression: Some(parameters.compression.to_string()),
             bytecode: Some(parameters.bytecode),
+            activation: Some(!parameters.no_activation),
             group_write: Some(parameters.group_write),
+            keep_setuid: Some(parameters.keep_setuid),
             layers: Some(parameters.layers),
             max_layers: Some(parameters.max_layers),
             source_date_epoch: parameters.source_date_epoch,
             image: ImageSettings {
                 user: user.map(String::from),
+                keep_home_mode: Some(keep_home_mode),
                 entrypoint,
                 cmd,
                 env,
@@ -171,14 +183,17 @@ impl Settings {
     /// # Errors
     /// The error.
     pub fn at<T>(&self, path: &str, result: Result<T>) -> Result<T> {
-        let Some(Origin { file, source }) = &self.origin else { return result };
-        result.map_err(|error| {
-            let file = file.display();
-            let place = match environment::place_of(source, path, &PROJECT_FILE) {
-                Some((line, column)) => format!("{file}:{line}:{column}"),
-                None => file.to_string(),
-            };
-            Error::user(format!("{place}: {error}")).caused_by(error)
+        let Some(place) = self.place(path) else { return result };
+        result.map_err(|error| Error::user(format!("{place}: {error}")).caused_by(error))
+    }
+
+    /// `FILE:LINE:COLUMN` of a value; none without a file.
+    pub(super) fn place(&self, path: &str) -> Option<String> {
+        let Origin { file, source } = self.origin.as_ref()?;
+        let file = file.display();
+        Some(match environment::place_of(source, path, &PROJECT_FILE) {
+            Some((line, column)) => format!("{file}:{line}:{column}"),
+            None => file.to_string(),
         })
     }
 }

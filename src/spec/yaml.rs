@@ -9,7 +9,7 @@ use std::path::Path;
 use fs_err as fs;
 use serde::de;
 
-use crate::util::{Error, Result, human, redact};
+use crate::util::{Error, Result, human, redact, text};
 
 /// No file that a person writes is longer, in bytes.
 const LONGEST: usize = 10 << 20;
@@ -41,12 +41,9 @@ pub(crate) fn text(file: &Path) -> Result<String> {
             human(LONGEST as u64)
         )));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let line =
-            1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+    let text = text::decode(bytes).map_err(|line| {
         Error::user(format!("{}:{line}: the file is not UTF-8", file.display())).hint("save it as UTF-8")
     })?;
-    let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
     refuse_endless_brackets(file, &text)?;
     Ok(text)
 }
@@ -75,6 +72,8 @@ fn refuse_endless_brackets(file: &Path, text: &str) -> Result<()> {
 pub(super) struct Context {
     problem: RefCell<Option<Problem>>,
     left: Cell<usize>,
+    /// How many packages were met.
+    packages: Cell<usize>,
     /// Where to fail, to learn the place: the parser tells places only in errors.
     stop_at: Option<String>,
 }
@@ -86,7 +85,7 @@ struct Problem {
 
 impl Context {
     pub(super) fn new() -> Self {
-        Self { problem: RefCell::new(None), left: Cell::new(2 * LONGEST), stop_at: None }
+        Self { problem: RefCell::new(None), left: Cell::new(2 * LONGEST), packages: Cell::new(0), stop_at: None }
     }
 
     /// One for a reader that is to fail at a value.
@@ -100,6 +99,11 @@ impl Context {
             true => Err(self.fail("here", None)),
             false => Ok(()),
         }
+    }
+
+    /// The number of the next package, from 0.
+    pub(super) fn count(&self) -> usize {
+        self.packages.replace(self.packages.get() + 1)
     }
 
     /// A check's error at the place where the reader is.
@@ -138,7 +142,7 @@ impl Context {
         let Some((line, column)) = place(error, text) else {
             return with_hint(Error::user(format!("{}: {message}", file.display())), hint);
         };
-        let hint = hint.or_else(|| tab_hint(text, line));
+        let hint = hint.or_else(|| line_hint(text, line));
         with_hint(Error::user(format!("{}:{line}:{column}: {message}", file.display())), hint)
     }
 }
@@ -183,9 +187,21 @@ fn plain_message(error: &serde_yaml::Error) -> String {
     }
 }
 
-/// The most frequent cause of "found character that cannot start any token".
-fn tab_hint(text: &str, line: usize) -> Option<String> {
+/// The most frequent causes of errors of the parser's own, which it does not know.
+fn line_hint(text: &str, line: usize) -> Option<String> {
     let line = text.lines().nth(line.checked_sub(1)?)?;
     let indentation = &line[..line.len() - line.trim_start().len()];
-    indentation.contains('\t').then(|| "YAML allows no tabs for indentation: use spaces".to_owned())
+    let begins = |marks: &[&str]| marks.iter().any(|mark| line.starts_with(mark));
+    let hint = if indentation.contains('\t') {
+        "YAML allows no tabs for indentation: use spaces"
+    } else if line.contains("{{") || line.contains("{%") {
+        "templates (jinja) are not rendered: write the values, or render the file first"
+    } else if begins(&["<<<<<<< ", "=======", ">>>>>>> "]) {
+        "the file has the marks of a merge conflict: resolve it"
+    } else if begins(&["<!DOCTYPE", "<!doctype", "<html"]) {
+        "this is a web page, as of an error or a login: download the file itself"
+    } else {
+        return None;
+    };
+    Some(hint.to_owned())
 }

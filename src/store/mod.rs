@@ -53,6 +53,8 @@ pub enum RecordKind {
     Segment,
     /// Archive sha256 → package facts.
     Facts,
+    /// Archive sha256 → what only its content tells.
+    Content,
     /// Layer of a base → what matters of it.
     Base,
     /// Blob → repositories that have it.
@@ -67,6 +69,7 @@ impl RecordKind {
             Self::Layer => "layers",
             Self::Segment => "segments",
             Self::Facts => "facts",
+            Self::Content => "contents",
             Self::Base => "bases",
             Self::Places => "places",
             Self::Wheel => "wheels",

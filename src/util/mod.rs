@@ -8,19 +8,26 @@ pub mod json;
 pub mod near;
 pub mod parallel;
 pub mod paths;
+pub mod python;
 pub mod redact;
 pub mod report;
 pub mod requests;
 pub(crate) mod self_signed;
 mod size;
 pub mod tarball;
+pub mod text;
 
 pub use digest::{DiffId, Digest, Hasher};
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use parallel::parallel;
 pub use size::human;
 
-/// A number and what it counts: `1 package`, `2 packages`.
+/// A number and what it counts: `1 package`, `2 packages`, `3 dependencies`.
 pub(crate) fn plural(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+    let stem = noun.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'o', 'u']));
+    match (count, stem) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        (_, None) => format!("{count} {noun}s"),
+    }
 }

@@ -2,9 +2,20 @@
 
 use url::Url;
 
-/// The URL without user, password, and conda's `/t/<token>/` part; for messages.
+/// The URL without user, password, and conda's `/t/<token>/` part; for messages. The user of ssh stays: keys are
+/// secret there, not names, and the URL is of no use without it.
 pub fn url(url: &Url) -> String {
-    canonical(url).to_string()
+    let mut clean = canonical(url);
+    if is_ssh(url.scheme()) && url.password().is_none() {
+        // It fails only for URLs that cannot have a user.
+        let _ = clean.set_username(url.username());
+    }
+    clean.to_string()
+}
+
+/// Whether a scheme is that of ssh: `ssh`, `git+ssh`.
+pub fn is_ssh(scheme: &str) -> bool {
+    scheme == "ssh" || scheme.ends_with("+ssh")
 }
 
 /// The same for a text that may or may not be a URL.
@@ -27,11 +38,53 @@ pub fn within(text: &str) -> String {
         let (url, behind) = after.split_at(end);
         // `channel::package`: the package is no part of the URL.
         let (url, package) = url.rfind("::").map_or((url, ""), |at| url.split_at(at));
-        clean.push_str(&if before.ends_with("file") { url.to_owned() } else { without_secrets(url) });
+        clean.push_str(&match before {
+            before if before.ends_with("file") => url.to_owned(),
+            before if before.ends_with("ssh") => without_password(url),
+            before if before.ends_with("git+https") || before.ends_with("git+http") => without_login(url),
+            _ => without_secrets(url),
+        });
         clean.push_str(package);
         rest = behind;
     }
     clean + rest
+}
+
+/// A text of [`within`] as locks have it: without the users of ssh.
+pub fn locked(text: &str) -> String {
+    let mut parts = text.split("ssh://");
+    let mut clean = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let host_end = part.find(|c: char| c == '/' || c.is_whitespace()).unwrap_or(part.len());
+        let host = part[..host_end].rfind('@').map_or(0, |at| at + 1);
+        clean.push_str("ssh://");
+        clean.push_str(&part[host..]);
+    }
+    clean
+}
+
+/// What follows `ssh://`, without a password. In `git@host:team/x.git@v1` the colon begins a path, as scp has it.
+fn without_password(url: &str) -> String {
+    let authority = &url[..url.find('/').unwrap_or(url.len())];
+    match authority.rsplit_once('@') {
+        Some((user, _)) if !user.contains(':') => url.to_owned(),
+        _ => without_login(url),
+    }
+}
+
+/// What follows the `://` of a repository, without its secrets: the `@` of a reference is no end of a password.
+fn without_login(url: &str) -> String {
+    let (url, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
+    let url = url.split('?').next().unwrap_or_default();
+    let host_end = url.find('/').unwrap_or(url.len());
+    let login = url[..host_end].rfind('@').filter(|at| url[..*at].contains(':'));
+    let clean = match (login, url.rsplit_once('@')) {
+        (Some(at), Some((before, reference))) if before.len() > at && !reference.contains('/') => {
+            format!("{}@{reference}", without_secrets(before))
+        }
+        _ => without_secrets(url),
+    };
+    clean + fragment
 }
 
 /// What follows a URL's `://`, without its secrets.
@@ -96,8 +149,31 @@ mod tests {
             ("https://user:pa/ss@host/x", "https://host/x"),
             ("https://host/@scope/x and file:///t/abc/x", "https://host/@scope/x and file:///t/abc/x"),
             ("https://t/t/abc", "https://t"),
+            ("x @ git+ssh://git@host/a.git@v1", "x @ git+ssh://git@host/a.git@v1"),
+            ("git+ssh://git@host:team/a.git@v1", "git+ssh://git@host:team/a.git@v1"),
+            ("git+ssh://git@host:22/a.git@v1", "git+ssh://git@host:22/a.git@v1"),
+            ("git+ssh://me:pw@host/a.git@v1", "git+ssh://host/a.git@v1"),
+            ("git+ssh://me:p/w@host/a.git", "git+ssh://host/a.git"),
+            ("x @ git+https://me:pw@host/a.git@v1", "x @ git+https://host/a.git@v1"),
+            ("git+https://me:p@s@host/a.git@v1#egg=x", "git+https://host/a.git@v1#egg=x"),
+            ("git+https://me:p@s/w@host/a.git", "git+https://host/a.git"),
+            ("git+https://me@host/a.git@v1", "git+https://host/a.git@v1"),
         ] {
             assert_eq!(within(given), expected);
+        }
+    }
+
+    #[test]
+    fn users_of_ssh_stay_in_messages_alone() {
+        let [plain, secret] = ["ssh://git@host/a", "ssh://me:pw@host/a"].map(|text| Url::parse(text).expect("a URL"));
+        assert_eq!([url(&plain), url(&secret)], ["ssh://git@host/a", "ssh://host/a"]);
+        assert_eq!(canonical(&plain).as_str(), "ssh://host/a");
+        for (given, expected) in [
+            ("x @ git+ssh://git@host:22/a.git@v1 ; a", "x @ git+ssh://host:22/a.git@v1 ; a"),
+            ("git+ssh://host/a.git@v1", "git+ssh://host/a.git@v1"),
+            ("git+https://host/a.git@v1", "git+https://host/a.git@v1"),
+        ] {
+            assert_eq!(locked(given), expected);
         }
     }
 

@@ -7,6 +7,8 @@ use super::{Error, Result};
 
 /// The largest number that eleven octal digits of a ustar header hold.
 const USTAR_MAX: u64 = 0o777_7777_7777;
+/// The latest time that entries have, in seconds since 1970 (year 2242); later ones become it.
+pub const LATEST_MTIME: u64 = USTAR_MAX;
 /// The same for the seven digits of a user or group.
 const USTAR_ID_MAX: u64 = 0o777_7777;
 
@@ -79,7 +81,7 @@ pub fn owned_header(
     if user > USTAR_ID_MAX {
         record(&mut records, "uid", user.to_string().as_bytes());
     }
-    let mtime = mtime.min(USTAR_MAX);
+    let mtime = mtime.min(LATEST_MTIME);
     if !records.is_empty() {
         extended(out, &records, mtime)?;
     }

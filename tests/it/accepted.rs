@@ -65,7 +65,7 @@ fn umoci_unpacks_it_onto_a_usr_merged_base_that_stays_whole() {
     assert_eq!(fs::read_link(root.join("bin")).expect("a link"), Path::new("usr/bin"));
     assert_eq!(fs::canonicalize(root.join("bin/sh")).expect("leads somewhere"), root.join("usr/bin/dash"));
     assert_eq!(mode(&root.join("tmp")), 0o1777);
-    assert_eq!(mode(&root.join("home/conda")), 0o775);
+    assert_eq!(mode(&root.join("home/conda")), 0o1777);
     let passwd = fs::read_to_string(root.join("etc/passwd")).expect("reads");
     assert!(passwd.starts_with("root:x:0:0:") && passwd.ends_with("\nconda:x:1000:0:condaimg:/home/conda:/bin/sh\n"));
 

@@ -139,7 +139,7 @@ fn what_is_ignored_is_told_every_time() {
     bench.environment(&["odd"]);
     for _ in 0..2 {
         let told = String::from_utf8(run_output(&mut bench.condaimg("lock")).stderr).expect("UTF-8");
-        assert!(told.contains("`etc/conda/env_vars.d/odd.json` of `odd-1.0-0` is no JSON object"), "{told}");
+        assert!(told.contains("`etc/conda/env_vars.d/odd.json` of `odd-1.0-0` is not a JSON object"), "{told}");
         fs_err::remove_file(bench.workspace.path("condaimg.lock")).expect("removes");
     }
 }

@@ -282,7 +282,9 @@ fn what_does_not_fit_the_base_is_explained() {
     // Not the base's fault.
     let message = refused("pandas >=4");
     assert!(
-        message.contains("nothing matches `pandas >=4`") && !message.contains("does not fit the base"),
+        message.contains("nothing matches ")
+            && message.contains("environment.yml:4 `pandas >=4`")
+            && !message.contains("does not fit the base"),
         "{message}"
     );
     // Of two versions, the one that fits; what the index no longer has is of no account.

@@ -475,7 +475,7 @@ async fn compressed_root_tars_are_taken_as_they_are_and_others_refused() {
 async fn scratch_has_no_layers_and_is_no_obstacle() {
     let bench = Bench::new();
     let base = bench.open("scratch", "linux/amd64").await.expect("opens");
-    assert_eq!(bench.probe(&base).await, BaseFacts::default());
+    assert_eq!(bench.probe(&base).await, BaseFacts { whole: true, ..BaseFacts::default() });
     let image = bench.image_on(&base, "linux/amd64", 1);
     assert_eq!(image.layers.len(), 2);
     write_layout(&[image], &bench.path("image"), Some("1"), &Silent).expect("writes");

@@ -3,7 +3,9 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod accepted;
+mod activation;
 mod bad_input;
+mod base_trees;
 mod bases;
 mod build;
 mod cache;
@@ -26,6 +28,7 @@ mod log;
 mod logins;
 mod older;
 mod oracle;
+mod outputs;
 mod partial;
 mod pins;
 mod pip;
@@ -42,5 +45,6 @@ mod resolve;
 mod runs;
 mod secrets;
 mod stability;
+mod variables;
 mod warm;
 mod wheels;

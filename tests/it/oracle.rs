@@ -350,7 +350,7 @@ fn check_outside(outside: &Tree) {
     for (path, node) in outside {
         let expected = match path.as_str() {
             "opt" | "opt/conda" | "opt/conda/envs" | "opt/conda/envs/default" | "home" | "etc" => (true, 0o755),
-            "home/conda" => (true, 0o775),
+            "home/conda" => (true, 0o1777),
             "etc/passwd" => (false, 0o644),
             _ => panic!("`{path}` is outside of the prefix"),
         };

@@ -1,6 +1,7 @@
 //! What others pinned is built as it is: pixi.lock, conda-lock.yml, `@EXPLICIT`, `conda env export`.
 
 mod combined;
+mod forms;
 mod real;
 mod wheels;
 
@@ -184,7 +185,7 @@ fn what_the_server_sends_must_be_what_was_pinned() {
     let bare = format!("@EXPLICIT\n{}/noarch/tool-2.0-0.conda\n", bench.url());
     bench.workspace.file("bare.txt", bare);
     let told = notices(bench.condaimg("lock").arg("bare.txt"));
-    assert!(told.contains("1 of 1 packages are pinned by their URL only"), "{told}");
+    assert!(told.contains("1 of 1 package pinned by URL alone"), "{told}");
     let lock = fs_err::read_to_string(bench.workspace.path("bare.condaimg.lock")).expect("a lock");
     let digest = bench.channel.record("tool").package_record.sha256.expect("a hash");
     assert!(lock.contains(&hex::encode(digest)), "{lock}");
@@ -444,6 +445,7 @@ fn a_lock_is_an_input_itself() {
         layers: condaimg::plan::Policy::named("default").expect("a policy").canonical().expect("a text"),
         max_layers: 3,
         source_date_epoch: Some(1_700_000_000),
+        no_activation: false,
         image: condaimg::model::ImageOptions {
             user: Some("7:0".parse().expect("a user")),
             env: [("A".to_owned(), "1".to_owned())].into(),

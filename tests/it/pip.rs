@@ -2,6 +2,7 @@
 
 mod built;
 mod bytecode;
+mod indexes;
 mod sources;
 
 use std::process::Command;

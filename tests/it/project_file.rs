@@ -155,7 +155,7 @@ image:
     // The file's tags are those that `--push` needs; a flag replaces them, and what is no reference has its place.
     bench.file(&format!("{SMALL}image:\n  tags: [registry.example/env:1, 'not a tag']\n"));
     let message = fail(&mut bench.condaimg("build"), 1);
-    assert!(message.contains("condaimg.yaml:6:34: `not a tag` is not an image reference"), "{message}");
+    assert!(message.contains("condaimg.yaml:6:34: invalid image reference `not a tag`"), "{message}");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn mistakes_have_their_place_and_change_nothing() {
     for (text, expected) in [
         (format!("{SMALL}plattforms: [linux/amd64]\n"), "condaimg.yaml:5:1: `plattforms:` is no key of condaimg.yaml"),
         (format!("{SMALL}image:\n  user: me\n"), "condaimg.yaml:6:9: `me` is no numeric user"),
-        (SMALL.replace("scratch", "Debian:12"), "condaimg.yaml:1:7: `Debian:12` is not an image reference"),
+        (SMALL.replace("scratch", "Debian:12"), "condaimg.yaml:1:7: invalid image reference `Debian:12`"),
         (format!("{SMALL}layers: none\n"), "condaimg.yaml:5:9: there is no layer policy `none`"),
         (format!("{SMALL}layers: none.yaml\n"), "condaimg.yaml:5:9: "),
         ("environment: none.yml\n".to_owned(), "condaimg.yaml:1:14: the environment `none.yml` cannot be used"),

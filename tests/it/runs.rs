@@ -16,7 +16,7 @@ import click, flask, numpy, pandas, pytest, requests
 
 assert sys.prefix == os.environ["CONDA_PREFIX"] == "/opt/conda/envs/default", sys.prefix
 assert not os.access("/", os.W_OK) and not os.access(sys.prefix, os.W_OK)
-assert os.stat(os.environ["HOME"]).st_mode & 0o7777 == 0o775 and os.stat(os.environ["HOME"]).st_uid == 0
+assert os.stat(os.environ["HOME"]).st_mode & 0o7777 == 0o1777 and os.stat(os.environ["HOME"]).st_uid == 1000
 assert pwd.getpwuid(1000).pw_dir == "/home/conda"
 
 numbers = pandas.DataFrame({"x": numpy.arange(4), "y": pandas.date_range("2024-01-01", periods=4, tz="Europe/Berlin")})
@@ -197,13 +197,16 @@ fn an_entrypoint_that_the_base_cannot_run_is_warned_of() {
         workspace.file("environment.yml", environment(&["feature-activate-dynamic"]));
         let mut build = workspace.condaimg();
         build.args(["build", "--override-channels", "--base=scratch", "--glibc=2.36", "--channel"]);
-        let output = build.arg(crate::common::example_channel()).args(flags).output().expect("runs");
+        let output = build.arg(crate::common::example_channel()).args(flags).args(["--output", "oci:image:1"]).output();
+        let output = output.expect("runs");
         let told = String::from_utf8(output.stderr).expect("UTF-8");
         assert!(output.status.success(), "{told}");
-        told.contains("the base has no /bin/sh")
+        told.contains("feature-activate-dynamic.sh` of") && told.contains("`--no-activation`")
     };
     assert!(build(&[]));
-    assert!(!build(&["--entrypoint", "python"]), "another entrypoint needs no shell");
+    assert!(build(&["--entrypoint", "python"]), "another entrypoint comes after activation");
+    let entrypoint = Layout::at(workspace.path("image")).config()["config"]["Entrypoint"].clone();
+    assert_eq!(entrypoint, json!(["python"]), "what cannot start is left out");
 }
 
 /// The lines of `python -v` that tell where code came from: source files, byte code files.

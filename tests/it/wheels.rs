@@ -32,7 +32,7 @@ fn target() -> Target {
         subdir: Subdir::Linux64,
         python: Some(PythonInfo::from_version(&version, None, Subdir::Linux64).expect("a Python")),
         modes: ModePolicy { group_write: false },
-        folders: std::collections::BTreeMap::new(),
+        folders: condaimg::model::Folders::default(),
     }
 }
 

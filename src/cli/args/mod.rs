@@ -1,12 +1,17 @@
 //! The arguments as they are typed, without looking at the world.
 
 mod store;
+mod variables;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use store::{CacheArgs, CacheCommand, CacheListArgs, CachePruneArgs, EngineArg, WarmArgs};
+
+pub use variables::with_variables;
+
+use variables::Switch;
 
 use super::doctor::DoctorArgs;
 use crate::registry::{ClientCertificate, Reference, RegistryOptions, RetryPolicy};
@@ -123,7 +128,9 @@ pub enum PriorityArg {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum BytecodeArg {
     #[default]
+    #[value(aliases = ["1", "true", "yes"])]
     On,
+    #[value(aliases = ["0", "false", "no"])]
     Off,
 }
 
@@ -149,7 +156,7 @@ pub struct TransferArgs {
 /// Flags of `push`.
 #[derive(Debug, Clone, Args)]
 pub struct PushArgs {
-    /// A layout (DIR[:TAG] or oci:DIR[:TAG]) or an archive of one (FILE or oci-archive:FILE)
+    /// A layout (DIR[:TAG] or oci:DIR[:TAG]), or an archive (FILE, oci-archive:FILE or docker-archive:FILE)
     #[arg(value_name = "LAYOUT")]
     pub layout: String,
     /// Image references
@@ -162,10 +169,10 @@ pub struct PushArgs {
 /// Flags of `copy`.
 #[derive(Debug, Clone, Args)]
 pub struct CopyArgs {
-    /// An image reference, oci:DIR[:TAG] or oci-archive:FILE
+    /// An image reference, oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE
     #[arg(value_name = "SRC")]
     pub source: String,
-    /// The same
+    /// An image reference, oci:DIR[:TAG] or oci-archive:FILE
     #[arg(value_name = "DST")]
     pub destination: String,
     #[command(flatten)]
@@ -334,6 +341,18 @@ pub struct EnvironmentArgs {
     /// (pattern of paths in the prefix, `*` takes slashes too; repeat for several)
     #[arg(long, value_name = "GLOB", env = "CONDAIMG_ALLOW_CLOBBER", value_delimiter = ',', help_heading = "Solving")]
     pub allow_clobber: Vec<String>,
+    /// Of which indexes pip packages are taken, where several have them [default: first-index, the first that has one]
+    #[arg(
+        long,
+        value_name = "STRATEGY",
+        env = "CONDAIMG_INDEX_STRATEGY",
+        value_parser = clap::builder::PossibleValuesParser::new(crate::spec::pip::INDEX_STRATEGIES),
+        help_heading = "Solving"
+    )]
+    pub index_strategy: Option<String>,
+    /// Take any version of requirements that name the folder in which a conda package was built, as pip freeze does
+    #[arg(long, env = "CONDAIMG_DROP_CONDA_BUILD_PATHS", help_heading = "Solving")]
+    pub drop_conda_build_paths: bool,
     /// Let code of pip packages run that come as source (archives, repositories, folders), to build wheels of them
     #[arg(long, env = "CONDAIMG_ALLOW_BUILD", help_heading = "Solving")]
     pub allow_build: bool,
@@ -358,7 +377,12 @@ impl EnvironmentArgs {
 
     /// What that file alone does not say.
     pub fn choices(&self) -> Choices {
-        Choices { environment: self.environment.clone(), python: self.python.clone() }
+        Choices {
+            environment: self.environment.clone(),
+            python: self.python.clone(),
+            index_strategy: self.index_strategy.clone(),
+            drop_conda_build_paths: self.drop_conda_build_paths,
+        }
     }
 }
 
@@ -442,7 +466,19 @@ pub struct BuildArgs {
     /// Environment variable (repeat for several) [env: CONDAIMG_ENV, one a line]
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
     pub env: Vec<String>,
-    /// Working folder of the image's processes
+    /// Run COMMAND and --entrypoint without the activation scripts that need a shell
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "CONDAIMG_NO_ACTIVATION",
+        value_parser = Switch,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Image"
+    )]
+    pub no_activation: Option<bool>,
+    /// Working directory of the image's processes, an absolute path
     #[arg(long, value_name = "DIR", env = "CONDAIMG_WORKDIR", help_heading = "Image")]
     pub workdir: Option<String>,
     /// Label of the image config (repeat for several) [env: CONDAIMG_LABEL, one a line]
@@ -458,18 +494,42 @@ pub struct BuildArgs {
     /// [env: CONDAIMG_EXCLUDE, one a line]
     #[arg(long, value_name = "GLOB", help_heading = "Image")]
     pub exclude: Vec<String>,
-    /// Give the group the owner's permissions, for arbitrary users in group 0
+    /// Leave the mode of the base user's home; other users have no HOME
     #[arg(
         long,
         value_name = "BOOL",
-        env = "CONDAIMG_GROUP_WRITE",
+        env = "CONDAIMG_KEEP_HOME_MODE",
         value_parser = clap::builder::BoolishValueParser::new(),
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
         help_heading = "Image"
     )]
+    pub keep_home_mode: Option<bool>,
+    /// Give the group the owner's permissions, for arbitrary users in group 0
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "CONDAIMG_GROUP_WRITE",
+        value_parser = Switch,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Image"
+    )]
     pub group_write: Option<bool>,
+    /// Keep setuid and setgid bits of the packages' files
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "CONDAIMG_KEEP_SETUID",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Image"
+    )]
+    pub keep_setuid: Option<bool>,
 
     /// Fail when the lock is missing or stale
     #[arg(long, env = "CONDAIMG_LOCKED", help_heading = "Solving")]
@@ -517,8 +577,11 @@ pub struct BuildArgs {
 pub struct PlanArgs {
     #[command(flatten)]
     pub build: BuildArgs,
+    /// Write the lock if one had to be made
+    #[arg(long, env = "CONDAIMG_WRITE_LOCK")]
+    pub write_lock: bool,
     /// For machines (docs/plan.schema.json)
-    #[arg(long)]
+    #[arg(long, env = "CONDAIMG_JSON")]
     pub json: bool,
 }
 

@@ -1,5 +1,7 @@
 //! Flags of the commands that are about the store of this machine: `cache` and `warm`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{BuildArgs, size};
@@ -25,10 +27,10 @@ pub enum CacheCommand {
 #[derive(Debug, Clone, Args)]
 pub struct CacheListArgs {
     /// Every single thing
-    #[arg(long)]
+    #[arg(long, env = "CONDAIMG_ALL")]
     pub all: bool,
     /// For machines
-    #[arg(long)]
+    #[arg(long, env = "CONDAIMG_JSON")]
     pub json: bool,
 }
 
@@ -41,6 +43,9 @@ pub struct CachePruneArgs {
     /// Remove what was not used for this long, as 30d
     #[arg(long, value_name = "TIME", env = "CONDAIMG_OLDER_THAN", value_parser = crate::cli::cache::span)]
     pub older_than: Option<std::time::Duration>,
+    /// Remove from this OCI layout what nothing in it refers to; the store stays as it is
+    #[arg(long, value_name = "DIR", env = "CONDAIMG_LAYOUT", conflicts_with = "max_size")]
+    pub layout: Option<PathBuf>,
 }
 
 /// Container engines that images are given to.
@@ -87,7 +92,7 @@ pub struct WarmArgs {
     )]
     pub load: Vec<EngineArg>,
     /// For machines (docs/warm.md)
-    #[arg(long)]
+    #[arg(long, env = "CONDAIMG_JSON")]
     pub json: bool,
 }
 

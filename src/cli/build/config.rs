@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use super::options::Options;
 use crate::cli::world::World;
 use crate::image::{self, Assembly, Base, Image};
-use crate::lock::{self, ActivationStep, Lock};
-use crate::model::{BaseFacts, LAYOUT_VERSION, LayerBlob, Platform, User};
-use crate::pack::activation::{ACTIVATE_FOLDER, expand};
-use crate::pack::environment::{self, ENTRYPOINT, HOME};
+use crate::lock::{self, ActivationStep, Lock, RESERVED_VARIABLES, UNSET};
+use crate::model::{BaseFacts, LAYOUT_VERSION, LayerBlob, Parameters, Platform, User};
+use crate::pack::account::{Account, Origin};
+use crate::pack::activation::{self, ACTIVATE_FOLDER, expand};
+use crate::pack::environment::{self, ENTRYPOINT, Session};
 use crate::util::{Digest, Error, Result};
 
 /// The user of images whose base runs as root.
@@ -19,7 +20,7 @@ pub fn user(options: &Options, lock: &Lock, base: &Base, world: &World) -> User 
     if let Some(user) = options.parameters.image.user {
         return user;
     }
-    let named = base.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
+    let named = user_of_base(base);
     if named.is_empty() || named == "root" || named == "0" || named.starts_with("0:") || named.starts_with("root:") {
         return DEFAULT_USER;
     }
@@ -31,6 +32,42 @@ pub fn user(options: &Options, lock: &Lock, base: &Base, world: &World) -> User 
         ));
         DEFAULT_USER
     })
+}
+
+fn user_of_base(base: &Base) -> String {
+    base.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default()
+}
+
+/// Whether the image's user is the one of the base, whose `HOME` then counts.
+fn is_of_base(lock: &Lock, base: &Base, user: User) -> bool {
+    numeric(&user_of_base(base), &lock.base.facts).is_some_and(|of_base| of_base.uid == user.uid)
+}
+
+/// What the config and the environment layer say of processes: their user, home and variables.
+///
+/// # Errors
+/// Symlinks of the base that lead nowhere; variables that no program can have.
+pub fn session(options: &Options, lock: &Lock, base: &Base, user: User) -> Result<Session> {
+    let home = image::variable_of(base, "HOME").filter(|_| is_of_base(lock, base, user));
+    let account = Account::new(&lock.base.facts, user, home.as_deref(), options.parameters.image.keep_home_mode)?;
+    let variables = variables(options, lock, base, user, &account)?;
+    let path = variables.get("PATH").cloned();
+    let path = path.unwrap_or_else(|| image::path(base, &[format!("{}/bin", options.parameters.prefix)]));
+    Ok(Session { user, account, variables, path })
+}
+
+/// Says what becomes of a home that the base has.
+pub fn tell_home(account: &Account, world: &World) {
+    let Account { home, name, origin, .. } = account;
+    match origin {
+        Origin::Opened => world.reporter.notice(&format!(
+            "every user may write to `{home}`, the home of `{name}` in the base (sticky, owner and group stay); `--keep-home-mode` leaves it as it is"
+        )),
+        Origin::Kept => world.reporter.notice(&format!(
+            "`--keep-home-mode`: only `{name}` may write to `{home}`; other users (`docker run --user`) have no HOME"
+        )),
+        Origin::Made | Origin::Open => {}
+    }
 }
 
 /// A user by number or name, as the base's own files say.
@@ -54,14 +91,28 @@ fn numeric(named: &str, facts: &BaseFacts) -> Option<User> {
     Some(User { uid, gid })
 }
 
-/// Says so early when the entrypoint that the activation needs cannot start on this base.
-pub fn check_entrypoint(options: &Options, lock: &Lock, world: &World) {
-    let ours = options.parameters.image.entrypoint.is_none() && environment::needs_entrypoint(lock);
-    if ours && !lock.base.facts.shell {
-        world.reporter.warn(
-            "the base has no /bin/sh, so the entrypoint that sources activation scripts cannot start: choose a base with a shell, or give `--entrypoint`",
-        );
+/// Says which activation scripts hold only behind the entrypoint, and which will fail.
+pub fn tell_activation(options: &Options, lock: &Lock, world: &World) {
+    match options.parameters.no_activation {
+        false => activation::warnings(lock).iter().for_each(|warning| world.reporter.warn(warning)),
+        true if environment::needs_entrypoint(lock) => world.reporter.notice(&format!(
+            "`--no-activation`: the activation scripts that need a shell are not sourced; `{}/{ENTRYPOINT} COMMAND` does it",
+            options.parameters.prefix
+        )),
+        true => {}
     }
+}
+
+/// What the container's first process is: activation where it needs a shell, then the user's own entrypoint.
+fn entrypoint(parameters: &Parameters, lock: &Lock) -> Option<Vec<String>> {
+    let wished = parameters.image.entrypoint.clone();
+    let activates = environment::needs_entrypoint(lock) && !parameters.no_activation;
+    // One that cannot start would keep everything else from starting.
+    if !activates || activation::Shell::of(lock, &parameters.prefix).is_none() {
+        return wished;
+    }
+    let ours = format!("{}/{ENTRYPOINT}", parameters.prefix);
+    Some(std::iter::once(ours).chain(wished.unwrap_or_default()).collect())
 }
 
 /// Assembles the image.
@@ -72,7 +123,7 @@ pub fn image(
     lock_digest: Digest,
     base: &Base,
     layers: impl Iterator<Item = LayerBlob>,
-    user: User,
+    session: Session,
 ) -> Result<Image> {
     let parameters = &options.parameters;
     let wishes = &parameters.image;
@@ -82,12 +133,10 @@ pub fn image(
         platform,
         base,
         layers: layers.collect(),
-        env: variables(options, lock, base, user)?,
+        env: session.variables,
         path_prefix: vec![format!("{}/bin", parameters.prefix)],
-        user,
-        entrypoint: wishes.entrypoint.clone().or_else(|| {
-            environment::needs_entrypoint(lock).then(|| vec![format!("{}/{ENTRYPOINT}", parameters.prefix)])
-        }),
+        user: session.user,
+        entrypoint: entrypoint(parameters, lock),
         // With an entrypoint of the user's, a command of ours would only be in its way.
         cmd: wishes.cmd.clone().or_else(|| {
             let wanted = wishes.entrypoint.is_none() && lock.package("python").is_some();
@@ -96,7 +145,7 @@ pub fn image(
         workdir: wishes.workdir.clone(),
         labels,
         annotations,
-        created: parameters.source_date_epoch.unwrap_or_else(|| lock.newest_build()),
+        created: parameters.source_date_epoch.unwrap_or_else(|| lock.created(base.created())),
     })
 }
 
@@ -113,17 +162,23 @@ fn with_ours(theirs: &BTreeMap<String, String>, lock_digest: Digest) -> BTreeMap
 /// The variables of the activated environment: conda's own, `env_vars.d`, `variables:`, then what the activation
 /// scripts do, in conda's order; `--env` has the last word. A base that a lock of ours describes has those of its own
 /// environment already, and perhaps others on purpose.
-fn variables(options: &Options, lock: &Lock, base: &Base, user: User) -> Result<BTreeMap<String, String>> {
+fn variables(
+    options: &Options,
+    lock: &Lock,
+    base: &Base,
+    user: User,
+    account: &Account,
+) -> Result<BTreeMap<String, String>> {
     let prefix = &options.parameters.prefix;
     let name = prefix.rsplit('/').next().unwrap_or(prefix);
     let mut variables = BTreeMap::from([
         ("CONDA_PREFIX".to_owned(), prefix.clone()),
         ("CONDA_DEFAULT_ENV".to_owned(), name.to_owned()),
-        ("HOME".to_owned(), HOME.to_owned()),
-        ("USER".to_owned(), environment::user_name(lock.base.facts.passwd.as_deref(), user)),
+        ("HOME".to_owned(), account.home.clone()),
+        ("USER".to_owned(), account.name.clone()),
     ]);
     let is_active = lock.extended().is_some_and(|extended| extended.lock.is_some());
-    if is_active && image::variable_of(base, "HOME").is_some() {
+    if is_active && is_of_base(lock, base, user) && image::variable_of(base, "HOME").is_some() {
         variables.remove("HOME");
     }
     let path = image::path(base, &[format!("{prefix}/bin")]);
@@ -132,8 +187,13 @@ fn variables(options: &Options, lock: &Lock, base: &Base, user: User) -> Result<
     // Stable: several steps of one file stay in their order.
     steps.sort_by(|a, b| a.file.cmp(&b.file));
     let (scripts, files): (Vec<_>, Vec<_>) = steps.into_iter().partition(|step| step.file.starts_with(ACTIVATE_FOLDER));
+    let reserved = |step: &&ActivationStep| RESERVED_VARIABLES.contains(&step.name.as_str());
+    // Older locks may hold some.
+    let files: Vec<_> = files.into_iter().filter(|step| !reserved(step)).collect();
     apply(&files, &mut variables, &path)?;
-    variables.extend(if is_active { lock.variables.clone() } else { lock.all_variables() });
+    // Marked as removed, although a package sets it.
+    variables.retain(|name, _| lock.variables.get(name).is_none_or(|value| value != UNSET));
+    variables.extend(if is_active { lock.own_variables() } else { lock.all_variables() });
     apply(&scripts, &mut variables, &path)?;
     if lock.extended().is_some()
         && let Some(path) = variables.get_mut("PATH")

@@ -1,6 +1,7 @@
 //! Sending an image on its way: to registries while layers are still being packed, to layouts and archives.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::options::{Options, Output};
 use crate::cli::summary::LayerRow;
@@ -9,8 +10,8 @@ use crate::image::{self, Artifact, ArtifactFile, Image};
 use crate::lock;
 use crate::model::Blob;
 use crate::ship::{self, Lost};
-use crate::util::report::{Outcome, Step};
-use crate::util::{Digest, Error, Result};
+use crate::util::report::{Outcome, Reporter, Step};
+use crate::util::{Digest, Error, Result, human, plural};
 
 /// The lock of an image as something to attach to it.
 pub fn lock_of(image: &Image, text: String) -> Result<Artifact> {
@@ -59,18 +60,21 @@ pub async fn write(options: &Options, images: &mut [Image], world: &World) -> Re
     let new = new_in_layouts(options, images);
     let tags: Vec<String> = options.tags.iter().map(ToString::to_string).collect();
     // In a layout, a tag names the image; in an archive the whole reference does, which engines load it under.
-    let in_layout = options.tags.first().and_then(|tag| tag.tag().map(str::to_owned));
+    let in_layout: Vec<String> = options.tags.iter().filter_map(|tag| tag.tag().map(str::to_owned)).collect();
     for output in &options.outputs {
         let (output, images, tags, in_layout) = (output.clone(), images.to_vec(), tags.clone(), in_layout.clone());
-        let progress = world.reporter.begin(Step::Write, 0);
+        let (progress, reporter) = (world.reporter.begin(Step::Write, 0), world.reporter.clone());
         let writing = tokio::task::spawn_blocking(move || -> Result<()> {
-            let first = tags.first().map(String::as_str);
             let written = match (&output, images.as_slice()) {
-                (Output::Layout(folder, tag), _) => {
-                    let tag = tag.as_deref().or(in_layout.as_deref());
-                    image::write_layout(&images, folder, tag, progress.as_ref())
+                (Output::Layout(folder, Some(tag)), _) => {
+                    image::write_layout(&images, folder, [tag.as_str()], progress.as_ref())
                 }
-                (Output::OciArchive(file), _) => image::write_oci_archive(&images, file, first, progress.as_ref()),
+                (Output::Layout(folder, None), _) => {
+                    image::write_layout(&images, folder, in_layout.iter().map(String::as_str), progress.as_ref())
+                }
+                (Output::OciArchive(file), _) => {
+                    image::write_oci_archive(&images, file, tags.iter().map(String::as_str), progress.as_ref())
+                }
                 (Output::DockerArchive(file), [image]) => {
                     image::write_docker_archive(image, file, &tags, progress.as_ref())
                 }
@@ -78,6 +82,9 @@ pub async fn write(options: &Options, images: &mut [Image], world: &World) -> Re
                     Err(Error::usage("a docker archive holds one platform").hint("write an `oci-archive:FILE`"))
                 }
             }?;
+            if let Output::Layout(folder, _) = &output {
+                tell_unused(folder, reporter.as_ref());
+            }
             let bytes = written.bytes_written;
             progress.finish(&Outcome::Written { output: output.shown(), bytes, referrers: 0 });
             Ok(())
@@ -97,4 +104,17 @@ fn new_in_layouts(options: &Options, images: &[Image]) -> Option<BTreeSet<Digest
     let missing = |folder| layers().filter(move |layer| !image::layout_has(folder, &layer.blob));
     let first = layouts.next()?;
     Some(missing(first).chain(layouts.flat_map(missing)).map(|layer| layer.blob.digest).collect())
+}
+
+/// Says how much of a layout belongs to images that were replaced. It is left there: something may be reading it.
+fn tell_unused(folder: &Path, reporter: &dyn Reporter) {
+    let Ok(unused) = image::unused_blobs(folder) else { return };
+    if unused.count > 0 {
+        let folder = folder.display();
+        reporter.notice(&format!(
+            "{} of `oci:{folder}` ({}) belong to no image any more: `condaimg cache prune --layout {folder}` removes them",
+            plural(unused.count, "blob"),
+            human(unused.size)
+        ));
+    }
 }

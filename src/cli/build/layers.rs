@@ -15,7 +15,8 @@ use crate::cli::locking::{self, from, interpreter};
 use crate::cli::world::World;
 use crate::image::Base;
 use crate::lock::{self, Lock, LockedPackage, LockedWheel, Member};
-use crate::model::{Compression, LAYOUT_VERSION, LayerBlob, Parameters, Platform, User};
+use crate::model::{Compression, ENGINES_OWN, LAYOUT_VERSION, LayerBlob, Parameters, Platform};
+use crate::pack::environment::Session;
 use crate::pack::project::{InPrefix, ProjectLayer};
 use crate::pack::{Archive, ForeignInterpreter, KnownSegment, ModePolicy, Target, WheelFile, codec_id, environment};
 use crate::plan::{KeyInputs, LayerPlan, MIN_LAYERS, PlannedLayer, Segment, SegmentKind, plan, python_of};
@@ -46,21 +47,33 @@ pub struct Parts<'a> {
     pub base: &'a Base,
     /// Where its files go.
     pub target: Target,
-    /// Whom processes run as.
-    pub user: User,
+    /// Whom processes run as, and with what.
+    pub session: Session,
+    /// The most layers that are added.
+    pub max_layers: usize,
     /// The project files.
     pub project: Option<ProjectLayer>,
 }
 
 /// Where files go, for a lock and parameters.
 pub fn target(lock: &Lock, parameters: &Parameters) -> Result<Target> {
+    let facts = &lock.base.facts;
+    let root = facts.resolve(&parameters.prefix)?;
+    if let Some(own) = ENGINES_OWN.iter().find(|own| root.split('/').next() == Some(*own)) {
+        return Err(Error::user(format!(
+            "failed to place the environment: `{}` leads to `/{root}` in the base, and container engines put something else over `/{own}`",
+            parameters.prefix
+        ))
+        .hint("choose another `--prefix`, or another base"));
+    }
     Ok(Target {
         prefix: parameters.prefix.clone(),
-        root: lock.base.facts.resolve(&parameters.prefix),
+        folders: facts.folders_along(&root, lock.extended().is_some()),
+        root,
         subdir: lock.platform.subdir,
         python: python_of(lock)?.map(|(python, _)| python),
         modes: ModePolicy { group_write: parameters.group_write },
-        folders: lock.base.facts.folders_along(&lock.base.facts.resolve(&parameters.prefix)),
+        keep_setuid: parameters.keep_setuid,
     })
 }
 
@@ -73,19 +86,18 @@ pub fn planned(parts: &Parts<'_>, options: &Options) -> Result<LayerPlan> {
     let inputs = KeyInputs {
         prefix: target.prefix.clone(),
         root: target.root.clone(),
+        folders: target.folders.clone(),
         codec: codec_id(parameters.compression),
         group_write: parameters.group_write,
+        keep_setuid: parameters.keep_setuid,
         bytecode: parameters.bytecode,
         python_archive: python.as_ref().map(|(_, archive)| *archive),
         python: python.map(|(info, _)| info),
     };
-    let max_layers = parameters.max_layers - usize::from(project.is_some());
+    let max_layers = parts.max_layers.saturating_sub(usize::from(project.is_some()));
     if max_layers < MIN_LAYERS {
-        return Err(Error::usage(format!(
-            "`--max-layers {}` leaves no layer for project files",
-            parameters.max_layers
-        ))
-        .hint(format!("with them, {} is the least", MIN_LAYERS + 1)));
+        return Err(Error::usage(format!("`--max-layers {}` leaves no layer for project files", parts.max_layers))
+            .hint(format!("with them, {} is the least", MIN_LAYERS + 1)));
     }
     plan(lock, &options.policy, max_layers, &inputs)
 }
@@ -100,10 +112,10 @@ pub async fn make(
 ) -> Result<Vec<MadeLayer>> {
     let plan = planned(&parts, options)?;
     check_collisions(&parts, options, spec, world).await?;
-    let Parts { lock, platform, target, user, project, .. } = parts;
+    let Parts { lock, platform, target, session, project, .. } = parts;
     let compression = options.parameters.compression;
     let project = project.map(|files| Ok::<_, Error>((project_key(&files, compression)?, files))).transpose()?;
-    let environment = environment_tar(lock, &target, user, compression)?;
+    let environment = environment_tar(lock, &target, &session, compression)?;
     let keys = plan.layers.iter().map(|layer| layer.key).chain(project.as_ref().map(|it| it.0)).chain([environment.0]);
     let found = known::anywhere(keys.collect(), gone, platform, options, world).await;
     let known: Vec<Option<KnownLayer>> = plan.layers.iter().map(|layer| found.get(&layer.key).cloned()).collect();
@@ -283,10 +295,10 @@ pub fn project_key(project: &ProjectLayer, compression: Compression) -> Result<D
 pub fn environment_tar(
     lock: &Lock,
     target: &Target,
-    user: User,
+    session: &Session,
     compression: Compression,
 ) -> Result<(Digest, Vec<u8>)> {
-    let tar = environment::tar(lock, target, user)?;
+    let tar = environment::tar(lock, target, session)?;
     let inputs = ("environment", LAYOUT_VERSION, codec_id(compression), Digest::of(&tar));
     Ok((Digest::of(crate::util::json::canonical(&inputs)?), tar))
 }

@@ -9,7 +9,9 @@ mod once;
 pub mod options;
 mod packing;
 pub mod project;
+pub mod room;
 mod settings;
+mod standing;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,12 +47,12 @@ pub struct Prepared {
     pub chosen: Option<Chosen>,
 }
 
-/// Reads what is to be built, locks it, and chooses the project files.
+/// Reads what is to be built, locks it, and chooses the project files. A lock that is made is written if `keeps_lock`.
 ///
 /// # Errors
 /// Whatever is wrong with the user's input or the world.
-pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter) -> Result<Prepared> {
-    prepare_for(None, args, global, reporter).await
+pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter, keeps_lock: bool) -> Result<Prepared> {
+    prepare_for(None, args, global, reporter, keeps_lock).await
 }
 
 /// As [`prepare`]; `command`, if there is one, is told first of all, with what it will do.
@@ -59,6 +61,7 @@ async fn prepare_for(
     args: BuildArgs,
     global: &Global,
     reporter: SharedReporter,
+    keeps_lock: bool,
 ) -> Result<Prepared> {
     let spec = spec::read_with(&args.environment.path(), &args.environment.choices())?;
     let mut args = settings::fill(args, &spec.settings)?;
@@ -69,6 +72,7 @@ async fn prepare_for(
             .hint("name the file that it was made from"));
     }
     let mut options = Options::new(args, global)?;
+    options.environment.keeps_lock = keeps_lock;
     locking::adopt_base(&mut options.environment, &spec)?;
     if let Some(command) = command {
         let goal = if command == "build" { options.goal() } else { Goal::default() };
@@ -84,12 +88,21 @@ async fn prepare_for(
     world.cache = options.cache_registry.clone().filter(|_| !offline && !options.args.no_cache);
     let project = Project::new(&options, &spec)?;
     let mut platforms = locking::obtain(&options.environment, &spec, &world).await?;
-    for Locked { platform, lock, .. } in &mut platforms {
+    for Locked { platform, base, .. } in &platforms {
+        options.environment.named(platform, room::check(&options, base, project.is_some(), &world))?;
+    }
+    for Locked { platform, lock, base, .. } in &mut platforms {
         let complete = locking::facts::complete(&options.environment, &spec, Lock::clone(lock), &world).await;
+        let complete = options.environment.named(platform, complete)?;
+        let complete = locking::base::with_whole_facts(&options.environment, complete, base, &world).await;
         *lock = Arc::new(options.environment.named(platform, complete)?);
     }
     options.adopt(&platforms)?;
     let chosen = choose(project, &options, &world).await?;
+    for locked in &platforms {
+        let checked = standing::check(&options, locked, chosen.as_ref(), &world).await;
+        options.environment.named(&locked.platform, checked)?;
+    }
     Ok(Prepared { options, spec, world, platforms, chosen })
 }
 
@@ -98,8 +111,10 @@ pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>,
     let Locked { platform, lock, base, .. } = locked;
     let target = layers::target(lock, &options.parameters)?;
     let user = config::user(options, lock, base, world);
-    let project = chosen.map(|chosen| chosen.layer(lock, &target, user)).transpose()?;
-    Ok(Parts { lock, platform, base, target, user, project })
+    let session = config::session(options, lock, base, user)?;
+    let project = chosen.map(|chosen| chosen.layer(lock, &target, &session)).transpose()?;
+    let max_layers = room::max_layers(options, base)?;
+    Ok(Parts { lock, platform, base, target, session, max_layers, project })
 }
 
 /// Runs the command.
@@ -107,7 +122,7 @@ pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>,
 /// # Errors
 /// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
 pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
-    let prepared = prepare_for(Some("build"), args, &global, reporter).await?;
+    let prepared = prepare_for(Some("build"), args, &global, reporter, true).await?;
     let Prepared { options, world, .. } = &prepared;
     let (noting, entries) = Noting::begin(options, world);
     let (made, delivered, new_in_registries) = match options.args.push {
@@ -160,7 +175,7 @@ pub async fn into_store(
     global: &Global,
     reporter: SharedReporter,
 ) -> Result<(Vec<Image>, Vec<PlatformMetadata>)> {
-    let prepared = prepare_for(Some("warm"), args, global, reporter).await?;
+    let prepared = prepare_for(Some("warm"), args, global, reporter, true).await?;
     let made = make_all(&prepared, &BTreeSet::new(), Ready::nobody()).await?;
     let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
         made.into_iter().map(|made| (made.image, made.summary)).unzip();
@@ -237,16 +252,17 @@ async fn make(prepared: &Prepared, locked: &Locked, gone: &BTreeSet<Digest>, rea
     for warning in lock::warnings(lock) {
         world.reporter.warn(&warning);
     }
-    let lock_text = lock::normalised(lock, &options.parameters)?;
-    let lock_digest = Digest::of(&lock_text);
     let parts = parts(options, locked, chosen.as_ref(), world)?;
-    let user = parts.user;
-    config::check_entrypoint(options, lock, world);
+    let lock_text = lock::normalised(lock, &room::parameters(options, base)?)?;
+    let lock_digest = Digest::of(&lock_text);
+    let session = parts.session.clone();
+    config::tell_home(&session.account, world);
+    config::tell_activation(options, lock, world);
     base.layers.iter().try_for_each(|layer| ready.base_layer(layer))?;
     cached::entry(lock, *made)?.into_iter().for_each(|entry| ready.entry(entry));
     let made = layers::make(parts, prepared, gone, ready.clone()).await?;
     let layers = made.iter().map(|layer| layer.layer.clone());
-    let image = config::image(options, platform, lock, lock_digest, base, layers, user)?;
+    let image = config::image(options, platform, lock, lock_digest, base, layers, session)?;
     ready.blob(&image.config);
     let rows = rows(base, made);
     let summary = PlatformMetadata {

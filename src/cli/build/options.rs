@@ -182,15 +182,18 @@ fn parameters(args: &BuildArgs, environment: &EnvironmentOptions, policy: &Polic
         compression: args.compression.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
         bytecode: environment.bytecode,
         group_write: args.group_write.unwrap_or_default(),
+        keep_setuid: args.keep_setuid.unwrap_or_default(),
         layers: policy.canonical()?,
         max_layers: max_layers(args.max_layers.or(policy.max_layers).unwrap_or(DEFAULT_MAX_LAYERS))?,
         source_date_epoch: source_date_epoch()?.or(args.source_date_epoch),
+        no_activation: args.no_activation.unwrap_or_default(),
         image: ImageOptions {
             user: args.user.as_deref().map(str::parse).transpose()?,
+            keep_home_mode: args.keep_home_mode.unwrap_or_default(),
             entrypoint: args.entrypoint.as_deref().map(|text| words("--entrypoint", text)).transpose()?,
             cmd: args.cmd.as_deref().map(|text| words("--cmd", text)).transpose()?,
             env: pairs("--env", &args.env)?,
-            workdir: args.workdir.clone(),
+            workdir: args.workdir.as_deref().map(model::workdir).transpose()?,
             labels: pairs("--label", &args.label)?,
             annotations: pairs("--annotation", &args.annotation)?,
         },
@@ -232,7 +235,14 @@ fn source_date_epoch() -> Result<Option<i64>> {
 /// The pairs of a repeated flag; without one, those of its environment variable, one a line.
 fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>> {
     let name = if texts.is_empty() { variable_of(flag) } else { flag.to_owned() };
-    lines(flag, texts).iter().map(|text| pair(&name, text)).collect()
+    let pairs: BTreeMap<String, String> =
+        lines(flag, texts).iter().map(|text| pair(&name, text)).collect::<Result<_>>()?;
+    match pairs.keys().find(|key| flag == "--env" && !model::is_variable_name(key)) {
+        Some(wrong) => Err(Error::usage(format!(
+            "invalid `{name} {wrong}=...`: expected a name without white space and control characters"
+        ))),
+        None => Ok(pairs),
+    }
 }
 
 /// The values of a repeated flag; without one, those of its environment variable, one a line.

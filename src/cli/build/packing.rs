@@ -8,7 +8,9 @@ use super::known::KnownLayer;
 use super::layers::{MadeLayer, Materials};
 use super::noting::Ready;
 use crate::lock::Lock;
-use crate::model::{Blob, BlobSource, Compression, LAYER_KEY, LayerBlob};
+use crate::model::{
+    Blob, BlobSource, Compression, LAYER_KEY, LAYER_NAME, LAYER_PACKAGES, LAYER_ROLE, LAYER_TIER, LayerBlob, LayerRole,
+};
 use crate::pack::compress::LayerWriter;
 use crate::pack::project::ProjectLayer;
 use crate::pack::{Compressors, LayerDigests, Packer, PackerOptions, Target};
@@ -34,6 +36,15 @@ pub(super) struct Work {
     pub(super) compression: Compression,
     pub(super) jobs: usize,
     pub(super) ready: Ready,
+}
+
+/// What the annotations of a layer say; what is empty is left out.
+struct About<'a> {
+    name: &'a str,
+    role: LayerRole,
+    tier: &'a str,
+    key: &'a Digest,
+    packages: &'a str,
 }
 
 impl Work {
@@ -86,6 +97,8 @@ impl Work {
         let total = sizes.fold(0, u64::saturating_add);
         let progress = reporter.begin(Step::Pack, total);
         let count = queue.len();
+        let segments = self.plan.layers.iter().flat_map(|layer| &layer.segments);
+        let compiled = segments.filter(|it| it.kind == SegmentKind::Bytecode).map(|segment| segment.member);
         let packer = Packer::new(PackerOptions {
             lock: &self.lock,
             archives: materials.archives,
@@ -94,6 +107,7 @@ impl Work {
             known: &materials.segments,
             target: &self.target,
             store: &self.store,
+            compiled: compiled.collect(),
             jobs: self.jobs,
         });
         let queue = Mutex::new(queue);
@@ -120,6 +134,8 @@ impl Work {
         if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
+        packer.findings().warnings().iter().for_each(|warning| reporter.warn(warning));
+        packer.findings().notices().iter().for_each(|notice| reporter.notice(notice));
         let bytes: u64 = packed.iter().flatten().map(|layer| layer.diff_size).sum();
         progress.finish(&Outcome::Packed { layers: count, uncompressed_bytes: bytes });
         Ok(packed)
@@ -141,14 +157,24 @@ impl Work {
 
     fn layer_blob(&self, planned: &PlannedLayer, layer: &KnownLayer, new: bool) -> LayerBlob {
         let packages: Vec<String> = planned.members().map(|member| self.lock.member_full_name(member)).collect();
-        self.blob(&planned.name, &planned.key, &packages.join(" "), layer, new)
+        let about = About {
+            name: &planned.name,
+            role: planned.role(),
+            tier: &planned.tier,
+            key: &planned.key,
+            packages: &packages.join(" "),
+        };
+        self.blob(about, layer, new)
     }
 
-    fn blob(&self, name: &str, key: &Digest, packages: &str, layer: &KnownLayer, new: bool) -> LayerBlob {
+    fn blob(&self, about: About<'_>, layer: &KnownLayer, new: bool) -> LayerBlob {
+        let About { name, role, tier, key, packages } = about;
         let annotations = [
-            ("dev.condaimg.layer.name", name.to_owned()),
+            (LAYER_NAME, name.to_owned()),
+            (LAYER_ROLE, role.name().to_owned()),
+            (LAYER_TIER, tier.to_owned()),
             (LAYER_KEY, key.to_string()),
-            ("dev.condaimg.layer.packages", packages.to_owned()),
+            (LAYER_PACKAGES, packages.to_owned()),
         ];
         LayerBlob {
             blob: Blob {
@@ -176,7 +202,7 @@ impl Work {
     fn environment(&self, compressors: &Compressors) -> Result<MadeLayer> {
         let (key, tar) = &self.environment;
         let write = |writer: &mut LayerWriter<'_>| Ok(writer.write_all(tar)?);
-        self.beside_packages("environment", key, compressors, write)
+        self.beside_packages(LayerRole::Environment, key, compressors, write)
     }
 
     /// The layer of project files.
@@ -194,14 +220,14 @@ impl Work {
             progress.finish(&Outcome::PackedFiles { files: project.files(), uncompressed_bytes: project.size() });
             Ok(())
         };
-        let made = self.beside_packages("project-files", key, compressors, write)?;
+        let made = self.beside_packages(LayerRole::ProjectFiles, key, compressors, write)?;
         Ok(MadeLayer { files: Some(project.files()), ..made })
     }
 
     /// A layer of no package: as it is known, else as `write` makes it.
     fn beside_packages(
         &self,
-        name: &str,
+        role: LayerRole,
         key: &Digest,
         compressors: &Compressors,
         write: impl FnOnce(&mut LayerWriter<'_>) -> Result<()>,
@@ -217,7 +243,7 @@ impl Work {
                 digests.into()
             }
         };
-        let layer = self.blob(name, key, "", &layer, known.is_none());
+        let layer = self.blob(About { name: role.name(), role, tier: "", key, packages: "" }, &layer, known.is_none());
         self.ready.layer(&layer, known.is_none())?;
         Ok(MadeLayer { layer, packages: Vec::new(), files: None, new: known.is_none() })
     }

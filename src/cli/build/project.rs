@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::options::{Options, Output};
 use crate::lock::Lock;
-use crate::model::{BaseFacts, ENGINES_OWN, FolderFacts, ProjectCopy, User};
+use crate::model::{BaseFacts, ENGINES_OWN, FolderFacts, ProjectCopy};
 use crate::pack::Target;
-use crate::pack::environment::{self, HOME};
+use crate::pack::environment::{self, Session};
 use crate::pack::metadata::{DIRECTORY_MTIME, ModePolicy};
 use crate::pack::project::{LayerEntry, PROJECT_MTIME, ProjectContent, ProjectLayer, measure};
 use crate::spec::Spec;
@@ -178,24 +178,34 @@ impl ChosenFile {
 }
 
 impl Chosen {
+    /// Files and where they are to be, without a leading slash; those whose paths are text.
+    pub fn destinations(&self) -> impl Iterator<Item = (&Path, &str)> {
+        let text = |file| -> Option<(&Path, &str)> {
+            let ChosenFile { source, wanted, .. }: &ChosenFile = file;
+            Some((source.as_path(), std::str::from_utf8(wanted).ok()?))
+        };
+        self.files.iter().filter_map(text)
+    }
+
     /// The layer for an image.
     ///
     /// # Errors
     /// Files that go where they must not, or to one place.
-    pub fn layer(&self, lock: &Lock, target: &Target, user: User) -> Result<ProjectLayer> {
+    pub fn layer(&self, lock: &Lock, target: &Target, session: &Session) -> Result<ProjectLayer> {
         let facts = &lock.base.facts;
         let folders = self.folders.iter().map(|folder| resolved(facts, &[folder, &b"/x"[..]].concat()));
         let placing = Placing {
             facts,
             target,
-            folders: folders.map(|path| parent(&path).to_vec()).collect(),
-            homes: homes(facts),
-            environment: environment::files(lock, target, user)?.into_keys().collect(),
-            home: facts.resolve(HOME),
+            folders: folders.map(|path| Ok(parent(&path?).to_vec())).collect::<Result<_>>()?,
+            homes: homes(facts)?,
+            environment: environment::files(lock, target, session)?.into_keys().collect(),
+            home: session.account.place.clone(),
         };
         let mut layer = ProjectLayer::default();
         for file in &self.files {
-            let path = resolved(facts, &file.wanted);
+            let path = resolved(facts, &file.wanted)?;
+            check_lengths(&path, file)?;
             placing.check(&path, file)?;
             let mode = placing.modes(&path).file(file.executable);
             let (content, source) = (file.content.clone(), file.source.clone());
@@ -210,6 +220,19 @@ impl Chosen {
         placing.add_folders(&mut layer);
         Ok(layer)
     }
+}
+
+/// Refuses paths and link targets that engines cannot unpack.
+fn check_lengths(path: &[u8], file: &ChosenFile) -> Result<()> {
+    let target: &[u8] = match &file.content {
+        ProjectContent::Symlink(target) => target,
+        _ => &[],
+    };
+    let absolute = [b"/", file.wanted.as_slice()].concat();
+    [absolute.as_slice(), path, target].into_iter().try_for_each(paths::check_length_of).map_err(|error| {
+        Error::user(format!("`{}` cannot be in an image: {error}", file.source.display()))
+            .hint("copy to a shorter place, rename the file, or leave it out with `--exclude`")
+    })
 }
 
 fn refuse_files_below_files(layer: &ProjectLayer) -> Result<()> {
@@ -262,8 +285,7 @@ impl Placing<'_> {
         if is_below(self.target.root.as_bytes(), path) || is_below(self.home.as_bytes(), path) {
             return refuse("the environment or the user's home needs a folder there");
         }
-        let in_root = !path.contains(&b'/');
-        if self.facts.directories.contains(text) || (in_root && self.facts.symlinks.contains_key(text)) {
+        if self.facts.directories.contains(text) || self.facts.symlinks.contains_key(text) {
             return refuse("the base has a folder there; with a slash at its end, a destination is a folder");
         }
         Ok(())
@@ -291,7 +313,7 @@ impl Placing<'_> {
         let folders: BTreeSet<Vec<u8>> =
             layer.entries.keys().flat_map(|path| ancestors(path)).map(<[u8]>::to_vec).collect();
         for path in folders {
-            let of_base = std::str::from_utf8(&path).ok().and_then(|path| self.facts.folders.get(path));
+            let of_base = std::str::from_utf8(&path).ok().and_then(|path| self.facts.folder(path));
             if let Some(of_base) = of_base {
                 // Without an entry, or with another one, engines would change it.
                 let entry = LayerEntry { owner: of_base.owner, ..folder(of_base.mode, DIRECTORY_MTIME) };
@@ -330,10 +352,11 @@ fn folder(mode: u32, mtime: u64) -> LayerEntry {
 }
 
 /// The homes of the users in the base's /etc/passwd.
-fn homes(facts: &BaseFacts) -> BTreeSet<Vec<u8>> {
+fn homes(facts: &BaseFacts) -> Result<BTreeSet<Vec<u8>>> {
     let lines = facts.passwd.as_deref().unwrap_or_default().lines();
     let homes = lines.filter_map(|line| line.split(':').nth(5));
-    homes.map(|home| facts.resolve(home).into_bytes()).filter(|home| !home.is_empty()).collect()
+    let homes: BTreeSet<Vec<u8>> = homes.map(|home| Ok(facts.resolve(home)?.into_bytes())).collect::<Result<_>>()?;
+    Ok(homes.into_iter().filter(|home| !home.is_empty()).collect())
 }
 
 fn is_system(path: &[u8]) -> bool {
@@ -347,7 +370,7 @@ fn is_below(path: &[u8], folder: &[u8]) -> bool {
 }
 
 /// A path in the image without the base's links: those above it are followed, what is there itself is replaced.
-fn resolved(facts: &BaseFacts, path: &[u8]) -> Vec<u8> {
+fn resolved(facts: &BaseFacts, path: &[u8]) -> Result<Vec<u8>> {
     let above = parent(path);
     // The links of a base have names that are text.
     let text = match std::str::from_utf8(above) {
@@ -358,13 +381,13 @@ fn resolved(facts: &BaseFacts, path: &[u8]) -> Vec<u8> {
             std::str::from_utf8(&valid[..end]).unwrap_or_default()
         }
     };
-    let mut resolved = facts.resolve(text).into_bytes();
+    let mut resolved = facts.resolve(text)?.into_bytes();
     let rest = path[text.len()..].strip_prefix(b"/").unwrap_or(&path[text.len()..]);
     if !resolved.is_empty() {
         resolved.push(b'/');
     }
     resolved.extend_from_slice(rest);
-    resolved
+    Ok(resolved)
 }
 
 fn parent(path: &[u8]) -> &[u8] {

@@ -29,9 +29,11 @@ pub fn fill(mut args: BuildArgs, file: &Settings) -> Result<BuildArgs> {
         args.cache_registry = Some(repository.clone());
     }
     args.group_write = args.group_write.or(file.group_write);
+    args.keep_setuid = args.keep_setuid.or(file.keep_setuid);
+    args.no_activation = args.no_activation.or(file.activation.map(|activation| !activation));
     args.source_date_epoch = file.source_date_epoch;
 
-    let ImageSettings { tags, user, workdir, entrypoint, cmd, env, labels, annotations } = &file.image;
+    let ImageSettings { tags, user, keep_home_mode, workdir, entrypoint, cmd, env, labels, annotations } = &file.image;
     for (index, tag) in tags.iter().enumerate() {
         file.at(&format!("image.tags.{index}"), Registry::parse(tag))?;
     }
@@ -39,6 +41,7 @@ pub fn fill(mut args: BuildArgs, file: &Settings) -> Result<BuildArgs> {
         args.tags.clone_from(tags);
     }
     args.user = args.user.or_else(|| user.clone());
+    args.keep_home_mode = args.keep_home_mode.or(*keep_home_mode);
     args.workdir = args.workdir.or_else(|| workdir.clone());
     args.entrypoint = args.entrypoint.or_else(|| entrypoint.as_deref().map(json));
     args.cmd = args.cmd.or_else(|| cmd.as_deref().map(json));

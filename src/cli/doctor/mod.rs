@@ -1,5 +1,6 @@
 //! `condaimg doctor`: tries out a registry, channels and this machine, and says what does not work and what to do.
 
+mod base;
 mod condarc;
 mod local;
 mod report;
@@ -8,6 +9,7 @@ use clap::Args;
 
 use super::args::{Global, RegistryArgs};
 use super::print_data;
+use crate::model::BaseRef;
 use crate::registry::{DEFAULT_REPOSITORY, Examination, Finding, Reference, Registry, RetryPolicy, State};
 use crate::resolve::{Channels, Condarc, reach};
 use crate::util::{Error, Result};
@@ -28,6 +30,9 @@ pub struct DoctorArgs {
     /// A channel to look for (repeat for several)
     #[arg(short, long = "channel", value_name = "CHANNEL", env = "CONDAIMG_CHANNEL", value_delimiter = ',')]
     pub channels: Vec<String>,
+    /// A base to look at: its C library, its layers, and what CI systems need
+    #[arg(long, value_name = "BASE")]
+    pub base: Option<String>,
     /// Read neither conda's configuration (condarc files, CONDA_ variables) nor the mirrors of rattler's and pixi's
     #[arg(long, env = "CONDAIMG_NO_CONDARC")]
     pub no_condarc: bool,
@@ -41,15 +46,19 @@ pub struct DoctorArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// When the registry cannot be pushed to (with `--read-only`: pulled from), a channel cannot be reached, or the cache
-/// cannot be written; after the report was printed.
+/// When the registry cannot be pushed to (with `--read-only`: pulled from), a channel or the base cannot be reached, or the
+/// cache cannot be written; after the report was printed.
 pub async fn run(args: DoctorArgs, global: Global) -> Result<()> {
     let target = args.registry.as_deref().map(target).transpose()?;
+    let base = args.base.as_deref().map(named_base).transpose()?;
     let mut report = Report { local: local::examine(&global), ..Report::default() };
     let condarc = if args.no_condarc { Condarc::default() } else { Condarc::read()? };
     report.local.extend(condarc::examine(&condarc, args.no_condarc)?);
     if !args.channels.is_empty() {
         report.channels = channels(&args.channels, &condarc).await?;
+    }
+    if let Some(base) = &base {
+        report.base = base::examine(base, &args.registries, &global).await?;
     }
     if let Some(target) = &target {
         let mut options = args.registries.options([target]);
@@ -59,6 +68,14 @@ pub async fn run(args: DoctorArgs, global: Global) -> Result<()> {
     }
     print_data(&if args.json { report.json()? } else { report.text().into_bytes() })?;
     verdict(&report)
+}
+
+/// A base as `build --base` takes it.
+fn named_base(text: &str) -> Result<BaseRef> {
+    Ok(match text.parse()? {
+        BaseRef::Registry(reference) => BaseRef::Registry(Registry::parse(&reference)?.to_string()),
+        local => local,
+    })
 }
 
 /// The repository to try.
@@ -106,9 +123,15 @@ fn verdict(report: &Report) -> Result<()> {
         let error = Error::user(format!("the registry `{registry}` cannot be used{why}"));
         return Err(obstacle.and_then(|it| it.advice.clone()).into_iter().fold(error, Error::hint));
     }
-    let failed =
-        |name| report.local.iter().chain(&report.channels).find(move |it| it.name == name && it.state == State::No);
-    match failed("cache").or_else(|| failed("channel")) {
+    let failed = |name| {
+        report
+            .local
+            .iter()
+            .chain(&report.channels)
+            .chain(&report.base)
+            .find(move |it| it.name == name && it.state == State::No)
+    };
+    match failed("cache").or_else(|| failed("channel")).or_else(|| failed("base")) {
         Some(it) => {
             let error = Error::user(format!("{}: {}", it.name, it.detail));
             Err(it.advice.clone().into_iter().fold(error, Error::hint))

@@ -14,6 +14,9 @@ pub struct Report {
     /// One for each channel.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<Finding>,
+    /// About the base, if one was named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub base: Vec<Finding>,
     /// About the registry, if one was named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<Tried>,
@@ -53,6 +56,9 @@ impl Report {
         let mut text = section("this machine", &self.local);
         if !self.channels.is_empty() {
             text.push_str(&section("channels", &self.channels));
+        }
+        if !self.base.is_empty() {
+            text.push_str(&section("base", &self.base));
         }
         if let Some(Tried { registry, repository, examination }) = &self.registry {
             let title = format!("registry {registry}, repository {repository}");

@@ -2,15 +2,17 @@
 //! as little as possible.
 
 use std::io::Write as _;
+use std::path::Path;
 
 use fs_err as fs;
 use serde::Deserialize;
 
+use super::from;
 use super::options::{BaseOrigin, EnvironmentOptions, LockMode, Upgrade, base_ref};
 use crate::cli::world::World;
-use crate::image::{self, Base};
+use crate::image::{self, Base, Obstacle, Tree};
 use crate::lock::{self, BaseDocuments, Lock};
-use crate::model::{BaseRef, Platform};
+use crate::model::{BaseFacts, BaseRef, DEFAULT_PREFIX, Platform};
 use crate::spec::Spec;
 use crate::store::Store;
 use crate::util::error::ResultExt as _;
@@ -73,9 +75,87 @@ pub async fn open(
     let progress = world.reporter.begin(Step::Base, 0);
     progress.item(&options.base.to_string());
     let opened = image::open(&base, platform, &world.store, world).await;
+    let opened = match (&options.base, options.args.from.as_deref().or(options.args.base.as_deref())) {
+        (BaseRef::Registry(_), Some(text)) => hinting_at_path(text, opened),
+        _ => opened,
+    };
     let opened = options.about_base(opened.context(|| format!("the base `{}` cannot be used", options.base)))?;
     progress.finish(&Outcome::Quiet {});
     Ok(opened)
+}
+
+/// Adds to an error about a base how it is written if it is a file or directory of this machine.
+///
+/// # Errors
+/// The error.
+pub fn hinting_at_path<T>(text: &str, result: Result<T>) -> Result<T> {
+    let path = Path::new(text);
+    let is_path = text.starts_with(['/', '.', '~']) || path.exists();
+    result.map_err(|error| match (is_path, path.is_file()) {
+        (false, _) => error,
+        (true, true) => error.hint(format!(
+            "for a file of this machine, give `--base oci-archive:{text}` (or `docker-archive:`, `rootfs:`)"
+        )),
+        (true, false) => {
+            error.hint(format!("for a directory of this machine, give `--base oci:{text}` (or `rootfs:{text}`)"))
+        }
+    })
+}
+
+/// Finds the facts of a base, and whether the environment can lie where it is to lie.
+///
+/// # Errors
+/// Layers that cannot be fetched or read; a file or a loop of symlinks in the way.
+pub async fn facts(options: &EnvironmentOptions, base: &Base, world: &World) -> Result<BaseFacts> {
+    let progress = world.reporter.begin(Step::Base, 0);
+    progress.item(&options.base.to_string());
+    let probed = image::probe_tree(base, &world.store, world).await;
+    let probed = probed.context(|| format!("failed to read the base `{}`", options.base));
+    let (facts, tree) = options.about_base(probed)?;
+    progress.finish(&Outcome::Quiet {});
+    let prefix = options.prefix.as_deref().unwrap_or(DEFAULT_PREFIX);
+    refuse_obstacle(&tree, prefix, "the environment", "choose another `--prefix`, or another base")?;
+    Ok(facts)
+}
+
+/// Refuses a directory where the base has a file, or symlinks that lead nowhere.
+///
+/// # Errors
+/// The obstacle, named.
+pub fn refuse_obstacle(tree: &Tree, path: &str, what: &str, hint: &str) -> Result<()> {
+    let why = match tree.obstacle(path) {
+        None => return Ok(()),
+        Some(Obstacle::File(file)) => format!("the base has a file at `/{file}`"),
+        Some(Obstacle::Loop(link)) => format!("`/{link}` of the base is in a loop of symlinks"),
+    };
+    let path = path.trim_start_matches('/');
+    Err(Error::user(format!("failed to place {what} at `/{path}`: {why}")).hint(hint))
+}
+
+/// A lock whose facts of the base are those of its whole tree; older ones knew the upper levels only.
+///
+/// # Errors
+/// Layers that cannot be fetched or read.
+pub async fn with_whole_facts(
+    options: &EnvironmentOptions,
+    mut lock: Lock,
+    base: &Base,
+    world: &World,
+) -> Result<Lock> {
+    if lock.base.facts.whole {
+        return Ok(lock);
+    }
+    if !options.mode.writes() {
+        world.reporter.notice(&format!(
+            "the lock knows little of the base `{}`, which is read again; `condaimg lock` notes what it finds",
+            options.base
+        ));
+    }
+    lock.base.facts = match options.extends {
+        true => from::read(options, &lock.platform, base, world).await?.facts,
+        false => facts(options, base, world).await?,
+    };
+    Ok(lock)
 }
 
 fn pin(reference: &str, digest: Digest) -> String {

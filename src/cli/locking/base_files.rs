@@ -13,6 +13,7 @@ use crate::cli::world::World;
 use crate::image::{self, Base, Selection};
 use crate::lock::installed::{self, Wish};
 use crate::lock::{Lock, LockedPackage, LockedWheel};
+use crate::model::pyc::module_of;
 use crate::pack::facts::{ArchiveFacts, archive_key};
 use crate::pack::layout::ancestors;
 use crate::pack::{WheelFile, wheel};
@@ -167,9 +168,7 @@ impl BaseFiles {
 
 /// Whether a path is the byte code of one of the others.
 fn is_made_of_other(path: &str, paths: &BTreeSet<&str>) -> bool {
-    let module = path.strip_suffix(".pyc").and_then(|path| path.rsplit_once("/__pycache__/"));
-    let module = module.and_then(|(folder, name)| Some(format!("{folder}/{}.py", name.split('.').next()?)));
-    module.is_some_and(|module| paths.contains(module.as_str()))
+    module_of(path).is_some_and(|module| paths.contains(module.as_str()))
 }
 
 /// Compares the new packages and wheels of a lock with what the base brings. Of a lock that is made without facts, no

@@ -22,7 +22,7 @@ use crate::util::{Error, Result};
 /// When archives that have to be read cannot be had, are damaged or hostile.
 pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, world: &World) -> Result<Lock> {
     if lock.has_facts {
-        return Ok(lock);
+        return with_times(options, spec, lock, world).await;
     }
     let python = python_info(lock.packages.iter().map(|package| &package.record), lock.platform.subdir)?;
     // Those of the base came with it.
@@ -48,6 +48,24 @@ pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, wor
     wheels.extend(of_base_wheels);
     wheels.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Lock { packages, wheels, has_facts: true, ..lock })
+}
+
+/// The lock with the times of its archives, where no channel says when a package was built and the lock is older than
+/// these facts.
+async fn with_times(options: &EnvironmentOptions, spec: &Spec, mut lock: Lock, world: &World) -> Result<Lock> {
+    let new: Vec<usize> =
+        (0..lock.packages.len()).filter(|&index| !lock.is_of_base(lock.packages[index].name())).collect();
+    if lock.knows_times() || new.is_empty() {
+        return Ok(lock);
+    }
+    let python = python_info(lock.packages.iter().map(|package| &package.record), lock.platform.subdir)?;
+    let credentials = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
+    let archives = Archives { credentials: &credentials, options, world, origin: locked_origin(spec) };
+    let records: Vec<_> = new.iter().map(|&index| lock.packages[index].record.clone()).collect();
+    for (index, read) in new.into_iter().zip(archives.read(&records, python).await?) {
+        lock.packages[index].facts.index_time = Some(read.index_time());
+    }
+    Ok(lock)
 }
 
 /// Where the archives of an environment are had from.
@@ -89,7 +107,7 @@ impl Archives<'_> {
         let (packages, warnings) = match known.and_then(|known| known.locked(&records)) {
             Some(known) => known,
             None => {
-                let environment = facts::of_environment(&records, self.read(&records, python).await?);
+                let environment = facts::of_environment(&records, self.read(&records, python).await?)?;
                 store.remember(RecordKind::Facts, &key, &environment)?;
                 let bug = || Error::bug("an environment's facts are of other packages");
                 environment.locked(&records).ok_or_else(bug)?

@@ -17,15 +17,11 @@ use crate::lock::installed;
 use crate::lock::{
     self, Activation, BaseEnvironment, Lock, LockedPackage, LockedWheel, PackageFacts, canonical_channel, canonical_url,
 };
-use crate::model::{BaseFacts, BaseRef, LayerBlob, Platform};
-use crate::pack::activation::{ACTIVATE_FOLDER, parse_script, parse_variables};
+use crate::model::{BaseFacts, BaseRef, LAYER_NAME, LAYER_PACKAGES, LAYER_ROLE, LayerBlob, LayerRole, Platform};
+use crate::pack::activation::{ACTIVATE_FOLDER, add_script, parse_variables};
 use crate::resolve::{Channels, Present, VirtualPackageOptions};
 use crate::ship;
 use crate::util::{Digest, Error, Result};
-
-/// How our own layers tell what they are (`layers.rs`).
-const LAYER_NAME: &str = "dev.condaimg.layer.name";
-const LAYER_PACKAGES: &str = "dev.condaimg.layer.packages";
 
 /// What a base brings.
 pub struct Brought {
@@ -119,17 +115,24 @@ async fn of_lock(digest: Digest, text: &str, platform: &Platform, base: &Base, w
         .into_iter()
         .find(|lock| lock.platform.subdir == platform.subdir)
         .ok_or_else(|| Error::user(format!("it is not for {platform}")))?;
+    // A lock of an older version knows little of what its own image stands on.
+    let whole = lock.base.facts.whole;
     let told = |layer: &&LayerBlob| {
         let annotation = |name| layer.annotations.get(name);
         let name = annotation(LAYER_NAME);
-        name.is_none() || annotation(LAYER_PACKAGES).is_some() || name.is_some_and(|name| name.ends_with("-bytecode"))
+        // Images from before there were roles call layers of bytecode so.
+        let is_bytecode = match annotation(LAYER_ROLE) {
+            Some(role) => role == LayerRole::Bytecode.name(),
+            None => name.is_some_and(|name| name.ends_with("-bytecode")),
+        };
+        (whole && name.is_none()) || annotation(LAYER_PACKAGES).is_some() || is_bytecode
     };
     let others = base.layers.iter().filter(|layer| !told(layer)).cloned().collect();
     let above = image::probe(&Base { layers: others, ..base.clone() }, &world.store, world).await?;
-    let mut facts = over(above, lock.base.facts.clone());
+    let mut facts = if whole { over(above, lock.base.facts.clone()) } else { above };
     facts.directories.extend(parameters.prefix.split('/').find(|part| !part.is_empty()).map(str::to_owned));
     let python = python_info(lock.packages.iter().map(|package| &package.record), platform.subdir)?;
-    let root = facts.resolve(&parameters.prefix);
+    let root = facts.resolve(&parameters.prefix)?;
     let (packages, wheels): (Vec<_>, Vec<_>) = (lock.packages.iter().collect(), lock.wheels.iter().collect());
     let files = BaseFiles::known(base, &root, (&packages, &wheels), python.as_ref(), world).await?;
     Ok(Brought {
@@ -166,7 +169,11 @@ fn over(above: BaseFacts, mut below: BaseFacts) -> BaseFacts {
     below.symlinks.extend(above.symlinks);
     below.directories.extend(above.directories);
     below.folders.extend(above.folders);
+    below.uniform.extend(above.uniform);
+    below.shells.extend(above.shells);
     BaseFacts {
+        login_scripts: below.login_scripts.or(above.login_scripts),
+        passwd_path: below.passwd_path.or(above.passwd_path),
         glibc: above.glibc.or(below.glibc),
         shell: above.shell || below.shell,
         passwd: above.passwd.or(below.passwd),
@@ -180,7 +187,7 @@ async fn of_layers(options: &EnvironmentOptions, base: &Base, world: &World) -> 
     let (facts, read) = image::probe_files(base, &FILES, &world.store, world).await?;
     let read = installed::Files(read);
     let prefix = prefix_in(options, base, &facts, &read)?;
-    let found = read.environment(&facts.resolve(&prefix))?;
+    let found = read.environment(&facts.resolve(&prefix)?)?;
     let environment = BaseEnvironment {
         lock: None,
         channels: Vec::new(),
@@ -209,7 +216,7 @@ async fn of_layers(options: &EnvironmentOptions, base: &Base, world: &World) -> 
 /// else the only one.
 fn prefix_in(options: &EnvironmentOptions, base: &Base, facts: &BaseFacts, files: &installed::Files) -> Result<String> {
     let prefixes = files.prefixes();
-    let is_there = |prefix: &str| prefixes.contains(&facts.resolve(prefix).as_str());
+    let is_there = |prefix: &str| facts.resolve(prefix).is_ok_and(|root| prefixes.contains(&root.as_str()));
     let listed = || prefixes.iter().map(|prefix| format!("/{prefix}")).collect::<Vec<_>>().join(", ");
     if prefixes.is_empty() {
         return Err(Error::user(format!("`{}` holds no conda environment that could be extended", options.base)).hint(
@@ -245,13 +252,10 @@ fn locked(package: &installed::Package, environment: &installed::Environment, pr
         if package.files.binary_search(path).is_err() {
             continue;
         }
-        let steps = match path.starts_with(ACTIVATE_FOLDER) {
-            true => parse_script(path, content, Some(prefix)),
-            false => Some(parse_variables(path, content.as_bytes()).unwrap_or_default()),
-        };
-        match steps {
-            Some(steps) => activation.steps.extend(steps),
-            None => drop(activation.dynamic.insert(path.clone())),
+        if path.starts_with(ACTIVATE_FOLDER) {
+            add_script(&mut activation, path, Some(content.as_bytes()), Some(prefix));
+        } else if let Ok((steps, _)) = parse_variables(path, content.as_bytes()) {
+            activation.steps.extend(steps);
         }
     }
     let facts = PackageFacts { activation, pypi: package.distributions(), ..PackageFacts::default() };

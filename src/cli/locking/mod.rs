@@ -1,5 +1,6 @@
 //! From spec to locks: the current ones as they are, else new ones.
 
+pub mod asked;
 mod base;
 pub mod base_files;
 pub mod cached;
@@ -23,8 +24,9 @@ use std::sync::Arc;
 use rattler::install::PythonInfo;
 use rattler_conda_types::{RepoDataRecord, Subdir};
 
+use asked::Asked;
 pub use base::adopt as adopt_base;
-use errors::{check_base, check_named, stale};
+use errors::{check_base, stale};
 pub use errors::{edited, missing};
 use fetch::{PARALLEL_DOWNLOADS, fetch, made_origin, readable};
 pub use fetch::{fetch_locked, locked_origin};
@@ -33,15 +35,14 @@ use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name
 
 use crate::cli::events;
 use crate::cli::world::World;
-use crate::image::{self, Base};
+use crate::image::Base;
 use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted, classify, local};
 use crate::model::{BaseRef, Platform};
 use crate::pack::wheel::normalise_name;
 use crate::resolve::{self, ResolveOptions, VirtualPackageOptions};
 use crate::spec::Spec;
-use crate::util::error::ResultExt as _;
 use crate::util::report::{Outcome, Step};
-use crate::util::{Digest, Error, Result, files, redact};
+use crate::util::{Error, Result, files, redact};
 
 /// A platform of the build: its lock and its opened base.
 pub struct Locked {
@@ -58,13 +59,22 @@ pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) ->
     tell_condarc(options, spec, world);
     let path = path(options, spec);
     // A build that was killed while it wrote the lock may have left something.
-    files::sweep(folder(&path));
+    if options.keeps_lock {
+        files::sweep(folder(&path));
+    }
     let old = lock::read(&path)?.unwrap_or_default();
     check_upgrade(options, &old)?;
+    // All of them before anything is solved: one may lack a platform.
+    let mut opened = Vec::with_capacity(options.platforms.len());
+    for platform in &options.platforms {
+        let asked = options.named(platform, Asked::of(options, platform, spec, &old, world))?;
+        let base = base::open(options, platform, asked.old.as_ref(), world).await;
+        opened.push((asked, options.named(platform, base)?));
+    }
     let mut bases = Vec::with_capacity(options.platforms.len());
     let mut made = Locks::default();
-    for platform in &options.platforms {
-        let (base, new) = options.named(platform, one(options, platform, spec, &old, world).await)?;
+    for (platform, (asked, base)) in options.platforms.iter().zip(opened) {
+        let new = options.named(platform, one(options, platform, spec, asked, &old, &base, world).await)?;
         bases.push((base, new.as_ref().is_some_and(|(_, made)| *made)));
         if let Some((lock, _)) = new {
             made.insert(with_interpreter(options, spec, lock, &old, &made, world).await?);
@@ -117,58 +127,28 @@ pub fn save(options: &EnvironmentOptions, spec: &Spec, new: Vec<Lock>, world: &W
     Ok(locks)
 }
 
-/// The base of one platform, and its lock if a new one is needed; whether that was made just now.
+/// The lock of one platform if a new one is needed; whether that was made just now.
 async fn one(
     options: &EnvironmentOptions,
     platform: &Platform,
     spec: &Spec,
+    asked: Asked,
     locks: &Locks,
+    base: &Base,
     world: &World,
-) -> Result<(Base, Option<(Lock, bool)>)> {
-    let path = path(options, spec);
-    let lock_folder = std::path::absolute(folder(&path))?;
-    let comparable = locks.get(platform).cloned().map(|lock| with_written_channels(lock, &lock_folder));
-    let old = comparable.as_ref();
-    if !options.mode.writes() {
-        match old {
-            None => return Err(missing(&path, platform, locks)),
-            Some(lock) if !lock.edited.is_empty() => return Err(edited(&path, lock)),
-            Some(_) => {}
-        }
-    }
-    let mut inputs = inputs(options, platform, spec, &lock_folder, world)?;
-    let texts = texts(spec);
-    let pinned = spec.pins.as_ref().filter(|_| options.mode != LockMode::Frozen).map(|pins| pins.of(platform));
-    let pinned = pinned.transpose()?;
-    inputs.pins = pinned.as_ref().map(Pinned::digest).transpose()?;
-    let pip = match (options.mode == LockMode::Frozen, old) {
-        (true, Some(lock)) => lock.pip.clone(),
-        _ => pip::lines(spec, pinned.as_ref())?,
-    };
-    let wanted_on = |base: Digest| Wanted {
-        specs: &texts,
-        pip: &pip,
-        variables: &spec.variables,
-        pinned: pinned.as_ref(),
-        inputs: &inputs,
-        base,
-    };
-    if let Some(lock) = old {
-        let changes = lock::changes(lock, wanted_on(lock.base.digest));
-        check_named(&path, lock, options, &changes)?;
-    }
-    let base = base::open(options, platform, old, world).await?;
-    let wanted = wanted_on(base.digest);
-    match old {
+) -> Result<Option<(Lock, bool)>> {
+    let wanted = asked.wanted(spec, base.digest);
+    let Asked { path, lock_folder, pinned, .. } = &asked;
+    match asked.old.as_ref() {
         Some(lock) if options.mode == LockMode::Frozen => {
-            check_base(&path, &lock.base, &options.base, base.digest)?;
-            Ok((base, None))
+            check_base(path, &lock.base, &options.base, base.digest)?;
+            Ok(None)
         }
         Some(lock) if !options.mode.upgrades() && lock::changes(lock, wanted).is_empty() => {
             let fills = matches!(options.mode, LockMode::Make(_)) && !options.facts_later && !lock.has_facts;
             let mut filled =
                 if fills { Some(facts::complete(options, spec, lock.clone(), world).await?) } else { None };
-            let named = reference(&options.base, &lock_folder)?;
+            let named = reference(&options.base, lock_folder)?;
             if matches!(options.mode, LockMode::Make(_)) && lock.base.reference != named {
                 // The same content in another place.
                 filled.get_or_insert_with(|| lock.clone()).base.reference = named;
@@ -177,22 +157,28 @@ async fn one(
                 let lock = filled.unwrap_or_else(|| lock.clone());
                 filled = Some(stability::renew(options, spec, lock, world).await?);
             }
-            Ok((base, filled.map(|lock| (lock, true))))
+            // Those of a build are read again each time, until the lock is made again.
+            if options.mode.writes() && !filled.as_ref().unwrap_or(lock).base.facts.whole {
+                let lock = filled.unwrap_or_else(|| lock.clone());
+                filled = Some(base::with_whole_facts(options, lock, base, world).await?);
+            }
+            Ok(filled.map(|lock| (lock, true)))
         }
-        Some(lock) if options.mode == LockMode::Locked => Err(stale(&path, lock, &lock::changes(lock, wanted))),
+        Some(lock) if options.mode == LockMode::Locked => Err(stale(path, lock, &lock::changes(lock, wanted))),
         old => {
             pins::check_options(options, spec)?;
             if let Some(lock) = old.filter(|lock| !lock.edited.is_empty()) {
-                world.reporter.notice(&format!("{}; it is made anew", edited(&path, lock)));
+                world.reporter.notice(&format!("{}; it is made anew", edited(path, lock)));
             }
-            if let Some(mut lock) = cached::find(wanted, platform, &lock_folder, world).await {
+            if let Some(mut lock) = cached::find(wanted, platform, lock_folder, world).await {
                 world.reporter.notice("the lock was made before, and is taken from the cache registry");
-                lock.base.reference = reference(&options.base, &lock_folder)?;
-                return Ok((base, Some((lock, false))));
+                lock.base.reference = reference(&options.base, lock_folder)?;
+                return Ok(Some((lock, false)));
             }
-            let new = make(options, platform, spec, &base, inputs, pinned.as_ref(), old, locks, world).await?;
+            let new =
+                make(options, platform, spec, base, asked.inputs.clone(), pinned.as_ref(), old, locks, world).await?;
             lock::check_wheels(&new)?;
-            Ok((base, Some((new, true))))
+            Ok(Some((new, true)))
         }
     }
 }
@@ -213,6 +199,10 @@ fn texts(spec: &Spec) -> Vec<String> {
 
 /// Writes the lock; whether that was done: a build goes on without it in a folder that cannot be written to.
 fn write(path: &Path, text: &str, options: &EnvironmentOptions, world: &World) -> Result<bool> {
+    if !options.keeps_lock {
+        world.reporter.notice(&format!("the lock `{}` is not written; `--write-lock` writes it", path.display()));
+        return Ok(false);
+    }
     let Err(error) = lock::write(path, text) else { return Ok(true) };
     let read_only = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref::<std::io::Error>())
@@ -306,14 +296,7 @@ async fn make(
     };
     let base_facts = match &brought {
         Some(brought) => brought.facts.clone(),
-        None => {
-            let progress = world.reporter.begin(Step::Base, 0);
-            progress.item(&options.base.to_string());
-            let facts = image::probe(base, &world.store, world).await;
-            let facts = options.about_base(facts.context(|| format!("the base `{}` cannot be read", options.base)))?;
-            progress.finish(&Outcome::Quiet {});
-            facts
-        }
+        None => base::facts(options, base, world).await?,
     };
     let glibc = options.glibc.clone().or_else(|| base_facts.glibc.clone()).ok_or_else(|| {
         Error::user(format!("the base `{}` has no GNU C library", options.base))

@@ -122,6 +122,8 @@ pub struct EnvironmentOptions {
     pub channels: Vec<String>,
     /// What is done with a lock that is there.
     pub mode: LockMode,
+    /// Whether a lock that is made is written; otherwise it is used, and forgotten.
+    pub keeps_lock: bool,
     /// What conda's configuration says; nothing with `--no-condarc`.
     pub condarc: Arc<Condarc>,
     /// What a package in an earlier channel does to those of the same name in later ones.
@@ -173,6 +175,7 @@ impl EnvironmentOptions {
                 .collect::<Result<_>>()?,
             channels: channels(&args),
             mode,
+            keeps_lock: true,
             channel_priority: priority(args.channel_priority, &condarc),
             condarc: Arc::new(condarc),
             allow_clobber: clobber_patterns(&args.allow_clobber)?,
@@ -219,7 +222,10 @@ impl EnvironmentOptions {
 /// What is wrong with the name.
 pub fn base_ref(text: &str) -> Result<BaseRef> {
     match text.parse()? {
-        BaseRef::Registry(reference) => Ok(BaseRef::Registry(Registry::parse(&reference)?.to_string())),
+        BaseRef::Registry(text) => {
+            let reference = super::base::hinting_at_path(&text, Registry::parse(&text))?;
+            Ok(BaseRef::Registry(reference.to_string()))
+        }
         local => Ok(local),
     }
 }

@@ -11,7 +11,7 @@ use crate::lock::{self, Pinned, Pins};
 use crate::pack::{Archive, layout};
 use crate::resolve::{self, Credentials, Resolution, ResolveOptions, SaidBy};
 use crate::spec::Spec;
-use crate::util::{Error, Result, parallel};
+use crate::util::{Error, Result, parallel, plural};
 
 /// Warnings about packages that lack something; more are only counted.
 const MOST_WARNINGS: usize = 10;
@@ -125,7 +125,8 @@ pub fn check(pins: &Pins, records: &[RepoDataRecord], target: &[GenericVirtualPa
         world.reporter.warn(&format!("{}: {line}", pins.file().display()));
     }
     if let Some(more) = missing.len().checked_sub(MOST_WARNINGS + 1) {
-        world.reporter.warn(&format!("{}: {} more dependencies are not there", pins.file().display(), more + 1));
+        let more = plural(more + 1, "more dependency");
+        world.reporter.warn(&format!("{}: missing too: {more}", pins.file().display()));
     }
     Ok(())
 }

@@ -10,7 +10,9 @@ use super::installed::{Extras, Installed};
 use super::options::{EnvironmentOptions, LockMode, Upgrade};
 use super::{fetch_locked, interpreter, locked_origin, made_origin, resolving};
 use crate::cli::world::World;
-use crate::lock::{Lock, LockedPackage, LockedWheel, Locks, Pinned, Pins, WheelFacts, WheelSource, target_python};
+use crate::lock::{
+    Lock, LockedPackage, LockedWheel, Locks, Pinned, Pins, WheelFacts, WheelSource, file_name, target_python,
+};
 use crate::model::{Flavour, Platform};
 use crate::pack::bytecode::{Interpreter, InterpreterParts};
 use crate::pack::{Archive, WheelFile, wheel};
@@ -131,7 +133,7 @@ pub async fn fetch(
 }
 
 fn last_part(url: &Url) -> String {
-    url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default().to_owned()
+    file_name(url).unwrap_or_default()
 }
 
 fn is_of_default_index(found: &Found) -> bool {

@@ -1,5 +1,5 @@
 //! `condaimg plan`: which package goes into which layer, why, and what an update is expected to cost. It goes the way of
-//! a build as far as the plan, and no further.
+//! a build as far as the plan, and no further. It writes nothing but the local cache, and a lock only if asked to.
 
 mod report;
 mod table;
@@ -8,11 +8,13 @@ use super::args::{Global, PlanArgs};
 use super::build::known::in_store;
 use super::build::layers::{Parts, environment_tar, planned, project_key};
 use super::build::options::Options;
+use super::build::room;
 use super::build::{Prepared, parts, prepare};
 use super::locking::Locked;
 use super::print_data;
 use super::world::World;
 use crate::lock;
+use crate::model::LayerRole;
 use crate::plan::weights::Weights;
 use crate::plan::{LayerPlan, reasons};
 use crate::util::report::SharedReporter;
@@ -24,7 +26,7 @@ use report::{Blob, Layer, Plan, PlatformPlan};
 /// # Errors
 /// Whatever is wrong with the user's input or the world.
 pub async fn run(args: PlanArgs, global: Global, reporter: SharedReporter) -> Result<()> {
-    let prepared = prepare(args.build, &global, reporter).await?;
+    let prepared = prepare(args.build, &global, reporter, args.write_lock).await?;
     let Prepared { options, platforms, .. } = &prepared;
     let shown =
         platforms.iter().map(|locked| options.environment.named(&locked.platform, of_platform(&prepared, locked)));
@@ -49,7 +51,7 @@ fn of_platform(prepared: &Prepared, locked: &Locked) -> Result<PlatformPlan> {
     let Prepared { options, world, chosen, .. } = prepared;
     let parts = parts(options, locked, chosen.as_ref(), world)?;
     let plan = planned(&parts, options)?;
-    let lock_digest = Digest::of(lock::normalised(&locked.lock, &options.parameters)?);
+    let lock_digest = Digest::of(lock::normalised(&locked.lock, &room::parameters(options, &locked.base)?)?);
     let mut shown = PlatformPlan::new(locked, lock_digest, &plan);
     shown.layers = layers(&parts, &plan, options, world)?;
     Ok(shown)
@@ -67,9 +69,9 @@ fn layers(parts: &Parts<'_>, plan: &LayerPlan, options: &Options, world: &World)
         planned.map(|(layer, reasons)| Layer::planned(lock, &weights, layer, reasons, blob(&layer.key))).collect();
     if let Some(project) = &parts.project {
         let key = project_key(project, compression)?;
-        layers.push(Layer::beside("project-files", "project-files", key, project.size(), blob(&key)));
+        layers.push(Layer::beside(LayerRole::ProjectFiles, key, project.size(), blob(&key)));
     }
-    let (key, tar) = environment_tar(lock, &parts.target, parts.user, compression)?;
-    layers.push(Layer::beside("environment", "environment", key, tar.len() as u64, blob(&key)));
+    let (key, tar) = environment_tar(lock, &parts.target, &parts.session, compression)?;
+    layers.push(Layer::beside(LayerRole::Environment, key, tar.len() as u64, blob(&key)));
     Ok(layers)
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::cli::locking::Locked;
 use crate::lock::{Lock, Member};
-use crate::model::Stability;
+use crate::model::{LayerRole, Stability};
 use crate::plan::expected::{self, Alternatives, Expected, UPDATE_DAYS};
 use crate::plan::weights::{Weights, known_class_of};
 use crate::plan::{LayerPlan, LayerRule, PlannedLayer, Reason};
@@ -67,7 +67,7 @@ pub struct PlannedBase {
 pub struct Layer {
     /// Its name in the image's annotations.
     pub name: String,
-    /// `packages`, `bytecode`, `project-files` or `environment`.
+    /// Its role in the image's annotations: `packages`, `bytecode`, `project-files` or `environment`.
     pub kind: &'static str,
     /// The tier of the policy; none of layers that no policy decides about.
     pub tier: Option<String>,
@@ -180,7 +180,7 @@ impl Layer {
         };
         Self {
             name: layer.name.clone(),
-            kind: if is_bytecode { "bytecode" } else { "packages" },
+            kind: layer.role().name(),
             tier: Some(layer.tier.clone()),
             key: layer.key,
             source_size: layer.archive_size,
@@ -191,10 +191,10 @@ impl Layer {
     }
 
     /// A layer of no package.
-    pub fn beside(name: &str, kind: &'static str, key: Digest, size: u64, blob: Option<Blob>) -> Self {
+    pub fn beside(role: LayerRole, key: Digest, size: u64, blob: Option<Blob>) -> Self {
         Self {
-            name: name.to_owned(),
-            kind,
+            name: role.name().to_owned(),
+            kind: role.name(),
             tier: None,
             key,
             source_size: size,

@@ -4,7 +4,7 @@ use super::report::{Layer, Plan, PlatformPlan};
 use crate::model::Stability;
 use crate::plan::expected::Expected;
 use crate::plan::{LayerRule, Reason, TierRule};
-use crate::util::human;
+use crate::util::{human, plural};
 
 /// The widest column of names.
 const NAME_WIDTH: usize = 30;
@@ -21,13 +21,13 @@ pub fn text(plan: &Plan, keys: bool) -> String {
 fn of_platform(platform: &PlatformPlan, keys: bool) -> String {
     let base = &platform.base;
     let mut text = format!(
-        "\n{}: {} packages, {} of archives, in {} layers on {} ({}, {})\n",
+        "\n{}: {}, {} of archives, in {} on {} ({}, {})\n",
         platform.platform,
-        platform.packages,
+        plural(platform.packages, "package"),
         human(platform.archive_size),
-        platform.layers.len(),
+        plural(platform.layers.len(), "layer"),
         base.reference,
-        counted(base.layers, "layer"),
+        plural(base.layers, "layer"),
         human(base.size)
     );
     for (index, layer) in platform.layers.iter().enumerate() {
@@ -47,7 +47,7 @@ fn of_layer(number: usize, layer: &Layer, keys: bool) -> String {
     let tier = tier.map_or_else(String::new, |tier| format!(", tier {tier}"));
     let keeps = layer.keeps.map_or_else(String::new, |keeps| format!(", changes {:.0} %", (1.0 - keeps) * 100.0));
     let size = match layer.kind {
-        "bytecode" => counted(layer.packages.len(), "package"),
+        "bytecode" => plural(layer.packages.len(), "package"),
         _ => human(layer.source_size),
     };
     let mut text = format!("\n{number:>3}  {}{tier}  {size}{keeps}, {state}, key {key}\n", layer.name);
@@ -81,10 +81,6 @@ fn of_costs(platform: &PlatformPlan) -> String {
         text.push_str(&format!("  {name:43}  {:>14}  {:>27}\n", human(blob as u64), human(chain as u64)));
     }
     text
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Why a package is where it is, in a sentence without an end.

@@ -1,5 +1,6 @@
 //! `warm --load`: prepared images into container engines.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::What;
@@ -12,7 +13,7 @@ use crate::registry::{Reference, Registry};
 use crate::ship::{Engine, Intake};
 use crate::store::Store;
 use crate::util::report::{Outcome, SharedReporter, Step};
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, ResultExt as _};
 
 impl From<EngineArg> for Engine {
     fn from(engine: EngineArg) -> Self {
@@ -38,6 +39,30 @@ pub fn engines(args: &WarmArgs) -> Result<Vec<Engine>> {
             .hint("write the tags of environments into their condaimg.yaml (`image: {tags: [...]}`), or prepare one at a time"));
     }
     Ok(engines)
+}
+
+/// Refuses what engines could not be given, before anything is prepared.
+///
+/// # Errors
+/// An item without a name, or that is not there; a name of two items; an engine that does not answer.
+pub fn check(engines: &[Engine], items: &[(String, BuildArgs)]) -> Result<()> {
+    let mut named: BTreeMap<String, &str> = BTreeMap::new();
+    for (item, args) in items {
+        let what = super::what(item)?;
+        if let What::Image(image) = &what
+            && let Some(path) = image.path().filter(|path| !path.exists())
+        {
+            return Err(Error::user(format!("failed to load `{item}`: there is no `{}`", path.display()))
+                .hint("name a layout or an archive that is there"));
+        }
+        for name in names(&what, args).context(|| format!("failed to load `{item}`"))? {
+            if let Some(other) = named.insert(name.clone(), item).filter(|other| other != item) {
+                return Err(Error::usage(format!("failed to load `{item}`: `{other}` is also called `{name}`"))
+                    .hint("give each image a name of its own (`image: {tags: [...]}` in condaimg.yaml)"));
+            }
+        }
+    }
+    engines.iter().try_for_each(|engine| engine.answers())
 }
 
 /// What an item's image will be called in engines: as `--tag` says, else as the file of the environment says, else as

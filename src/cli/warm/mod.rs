@@ -33,14 +33,19 @@ enum What {
 /// Runs the command.
 ///
 /// # Errors
-/// When something could not be prepared; the others are then, nevertheless.
+/// When something could not be prepared; the others are then, nevertheless. When something could not be loaded, as far as
+/// that can be told: nothing is prepared then.
 pub async fn run(args: WarmArgs, global: Global, reporter: &SharedReporter) -> Result<()> {
     let engines = load::engines(&args)?;
+    let items = items(&args);
+    if !engines.is_empty() {
+        load::check(&engines, &items)?;
+    }
     let warming = Warming { store: Store::open(&cache_dir(&global)?)?, global, reporter, engines };
     let store = &warming.store;
     let mut report = Report::default();
     let mut failures = Vec::new();
-    for (name, args) in items(&args) {
+    for (name, args) in items {
         let before = paths(&store.items()?);
         let mut item = Item { what: name, ..Item::default() };
         let done = warming.prepare(&mut item, args, &before).await;

@@ -19,25 +19,17 @@ use crate::util::{DiffId, Error, Result};
 /// One image of a `manifest.json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Entry {
-    config: String,
+pub(super) struct Entry {
+    pub(super) config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
-    layers: Option<Vec<String>>,
+    pub(super) layers: Option<Vec<String>>,
 }
 
 pub(super) fn open(path: &Path, platform: &Platform, store: &Store) -> Result<Base> {
     let tar = TarFile::open(path, store)?;
-    if !tar.has("manifest.json") {
-        let hint = match tar.has("index.json") {
-            true => "give it as `oci-archive:FILE`",
-            false => "a root file system is given as `rootfs:FILE`",
-        };
-        return Err(Error::user("it is no docker archive: it has no manifest.json").hint(hint));
-    }
-    let entries: Vec<Entry> = json::parse(&tar.read("manifest.json")?, "its manifest.json")?;
-    let entry = only(entries)?;
+    let entry = entry_of(&tar)?;
     let bytes = tar.read(&entry.config)?;
     let config = read_config(&bytes, platform)?;
     let layers = layers(&tar, &entry, &config, store)?;
@@ -46,6 +38,18 @@ pub(super) fn open(path: &Path, platform: &Platform, store: &Store) -> Result<Ba
     let digest = blob.digest;
     let documents = Some(Documents { manifest, config: blob });
     Ok(Base { reference: String::new(), digest, config, layers, documents })
+}
+
+/// The only image that an archive lists.
+pub(super) fn entry_of(tar: &TarFile) -> Result<Entry> {
+    if !tar.has("manifest.json") {
+        let hint = match tar.has("index.json") {
+            true => "give it as `oci-archive:FILE`",
+            false => "a root file system is given as `rootfs:FILE`",
+        };
+        return Err(Error::user("it is no docker archive: it has no manifest.json").hint(hint));
+    }
+    only(json::parse(&tar.read("manifest.json")?, "its manifest.json")?)
 }
 
 fn only(entries: Vec<Entry>) -> Result<Entry> {
@@ -67,7 +71,7 @@ fn layers(tar: &TarFile, entry: &Entry, config: &ImageConfiguration, store: &Sto
 }
 
 /// Brings a layer into the store as it is, compressed or not.
-fn layer(tar: &TarFile, path: &str, diff_id: DiffId, store: &Store) -> Result<LayerBlob> {
+pub(super) fn layer(tar: &TarFile, path: &str, diff_id: DiffId, store: &Store) -> Result<LayerBlob> {
     let (reader, _) = tar.stream(path)?;
     let (measured, ()) = measure(reader, |plain| {
         io::copy(plain, &mut io::sink())?;

@@ -2,12 +2,14 @@
 
 mod archive;
 mod docker_archive;
+mod docker_image;
 mod document;
 mod layout;
 mod registry;
 mod rootfs;
 
 pub(super) use archive::TarFile;
+pub(super) use docker_image::docker_image;
 pub use document::choose;
 
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageManifest, Os, RootFs};
@@ -49,6 +51,12 @@ pub struct Documents {
 }
 
 impl Base {
+    /// When it was made, in seconds since 1970; nothing where it does not say.
+    pub fn created(&self) -> Option<i64> {
+        let created: jiff::Timestamp = self.config.created().as_deref()?.parse().ok()?;
+        Some(created.as_second())
+    }
+
     /// The image itself, as it is, for something else than to stand on; none of what is no image.
     pub fn image(&self, platform: &Platform) -> Option<Image> {
         let Documents { manifest, config } = self.documents.clone()?;

@@ -3,16 +3,23 @@
 use object::{Object as _, ObjectSection as _};
 
 /// The folders of the C library; Debian's and Ubuntu's have one more level, `x86_64-linux-gnu`.
-const FOLDERS: [&str; 4] = ["lib", "lib64", "usr/lib", "usr/lib64"];
+pub(super) const FOLDERS: [&str; 4] = ["lib", "lib64", "usr/lib", "usr/lib64"];
 
 /// Whether the path is where a C library lies.
 pub(super) fn is_library(path: &str) -> bool {
     let Some((folder, name)) = path.rsplit_once('/') else { return false };
-    if name != "libc.so.6" && of_name(name).is_none() {
-        return false;
-    }
-    let multiarch = folder.rsplit_once('/').filter(|(_, last)| last.contains("-linux-gnu"));
-    FOLDERS.contains(&folder) || multiarch.is_some_and(|(parent, _)| FOLDERS.contains(&parent))
+    let multiarch = folder.rsplit_once('/').filter(|(_, last)| is_multiarch(last));
+    is_name(name) && (FOLDERS.contains(&folder) || multiarch.is_some_and(|(parent, _)| FOLDERS.contains(&parent)))
+}
+
+/// Whether a file with this name is a C library.
+pub(super) fn is_name(name: &str) -> bool {
+    name == "libc.so.6" || of_name(name).is_some()
+}
+
+/// Whether a directory of libraries with this name is for one architecture, as Debian has them.
+pub(super) fn is_multiarch(name: &str) -> bool {
+    name.contains("-linux-gnu")
 }
 
 /// The version in the name of the file, as glibc before 2.34 was installed: `libc-2.31.so`.

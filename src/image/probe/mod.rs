@@ -1,36 +1,40 @@
-//! What a build must know of a base's file system: root links, glibc, shell, users.
+//! What a build must know of a base's file system: its whole tree of names and links, glibc, shell, users.
 //!
-//! The layers are laid over one another, the topmost first, so that what an upper layer hides does not count; nothing
-//! is unpacked. All of them are read, since any of them may hold a link in the root; but each only once: what matters
-//! of a layer is kept in the store under its diff ID, and bases have most of their layers in common.
+//! The layers are laid over one another; nothing is unpacked. All of them are read, since any of them may hold a link, but
+//! each only once: its names and what matters of its contents are kept in the store under its diff ID, and bases have most
+//! of their layers in common. A content that turns out to matter only when the tree is known (the C library as a hard link
+//! to some object) is read in a second look.
 
+mod contents;
 mod files;
 mod glibc;
+mod layer;
 mod tree;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures::{StreamExt as _, stream};
 use tar::{Archive, EntryType};
 
+use self::contents::Contents;
 use self::files::{Files, LayerFiles};
-use self::tree::{Kind, Layer, Tree};
+use self::layer::{Entry, Layer};
 use super::{Base, Fetch, codec, copy, localise};
 use crate::model::{BaseFacts, BlobSource, FolderFacts, LayerBlob};
 use crate::store::{RecordKind, Store};
 use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
 
 pub use self::files::Selection;
+pub use self::tree::{Obstacle, Tree};
 
 /// Raised whenever something else of the same layer would be kept.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// Raised whenever something else of the same selected files would be kept.
+const FILES_VERSION: u32 = 2;
 /// Layers that are fetched and read at the same time.
 const CONCURRENCY: usize = 4;
-/// The largest passwd, group and C library that are read, in bytes.
-const TEXT_LIMIT: u64 = 1 << 20;
-const LIBRARY_LIMIT: u64 = 32 << 20;
 
 /// Finds the facts of a base. Layers that are still in a registry are fetched into the store, but only those that no
 /// base had before. Their digests and diff IDs are verified on the way.
@@ -38,7 +42,16 @@ const LIBRARY_LIMIT: u64 = 32 << 20;
 /// # Errors
 /// When a layer cannot be fetched or read, or is not what its digest says.
 pub async fn probe(base: &Base, store: &Store, fetch: &dyn Fetch) -> Result<BaseFacts> {
-    Ok(read(base, None, store, fetch).await?.0)
+    Ok(read(base, None, store, fetch).await?.facts)
+}
+
+/// As [`probe`], with the tree itself.
+///
+/// # Errors
+/// As [`probe`].
+pub async fn probe_tree(base: &Base, store: &Store, fetch: &dyn Fetch) -> Result<(BaseFacts, Tree)> {
+    let read = read(base, None, store, fetch).await?;
+    Ok((read.facts, read.tree))
 }
 
 /// As [`probe`], with the selected files: what is kept of each by its path, without a leading slash.
@@ -51,7 +64,18 @@ pub async fn probe_files(
     store: &Store,
     fetch: &dyn Fetch,
 ) -> Result<(BaseFacts, BTreeMap<String, String>)> {
-    read(base, Some(selection), store, fetch).await
+    let read = read(base, Some(selection), store, fetch).await?;
+    Ok((read.facts, read.files.finish()))
+}
+
+/// Whether [`probe_tree`] needs to fetch nothing.
+pub fn is_tree_at_hand(base: &Base, store: &Store) -> bool {
+    base.layers.iter().all(|layer| match layer.blob.source {
+        BlobSource::Registry(_) => {
+            store.has_blob(&layer.blob.digest, layer.blob.size) || remembered(layer, None, store).is_some()
+        }
+        _ => true,
+    })
 }
 
 /// Whether [`probe_files`] reads a layer without fetching it.
@@ -64,13 +88,29 @@ pub fn is_at_hand(layer: &LayerBlob, selection: &Selection, store: &Store) -> bo
     }
 }
 
+/// What is kept of a layer.
+#[derive(Default)]
+struct Scan {
+    layer: Layer,
+    contents: Contents,
+    files: LayerFiles,
+}
+
+/// What is known of a base.
+struct Known {
+    facts: BaseFacts,
+    tree: Tree,
+    files: Files,
+}
+
 /// What the store remembers of a layer, if it remembers all that is wanted.
-fn remembered(layer: &LayerBlob, selection: Option<&Selection>, store: &Store) -> Option<(Layer, LayerFiles)> {
+fn remembered(layer: &LayerBlob, selection: Option<&Selection>, store: &Store) -> Option<Scan> {
     let files = match selection {
         Some(selection) => store.record(RecordKind::Base, &files_key(layer, selection))?,
         None => LayerFiles::default(),
     };
-    Some((store.record(RecordKind::Base, &key(layer))?, files))
+    let (layer, contents) = store.record(RecordKind::Base, &key(layer))?;
+    Some(Scan { layer, contents, files })
 }
 
 fn key(layer: &LayerBlob) -> Digest {
@@ -78,31 +118,31 @@ fn key(layer: &LayerBlob) -> Digest {
 }
 
 fn files_key(layer: &LayerBlob, selection: &Selection) -> Digest {
-    Digest::of(format!("base layer files {}\n{}\n", selection.name, layer.diff_id))
+    Digest::of(format!("base layer files {FILES_VERSION} {}\n{}\n", selection.name, layer.diff_id))
 }
 
-async fn read(
-    base: &Base,
-    selection: Option<&Selection>,
-    store: &Store,
-    fetch: &dyn Fetch,
-) -> Result<(BaseFacts, BTreeMap<String, String>)> {
-    let scans: Vec<_> =
-        base.layers.iter().rev().map(|layer| known_or_scanned(layer, selection, store, fetch)).collect();
-    // Topmost first, in the order that the tree needs them; few at a time.
+async fn read(base: &Base, selection: Option<&Selection>, store: &Store, fetch: &dyn Fetch) -> Result<Known> {
+    let named = || match base.reference.is_empty() {
+        true => "failed to read the base".to_owned(),
+        false => format!("failed to read the base `{}`", base.reference),
+    };
+    let scans: Vec<_> = base.layers.iter().map(|layer| known_or_scanned(layer, selection, store, fetch)).collect();
+    // Lowest first, as the tree needs them; few at a time.
     let mut scans = stream::iter(scans).buffered(CONCURRENCY);
-    let (mut tree, mut files) = (Tree::default(), Files::default());
+    let (mut tree, mut contents, mut selected) = (Tree::default(), Vec::new(), Vec::new());
     while let Some(scan) = scans.next().await {
-        let laid = scan.and_then(|(layer, selected)| {
-            tree.lay_below(layer);
-            files.lay_below(selected)
-        });
-        laid.context(|| match base.reference.is_empty() {
-            true => "the base cannot be read".to_owned(),
-            false => format!("the base `{}` cannot be read", base.reference),
-        })?;
+        let scan = scan.context(named)?;
+        tree.lay(&scan.layer, contents.len());
+        contents.push(scan.contents);
+        selected.push(scan.files);
     }
-    Ok((tree.facts(), files.finish()))
+    drop(scans);
+    let mut files = Files::default();
+    for layer in selected.into_iter().rev() {
+        files.lay_below(layer).context(named)?;
+    }
+    let facts = contents::complete(&tree, contents, base, store, fetch).await.context(named)?;
+    Ok(Known { facts, tree, files })
 }
 
 /// What matters of a layer: as the store remembers it, else read from the layer and remembered.
@@ -111,54 +151,76 @@ async fn known_or_scanned(
     selection: Option<&Selection>,
     store: &Store,
     fetch: &dyn Fetch,
-) -> Result<(Layer, LayerFiles)> {
+) -> Result<Scan> {
     if let Some(known) = remembered(layer, selection, store) {
         return Ok(known);
     }
     let (digest, diff_id) = (layer.blob.digest, layer.diff_id);
-    let path = match &layer.blob.source {
-        BlobSource::Registry(reference) => localise::fetch_one(fetch, &layer.blob, reference).await?.1,
-        _ => copy::file_of(&layer.blob)?.to_owned(),
-    };
+    let path = file_of(layer, fetch).await?;
     let selection = selection.copied();
     // Decompresses the whole layer: not on the runtime's own threads.
     let scanned = tokio::task::spawn_blocking(move || scan(&path, &digest, &diff_id, selection.as_ref()))
         .await
         .map_err(|error| Error::bug("the base could not be read").caused_by(error))??;
-    store.remember(RecordKind::Base, &key(layer), &scanned.0)?;
+    store.remember(RecordKind::Base, &key(layer), &(&scanned.layer, &scanned.contents))?;
     if let Some(selection) = selection {
-        store.remember(RecordKind::Base, &files_key(layer, &selection), &scanned.1)?;
+        store.remember(RecordKind::Base, &files_key(layer, &selection), &scanned.files)?;
     }
     Ok(scanned)
 }
 
-fn scan(path: &Path, digest: &Digest, diff_id: &DiffId, selection: Option<&Selection>) -> Result<(Layer, LayerFiles)> {
-    codec::read_layer(path, digest, diff_id, |plain| {
-        let (mut layer, mut files) = (Layer::default(), LayerFiles::default());
+/// Where a layer is on this machine; fetched, if it is in a registry.
+async fn file_of(layer: &LayerBlob, fetch: &dyn Fetch) -> Result<PathBuf> {
+    match &layer.blob.source {
+        BlobSource::Registry(reference) => Ok(localise::fetch_one(fetch, &layer.blob, reference).await?.1),
+        _ => Ok(copy::file_of(&layer.blob)?.to_owned()),
+    }
+}
+
+fn scan(path: &Path, digest: &Digest, diff_id: &DiffId, selection: Option<&Selection>) -> Result<Scan> {
+    let mut scan = codec::read_layer(path, digest, diff_id, |plain| {
+        let mut scan = Scan::default();
         for entry in Archive::new(plain).entries()? {
             let mut entry = entry?;
             let Ok(path) = String::from_utf8(entry.path_bytes().into_owned()) else { continue };
-            let Some(path) = tree::normalise(&path) else { continue };
-            if layer.hide(&path)? {
-                if selection.is_some() {
-                    files.hide(&path)?;
-                }
-                continue;
-            }
-            if let Some(selection) = selection {
-                files.add(selection, &path, &mut entry)?;
-            }
-            let kind = match entry.header().entry_type() {
-                EntryType::Directory => Kind::Folder(folder(&entry)),
-                EntryType::Symlink => Kind::Symlink(link_target(&entry)),
-                EntryType::Link => Kind::File { text: None, glibc: glibc::of_name(&link_target(&entry)) },
-                EntryType::XGlobalHeader => continue,
-                _ => file(&path, &mut entry)?,
-            };
-            layer.add(path, kind)?;
+            let Some(path) = layer::normalise(&path) else { continue };
+            scan.entry(&path, selection, &mut entry)?;
         }
-        Ok((layer, files))
-    })
+        Ok(scan)
+    })?;
+    if let Some(selection) = selection {
+        let wanted = scan.files.linked();
+        if !wanted.is_empty() {
+            codec::read_layer(path, digest, diff_id, |plain| scan.files.read_linked(selection, &wanted, plain))?;
+        }
+    }
+    Ok(scan)
+}
+
+impl Scan {
+    fn entry<R: Read>(
+        &mut self,
+        path: &str,
+        selection: Option<&Selection>,
+        entry: &mut tar::Entry<'_, R>,
+    ) -> Result<()> {
+        let kind = entry.header().entry_type();
+        if let Some(selection) = selection
+            && !self.files.hide(path)?
+        {
+            self.files.add(selection, path, &link_target(entry), entry)?;
+        }
+        match kind {
+            EntryType::XGlobalHeader => Ok(()),
+            EntryType::Directory => self.layer.add_entry(path, &Entry::Directory(folder(entry))),
+            EntryType::Symlink => self.layer.add_entry(path, &Entry::Symlink(&link_target(entry))),
+            EntryType::Link => self.layer.add_entry(path, &Entry::Hardlink(&link_target(entry))),
+            _ => {
+                self.contents.read(path, entry)?;
+                self.layer.add_entry(path, &Entry::File)
+            }
+        }
+    }
 }
 
 /// What its header says; a folder of which that cannot be read is as most are.
@@ -171,18 +233,4 @@ fn folder<R: Read>(entry: &tar::Entry<'_, R>) -> FolderFacts {
 
 fn link_target<R: Read>(entry: &tar::Entry<'_, R>) -> String {
     String::from_utf8_lossy(&entry.link_name_bytes().unwrap_or_default()).into_owned()
-}
-
-fn file<R: Read>(path: &str, entry: &mut tar::Entry<'_, R>) -> Result<Kind> {
-    let mut kind = Kind::File { text: None, glibc: None };
-    if matches!(path, "etc/passwd" | "etc/group") {
-        let mut bytes = Vec::new();
-        entry.take(TEXT_LIMIT).read_to_end(&mut bytes)?;
-        kind = Kind::File { text: Some(String::from_utf8_lossy(&bytes).into_owned()), glibc: None };
-    } else if glibc::is_library(path) {
-        let mut bytes = Vec::new();
-        entry.take(LIBRARY_LIMIT).read_to_end(&mut bytes)?;
-        kind = Kind::File { text: None, glibc: glibc::of_name(path).or_else(|| glibc::of_library(&bytes)) };
-    }
-    Ok(kind)
 }

@@ -1,375 +1,526 @@
-//! The upper levels of a file system made of layers, without unpacking them (image-spec, layer.md,
-//! "Whiteouts").
+//! The file system that layers make, without unpacking them (image-spec, layer.md, "Whiteouts"): names, links, modes and
+//! owners of directories. Layers are laid over one another from the lowest up, as engines unpack them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
 use super::glibc;
-use crate::model::{BaseFacts, ENGINES_OWN, FolderFacts};
-use crate::util::{Error, Result, paths};
+use super::layer::{Entry, Layer, normalise};
+use crate::model::{BaseFacts, ENGINES_OWN, FolderFacts, LINKS};
 
-/// How deep entries are kept; `usr/bin/sh` is needed, and `usr/share/doc/*` is not.
-const DEPTH: usize = 3;
-/// How deep what hides others is kept: the C library is at `usr/lib/x86_64-linux-gnu/libc.so.6`.
-const HIDING_DEPTH: usize = 4;
-/// Entries that are kept of one layer, so that a hostile one cannot fill the memory.
-const ENTRIES: usize = 1_000_000;
-/// Links that are followed before they count as a loop (path_resolution(7)).
-const LINKS: usize = 40;
+/// Where shells are looked for.
+const SHELLS: [&str; 3] = ["bin/bash", "bin/sh", "usr/bin/bash"];
 
-/// What a path is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Kind {
-    Folder(FolderFacts),
-    Symlink(String),
-    /// A file, with its text or the version of the C library that it is, where these matter.
-    File {
-        text: Option<String>,
-        glibc: Option<String>,
-    },
+/// Directories below one with an owner of its own from which on they are told as one.
+const MANY: usize = 16;
+
+/// Where small bases lack the manual pages and translations that hundreds of links lead to: these do not count.
+const STRIPPED: &str = "usr/share/";
+
+/// Where the content of a file is: the number of its layer, and its path in the archive.
+pub(super) type Place = (usize, String);
+
+/// What is at a path, and what is below it.
+#[derive(Debug, Clone)]
+struct Node {
+    kind: Kind,
+    /// Of directories only.
+    entries: BTreeMap<Box<str>, Node>,
 }
 
-/// What matters of one layer.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Layer {
-    entries: BTreeMap<String, Kind>,
-    /// Folders in the root that are only implied by what is in them.
-    implied: BTreeSet<String>,
-    hidden: Hidden,
+#[derive(Debug, Clone)]
+enum Kind {
+    Directory(FolderFacts),
+    Symlink(Box<str>),
+    /// The number of the layer that has the content, and its path there if it is not the file's own.
+    File(u32, Option<Box<str>>),
 }
 
-/// What an upper layer hides of lower ones.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Hidden {
-    /// These, and everything below them.
-    paths: BTreeSet<String>,
-    /// Everything below these.
-    contents: BTreeSet<String>,
-}
-
-impl Hidden {
-    /// Takes note of a whiteout, however deep; tells whether the path is one.
-    pub fn add(&mut self, path: &str) -> bool {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let Some(hidden) = name.strip_prefix(".wh.") else { return false };
-        if name == ".wh..wh..opq" {
-            self.contents.insert(folder.to_owned());
-        } else if !hidden.starts_with(".wh.") {
-            self.paths.insert(if folder.is_empty() { hidden.to_owned() } else { format!("{folder}/{hidden}") });
-        }
-        true
+impl Node {
+    fn new(kind: Kind) -> Self {
+        Self { kind, entries: BTreeMap::new() }
     }
 
-    pub fn extend(&mut self, other: Self) {
-        self.paths.extend(other.paths);
-        self.contents.extend(other.contents);
-    }
-
-    pub fn len(&self) -> usize {
-        self.paths.len() + self.contents.len()
-    }
-
-    pub fn covers(&self, path: &str) -> bool {
-        if self.paths.contains(path) {
-            return true;
-        }
-        // An opaque root hides everything.
-        let parents = path.match_indices('/').map(|(end, _)| &path[..end]).chain([""]);
-        parents.into_iter().any(|parent| self.paths.contains(parent) || self.contents.contains(parent))
+    fn is_directory(&self) -> bool {
+        matches!(self.kind, Kind::Directory(_))
     }
 }
 
-/// A path as the tree knows it, without `./` and slashes at its ends; nothing for the root itself and for a
-/// path that climbs.
-pub(super) fn normalise(path: &str) -> Option<String> {
-    paths::normal(path).filter(|path| !path.is_empty())
+/// The tree of a base.
+#[derive(Debug)]
+pub struct Tree {
+    root: Node,
 }
 
-fn depth(path: &str) -> usize {
-    path.split('/').count()
-}
-
-impl Layer {
-    /// Takes note of a whiteout; tells whether the path is one.
-    pub fn hide(&mut self, path: &str) -> Result<bool> {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let Some(hidden) = name.strip_prefix(".wh.") else { return Ok(false) };
-        if name == ".wh..wh..opq" {
-            if depth(folder) <= HIDING_DEPTH {
-                self.hidden.contents.insert(folder.to_owned());
-            }
-        } else if !hidden.starts_with(".wh.") && depth(path) <= HIDING_DEPTH {
-            self.hidden.paths.insert(if folder.is_empty() { hidden.to_owned() } else { format!("{folder}/{hidden}") });
-        }
-        self.check_size().map(|()| true)
-    }
-
-    /// Takes note of an entry; the later of two with the same path counts.
-    pub fn add(&mut self, path: String, kind: Kind) -> Result<()> {
-        if let Some((root, _)) = path.split_once('/')
-            && !self.implied.contains(root)
-        {
-            self.implied.insert(root.to_owned());
-        }
-        if depth(&path) <= DEPTH || glibc::is_library(&path) {
-            self.entries.insert(path, kind);
-        }
-        self.check_size()
-    }
-
-    fn check_size(&self) -> Result<()> {
-        let hidden = self.hidden.paths.len() + self.hidden.contents.len();
-        if self.entries.len() + self.implied.len() + hidden > ENTRIES {
-            return Err(Error::user(format!("a layer has more than {ENTRIES} entries near its root")));
-        }
-        Ok(())
+impl Default for Tree {
+    fn default() -> Self {
+        Self { root: Node::new(Kind::Directory(FolderFacts::USUAL)) }
     }
 }
 
-/// The upper levels of the layers so far, from the topmost down.
-#[derive(Debug, Default)]
-pub(super) struct Tree {
-    entries: BTreeMap<String, Kind>,
-    implied: BTreeSet<String>,
-    hidden: Hidden,
-    glibc: Option<String>,
+/// What keeps a directory from being made at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// A file is there, or above it.
+    File(String),
+    /// A symlink of a loop.
+    Loop(String),
+}
+
+/// Where a path leads.
+struct Followed<'a> {
+    /// Without symlinks.
+    path: String,
+    /// What is there; none if nothing is.
+    node: Option<&'a Node>,
+    obstacle: Option<Obstacle>,
 }
 
 impl Tree {
-    /// Adds the next lower layer.
-    pub fn lay_below(&mut self, layer: Layer) {
-        for root in layer.implied {
-            if !self.hidden.covers(&root) {
-                self.implied.insert(root);
+    /// Lays the next layer over those so far.
+    pub(super) fn lay(&mut self, layer: &Layer, number: usize) {
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        // A layer's own entries are not hidden by its whiteouts, wherever these are in the archive.
+        layer.each(|path, entry| match entry {
+            Entry::Removed => self.remove(path),
+            Entry::Emptied => {
+                let path = self.follow(path).path;
+                if let Some(node) = self.node_mut(&path) {
+                    node.entries.clear();
+                }
             }
-        }
-        let mut covering = Vec::new();
-        for (path, kind) in layer.entries {
-            if self.hidden.covers(&path) || self.entries.contains_key(&path) {
-                continue;
+            _ => {}
+        });
+        layer.each(|path, entry| match entry {
+            Entry::Directory(facts) => self.add_directory(path, facts),
+            Entry::Symlink(target) => self.put(path, Kind::Symlink(target.into())),
+            Entry::Hardlink(target) => {
+                let kind = self.linked(target).unwrap_or(Kind::File(number, None));
+                self.put(path, kind);
             }
-            if self.glibc.is_none() {
-                self.glibc = library_version(&path, &kind);
-            }
-            // Anything but a folder hides what lower layers have below its path.
-            if !matches!(kind, Kind::Folder(_)) {
-                covering.push(path.clone());
-            }
-            self.entries.insert(path, kind);
-        }
-        // Only now: a layer's own entries are not hidden by its whiteouts.
-        self.hidden.contents.extend(covering);
-        self.hidden.paths.extend(layer.hidden.paths);
-        self.hidden.contents.extend(layer.hidden.contents);
+            Entry::File => self.put(path, Kind::File(number, None)),
+            Entry::Removed | Entry::Emptied => {}
+        });
     }
 
-    /// What a build must know.
-    pub fn facts(self) -> BaseFacts {
-        let shell = self.is_file("bin/sh");
-        let mut facts = BaseFacts { shell, ..BaseFacts::default() };
-        let in_root = |path: &str| !path.contains('/');
-        let implied = self.implied.iter().filter(|root| !self.entries.contains_key(*root));
-        facts.directories = implied.cloned().collect();
-        for (path, kind) in self.entries {
-            match kind {
-                Kind::Folder(of) => {
-                    let engines = ENGINES_OWN.contains(&path.split('/').next().unwrap_or_default());
-                    if of != FolderFacts::USUAL && !engines {
-                        facts.folders.insert(path.clone(), of);
-                    }
-                    if in_root(&path) {
-                        facts.directories.insert(path);
-                    }
+    /// What a hard link to a path of the archive is.
+    fn linked(&self, target: &str) -> Option<Kind> {
+        let target = normalise(target)?;
+        let (above, name) = split(&target);
+        match &self.node(&self.real(above))?.entries.get(name)?.kind {
+            Kind::File(layer, None) => Some(Kind::File(*layer, Some(target.as_str().into()))),
+            Kind::Directory(_) => None,
+            other => Some(other.clone()),
+        }
+    }
+
+    fn add_directory(&mut self, path: &str, facts: FolderFacts) {
+        let (above, name) = split(path);
+        let parent = self.parent(above);
+        let node = parent.entries.entry(name.into()).or_insert_with(|| Node::new(Kind::Directory(facts)));
+        node.kind = Kind::Directory(facts);
+    }
+
+    /// Puts something that is no directory at a path, in the place of what is there.
+    fn put(&mut self, path: &str, kind: Kind) {
+        let (said, name) = split(path);
+        let above = self.real(said);
+        // The content is where the archive has it.
+        let kind = match kind {
+            Kind::File(layer, None) if above != said => Kind::File(layer, Some(path.into())),
+            kind => kind,
+        };
+        self.make(&above).entries.insert(name.into(), Node::new(kind));
+    }
+
+    fn remove(&mut self, path: &str) {
+        let (above, name) = split(path);
+        let above = self.real(above);
+        if let Some(parent) = self.node_mut(&above) {
+            parent.entries.remove(name);
+        }
+    }
+
+    fn parent(&mut self, path: &str) -> &mut Node {
+        let path = self.real(path);
+        self.make(&path)
+    }
+
+    /// A path without symlinks. Most have none.
+    fn real(&self, path: &str) -> String {
+        match self.node(path).is_some_and(Node::is_directory) {
+            true => path.to_owned(),
+            false => self.follow(path).path,
+        }
+    }
+
+    fn node(&self, path: &str) -> Option<&Node> {
+        parts(path).try_fold(&self.root, |node, part| node.entries.get(part))
+    }
+
+    fn node_mut(&mut self, path: &str) -> Option<&mut Node> {
+        parts(path).try_fold(&mut self.root, |node, part| node.entries.get_mut(part))
+    }
+
+    /// The directory at a path without symlinks, made if it is not there, with those above it.
+    fn make(&mut self, path: &str) -> &mut Node {
+        let mut node = &mut self.root;
+        for part in parts(path) {
+            let made = || Node::new(Kind::Directory(FolderFacts::USUAL));
+            node = node.entries.entry(part.into()).or_insert_with(made);
+            if !node.is_directory() {
+                *node = made();
+            }
+        }
+        node
+    }
+
+    /// Follows a path as the kernel does; past what is not there, its parts count as they are.
+    fn follow(&self, path: &str) -> Followed<'_> {
+        let mut pending: Vec<&str> = parts(path).rev().collect();
+        let mut resolved: Vec<&str> = Vec::new();
+        let (mut followed, mut obstacle) = (0, None);
+        while let Some(part) = pending.pop() {
+            if part == ".." {
+                resolved.pop();
+                continue;
+            }
+            resolved.push(part);
+            let here = resolved.join("/");
+            match self.node(&here).map(|node| &node.kind) {
+                Some(Kind::Symlink(_)) if followed == LINKS => {
+                    obstacle = Some(Obstacle::Loop(here));
+                    break;
                 }
-                Kind::Symlink(target) if depth(&path) <= 2 => {
-                    facts.symlinks.insert(path, target);
+                Some(Kind::Symlink(target)) => {
+                    followed += 1;
+                    resolved.pop();
+                    if target.starts_with('/') {
+                        resolved.clear();
+                    }
+                    pending.extend(parts(target).rev());
                 }
-                Kind::File { text: Some(text), .. } if path == "etc/passwd" => facts.passwd = Some(text),
-                Kind::File { text: Some(text), .. } if path == "etc/group" => facts.group = Some(text),
+                Some(Kind::File(..)) if !pending.is_empty() => {
+                    obstacle = Some(Obstacle::File(here));
+                    break;
+                }
                 _ => {}
             }
         }
-        facts.glibc = self.glibc;
+        resolved.extend(pending.into_iter().rev());
+        let path = resolved.join("/");
+        let node = if obstacle.is_none() { self.node(&path) } else { None };
+        Followed { path, node, obstacle }
+    }
+
+    /// What keeps a directory from being made at a path, or from being there; a path of the base.
+    pub fn obstacle(&self, path: &str) -> Option<Obstacle> {
+        let followed = self.follow(path);
+        let file = || {
+            let node = followed.node.filter(|node| !node.is_directory())?;
+            matches!(node.kind, Kind::File(..)).then(|| Obstacle::File(followed.path.clone()))
+        };
+        followed.obstacle.clone().or_else(file)
+    }
+
+    /// Whether a path leads to a directory.
+    pub fn is_directory(&self, path: &str) -> bool {
+        self.follow(path).node.is_some_and(Node::is_directory)
+    }
+
+    /// Whether a path leads to a file.
+    pub fn is_file(&self, path: &str) -> bool {
+        self.follow(path).node.is_some_and(|node| matches!(node.kind, Kind::File(..)))
+    }
+
+    /// The name of the file that a path leads to; nothing when it does not lead to a file.
+    fn program(&self, path: &str) -> Option<String> {
+        let followed = self.follow(path);
+        followed.node.filter(|node| matches!(node.kind, Kind::File(..)))?;
+        Some(split(&followed.path).1.to_owned())
+    }
+
+    /// Where the content of the file is that a path leads to.
+    pub(super) fn place(&self, path: &str) -> Option<Place> {
+        let followed = self.follow(path);
+        match &followed.node?.kind {
+            Kind::File(layer, at) => {
+                Some((usize::try_from(*layer).ok()?, at.as_deref().map_or(followed.path, str::to_owned)))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a build must know, without what contents of files tell.
+    pub(super) fn facts(&self) -> BaseFacts {
+        let shells = SHELLS.into_iter().filter_map(|path| Some((path.to_owned(), self.program(path)?)));
+        let shells: BTreeMap<String, String> = shells.collect();
+        let shell = shells.contains_key("bin/sh");
+        let mut facts = BaseFacts { whole: true, shell, shells, ..BaseFacts::default() };
+        for (name, node) in &self.root.entries {
+            if node.is_directory() {
+                facts.directories.insert(name.to_string());
+            }
+            if !ENGINES_OWN.contains(&name.as_ref()) {
+                self.links(name, node, &mut facts.symlinks);
+                unusual(name, node, FolderFacts::USUAL, &mut facts);
+            }
+        }
+        let scripts = self.follow("etc/profile.d");
+        facts.login_scripts = scripts.node.filter(|node| node.is_directory()).map(|_| scripts.path);
+        facts.passwd_path = Some(self.follow("etc/passwd").path).filter(|path| path != "etc/passwd");
         facts
     }
 
-    /// Whether the path is a file, through symbolic links.
-    fn is_file(&self, path: &str) -> bool {
-        let mut pending: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
-        let mut resolved: Vec<String> = Vec::new();
-        let mut followed = 0;
-        while let Some(part) = pending.pop() {
-            match part.as_str() {
-                "" | "." => continue,
-                ".." => {
-                    resolved.pop();
+    /// Symlinks that do not lead to files.
+    fn links(&self, path: &str, node: &Node, links: &mut BTreeMap<String, String>) {
+        if let Kind::Symlink(target) = &node.kind {
+            let followed = self.follow(path);
+            let is_dangling = followed.node.is_none() && followed.obstacle.is_none();
+            let leads_to_file = followed.node.is_some_and(|node| !node.is_directory());
+            if !leads_to_file && !(is_dangling && path.starts_with(STRIPPED)) {
+                links.insert(path.to_owned(), target.to_string());
+            }
+        }
+        for (name, node) in &node.entries {
+            self.links(&format!("{path}/{name}"), node, links);
+        }
+    }
+
+    /// C libraries, as paths of this tree: what their names say of the version, and what their contents may say.
+    pub(super) fn libraries(&self) -> Vec<(Option<String>, Place)> {
+        let mut directories: BTreeSet<String> = BTreeSet::new();
+        for directory in glibc::FOLDERS {
+            let followed = self.follow(directory);
+            let Some(node) = followed.node.filter(|node| node.is_directory()) else { continue };
+            let multiarch = node.entries.keys().filter(|name| glibc::is_multiarch(name));
+            directories.extend(multiarch.map(|name| format!("{}/{name}", followed.path)));
+            directories.insert(followed.path);
+        }
+        let mut found = Vec::new();
+        for directory in directories {
+            let followed = self.follow(&directory);
+            for (name, node) in followed.node.into_iter().flat_map(|node| &node.entries) {
+                if !glibc::is_name(name) {
                     continue;
                 }
-                _ => resolved.push(part),
+                let path = format!("{}/{name}", followed.path);
+                let Some(place) = self.place(&path) else { continue };
+                let of_link = match &node.kind {
+                    Kind::Symlink(target) => glibc::of_name(target),
+                    _ => None,
+                };
+                found.push((glibc::of_name(&path).or(of_link).or_else(|| glibc::of_name(&place.1)), place));
             }
-            let Some(Kind::Symlink(target)) = self.entries.get(&resolved.join("/")) else { continue };
-            followed += 1;
-            if followed > LINKS {
-                return false;
-            }
-            resolved.pop();
-            if target.starts_with('/') {
-                resolved.clear();
-            }
-            pending.extend(target.split('/').rev().map(str::to_owned));
         }
-        match self.entries.get(&resolved.join("/")) {
-            Some(kind) => matches!(kind, Kind::File { .. }),
-            // Deeper than what is kept (`/nix/store/...`): the link is believed.
-            None => resolved.len() > DEPTH,
-        }
+        found
     }
 }
 
-fn library_version(path: &str, kind: &Kind) -> Option<String> {
-    if !glibc::is_library(path) {
-        return None;
+/// Directories that are not as those above them are taken to be.
+fn unusual(path: &str, node: &Node, above: FolderFacts, facts: &mut BaseFacts) {
+    let Kind::Directory(own) = node.kind else { return };
+    let mut below = above;
+    if own != above {
+        facts.folders.insert(path.to_owned(), own);
+        // Told as one when that takes fewer lines.
+        let (all_above, all_own) = (different(node, above), different(node, own));
+        if own != FolderFacts::USUAL && all_above > MANY && all_own * 2 < all_above {
+            facts.uniform.insert(path.to_owned());
+            below = own;
+        }
     }
-    match kind {
-        Kind::Symlink(target) => glibc::of_name(target),
-        Kind::File { glibc, .. } => glibc.clone(),
-        Kind::Folder(_) => None,
+    for (name, node) in &node.entries {
+        unusual(&format!("{path}/{name}"), node, below, facts);
     }
+}
+
+/// How many directories below a node are not as this.
+fn different(node: &Node, facts: FolderFacts) -> usize {
+    let of_child = |node: &Node| match node.kind {
+        Kind::Directory(own) => usize::from(own != facts) + different(node, facts),
+        _ => 0,
+    };
+    node.entries.values().map(of_child).sum()
+}
+
+fn parts(path: &str) -> impl DoubleEndedIterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".")
+}
+
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn folder() -> Kind {
-        Kind::Folder(FolderFacts::USUAL)
-    }
-
-    fn file() -> Kind {
-        Kind::File { text: None, glibc: None }
-    }
-
-    fn text(text: &str) -> Kind {
-        Kind::File { text: Some(text.to_owned()), glibc: None }
-    }
-
-    fn link(target: &str) -> Kind {
-        Kind::Symlink(target.to_owned())
-    }
+    const FOLDER: Entry<'static> = Entry::Directory(FolderFacts::USUAL);
 
     /// Layers, the lowest first.
-    fn facts(layers: &[&[(&str, Kind)]]) -> BaseFacts {
+    fn tree(layers: &[&[(&str, Entry<'_>)]]) -> Tree {
         let mut tree = Tree::default();
-        for entries in layers.iter().rev() {
+        for (number, entries) in layers.iter().enumerate() {
             let mut layer = Layer::default();
-            for (path, kind) in *entries {
-                let path = normalise(path).expect("a path");
-                if !layer.hide(&path).expect("few entries") {
-                    layer.add(path, kind.clone()).expect("few entries");
-                }
+            for (path, entry) in *entries {
+                layer.add_entry(&normalise(path).expect("a path"), entry).expect("few entries");
             }
-            tree.lay_below(layer);
+            tree.lay(&layer, number);
         }
-        tree.facts()
+        tree
+    }
+
+    fn place(tree: &Tree, path: &str) -> Option<(usize, String)> {
+        tree.place(path)
     }
 
     #[test]
     fn a_merged_usr_is_seen() {
-        let libc = Kind::File { text: None, glibc: Some("2.36".to_owned()) };
-        let facts = facts(&[&[
-            ("./", folder()),
-            ("./bin", link("usr/bin")),
-            ("./lib64", link("usr/lib64")),
-            ("./usr/", folder()),
-            ("./usr/bin/dash", file()),
-            ("./usr/bin/sh", link("dash")),
-            ("./usr/lib/x86_64-linux-gnu/libc.so.6", libc),
-            ("./usr/local/man", link("share/man")),
-            ("./usr/tmp", link("../var/tmp")),
-            ("./etc/passwd", text("root:x:0:0::/root:/bin/sh\n")),
-        ]
-        .iter()
-        .filter(|(path, _)| *path != "./")
-        .cloned()
-        .collect::<Vec<_>>()]);
-        assert!(facts.shell);
-        assert_eq!(facts.glibc.as_deref(), Some("2.36"));
-        let links: Vec<(&str, &str)> =
-            facts.symlinks.iter().map(|(path, target)| (path.as_str(), target.as_str())).collect();
-        assert_eq!(links, [("bin", "usr/bin"), ("lib64", "usr/lib64"), ("usr/tmp", "../var/tmp")]);
+        let tree = tree(&[&[
+            ("./bin", Entry::Symlink("usr/bin")),
+            ("./lib64", Entry::Symlink("usr/lib64")),
+            ("./usr/", FOLDER),
+            ("./usr/bin/dash", Entry::File),
+            ("./usr/bin/sh", Entry::Symlink("dash")),
+            ("./usr/lib/x86_64-linux-gnu/libc.so.6", Entry::File),
+            ("./usr/lib64/", FOLDER),
+            ("./usr/local/man", Entry::Symlink("share/man")),
+            ("./usr/tmp", Entry::Symlink("../var/tmp")),
+            ("./etc/passwd", Entry::File),
+            ("./etc/profile.d/", FOLDER),
+        ]]);
+        let facts = tree.facts();
+        assert!(facts.shell && facts.whole);
+        assert_eq!(facts.shells, [("bin/sh".to_owned(), "dash".to_owned())].into());
+        assert_eq!(facts.login_scripts.as_deref(), Some("etc/profile.d"));
+        let links: Vec<(&str, &str)> = facts.symlinks.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect();
+        // Not the one to a file.
+        let expected =
+            [("bin", "usr/bin"), ("lib64", "usr/lib64"), ("usr/local/man", "share/man"), ("usr/tmp", "../var/tmp")];
+        assert_eq!(links, expected);
         assert_eq!(facts.directories.iter().map(String::as_str).collect::<Vec<_>>(), ["etc", "usr"]);
-        assert_eq!(facts.passwd.as_deref(), Some("root:x:0:0::/root:/bin/sh\n"));
-        assert_eq!(facts.group, None);
+        assert_eq!(tree.libraries(), [(None, (0, "usr/lib/x86_64-linux-gnu/libc.so.6".to_owned()))]);
     }
 
     #[test]
     fn what_upper_layers_hide_does_not_count() {
-        let old = Kind::File { text: None, glibc: Some("2.31".to_owned()) };
-        let lower: &[(&str, Kind)] = &[
-            ("bin", link("usr/bin")),
-            ("usr/bin/sh", file()),
-            ("opt", link("srv")),
-            ("data/x", link("y")),
-            ("data/z", link("y")),
-            ("lib/libc.so.6", old.clone()),
-            ("etc/passwd", text("old")),
-            ("etc/group", text("old")),
+        let lower: &[(&str, Entry<'_>)] = &[
+            ("bin", Entry::Symlink("usr/bin")),
+            ("usr/bin/sh", Entry::File),
+            ("opt", Entry::Symlink("srv")),
+            ("data/x", Entry::Symlink("y")),
+            ("data/z", Entry::Symlink("y")),
+            ("lib/libc.so.6", Entry::File),
+            ("etc/passwd", Entry::File),
+            ("etc/group", Entry::File),
         ];
-        // Removed, replaced, and made opaque.
-        let upper: &[(&str, Kind)] = &[
-            ("usr/bin/.wh.sh", file()),
-            (".wh.opt", file()),
-            ("data/.wh..wh..opq", file()),
-            ("data/z", link("new")),
-            ("lib", link("usr/lib")),
-            ("etc/passwd", text("new")),
-            ("etc/.wh.group", file()),
+        // Removed, replaced, and made opaque; the opaque one comes after what stays.
+        let upper: &[(&str, Entry<'_>)] = &[
+            ("usr/bin/.wh.sh", Entry::File),
+            (".wh.opt", Entry::File),
+            ("data/z", Entry::Symlink("new")),
+            ("data/.wh..wh..opq", Entry::File),
+            ("lib", Entry::Symlink("usr/lib")),
+            ("etc/passwd", Entry::File),
+            ("etc/.wh.group", Entry::File),
         ];
-        let both = facts(&[lower, upper]);
-        assert!(facts(&[lower]).shell && !both.shell);
-        assert_eq!(both.symlinks.get("opt"), None);
-        assert_eq!(both.symlinks.get("data/x"), None);
-        assert_eq!(both.symlinks.get("data/z").map(String::as_str), Some("new"));
-        assert_eq!(facts(&[lower]).glibc.as_deref(), Some("2.31"));
-        assert_eq!(both.glibc, None, "its folder became a link");
-        assert_eq!((both.passwd.as_deref(), both.group), (Some("new"), None));
+        let both = tree(&[lower, upper]);
+        assert!(tree(&[lower]).facts().shell && !both.facts().shell);
+        let links = both.facts().symlinks;
+        assert_eq!((links.get("opt"), links.get("data/x")), (None, None));
+        assert_eq!(links.get("data/z").map(String::as_str), Some("new"));
+        assert_eq!((tree(&[lower]).libraries().len(), both.libraries().len()), (1, 0));
+        assert_eq!(place(&both, "etc/passwd"), Some((1, "etc/passwd".to_owned())));
+        assert_eq!(place(&both, "etc/group"), None);
         // What a layer adds beside its own whiteout stays.
-        let again = facts(&[lower, &[("opt", folder()), (".wh.opt", file())]]);
+        let again = tree(&[lower, &[("opt", FOLDER), (".wh.opt", Entry::File)]]).facts();
         assert!(again.directories.contains("opt") && !again.symlinks.contains_key("opt"));
-        // The upper library wins.
-        let new = Kind::File { text: None, glibc: Some("2.36".to_owned()) };
-        assert_eq!(facts(&[lower, &[("lib/libc.so.6", new)]]).glibc.as_deref(), Some("2.36"));
-        // And a whiteout two layers up hides too.
-        assert_eq!(facts(&[lower, &[("lib/.wh.libc.so.6", file())], &[]]).glibc, None);
+        // A directory takes the place of a link, and what an upper layer says of one leaves what is in it.
+        let replaced =
+            tree(&[lower, &[("bin", FOLDER), ("etc", Entry::Directory(FolderFacts { mode: 0o700, owner: (0, 0) }))]]);
+        assert!(!replaced.facts().shell && place(&replaced, "etc/group").is_some());
+        assert_eq!(replaced.facts().folder("etc").map(|facts| facts.mode), Some(0o700));
     }
 
     #[test]
-    fn a_layer_cannot_fill_the_memory() {
-        let mut layer = Layer::default();
-        let mut names = (0..=ENTRIES).map(|number| number.to_string());
-        assert!(names.any(|name| layer.hide(&format!(".wh.{name}")).is_err()));
-        let mut layer = Layer::default();
-        let mut names = (0..=ENTRIES).map(|number| number.to_string());
-        assert!(names.any(|name| layer.add(format!("{name}/b/c/d"), file()).is_err()));
+    fn hard_links_lead_to_where_the_content_is() {
+        let lower: &[(&str, Entry<'_>)] =
+            &[("objects/1", Entry::File), ("objects/2", Entry::Symlink("/etc")), ("etc/pw.real", Entry::File)];
+        let upper: &[(&str, Entry<'_>)] = &[
+            ("usr/lib64/libc.so.6", Entry::Hardlink("./objects/1")),
+            ("lib64", Entry::Symlink("usr/lib64")),
+            ("link", Entry::Hardlink("objects/2")),
+            ("etc/passwd", Entry::Hardlink("etc/pw.real")),
+            ("etc/again", Entry::Hardlink("etc/passwd")),
+        ];
+        let tree = tree(&[lower, upper]);
+        assert_eq!(tree.libraries(), [(None, (0, "objects/1".to_owned()))]);
+        assert_eq!(place(&tree, "link/again"), Some((0, "etc/pw.real".to_owned())));
+        assert_eq!(tree.facts().passwd_path, None);
+    }
+
+    #[test]
+    fn links_are_followed_at_any_depth() {
+        let tree = tree(&[
+            &[
+                ("etc/alternatives/cuda", Entry::Symlink("/usr/local/cuda-12.4")),
+                ("usr/local/cuda", Entry::Symlink("/etc/alternatives/cuda")),
+                ("usr/local/cuda-12.4/lib64/", FOLDER),
+                ("a/b/c/d/loop", Entry::Symlink("../d/loop")),
+                ("a/file", Entry::File),
+                ("etc/passwd", Entry::Symlink("../usr/lib/passwd")),
+                ("usr/lib/passwd", Entry::File),
+            ],
+            // Through a link of a lower layer.
+            &[("usr/local/cuda/lib64/libcudart.so", Entry::File)],
+        ]);
+        let facts = tree.facts();
+        assert_eq!(facts.resolve("/usr/local/cuda/extras").ok().as_deref(), Some("usr/local/cuda-12.4/extras"));
+        let said = Some((1, "usr/local/cuda/lib64/libcudart.so".to_owned()));
+        assert_eq!(place(&tree, "usr/local/cuda-12.4/lib64/libcudart.so"), said);
+        assert_eq!(tree.obstacle("a/b/c/d/loop/x"), Some(Obstacle::Loop("a/b/c/d/loop".to_owned())));
+        assert!(facts.resolve("a/b/c/d/loop/x").is_err());
+        assert_eq!(tree.obstacle("a/file/x"), Some(Obstacle::File("a/file".to_owned())));
+        assert_eq!(tree.obstacle("a/file"), Some(Obstacle::File("a/file".to_owned())));
+        assert_eq!((tree.obstacle("a/new/x"), tree.obstacle("usr/local/cuda")), (None, None));
+        assert_eq!(facts.passwd_path.as_deref(), Some("usr/lib/passwd"));
+    }
+
+    #[test]
+    fn many_directories_of_one_owner_are_told_as_one() {
+        let theirs = FolderFacts { mode: 0o2775, owner: (1000, 100) };
+        let names: Vec<String> = (0..40).map(|number| format!("opt/conda/{number}")).collect();
+        let mut entries: Vec<(&str, Entry<'_>)> = vec![("opt/conda", Entry::Directory(theirs))];
+        entries.extend(names.iter().map(|name| (name.as_str(), Entry::Directory(theirs))));
+        entries.push(("opt/conda/7/usual", FOLDER));
+        entries.push(("srv", Entry::Directory(theirs)));
+        let facts = tree(&[&entries]).facts();
+        assert_eq!(
+            facts.folders.keys().map(String::as_str).collect::<Vec<_>>(),
+            ["opt/conda", "opt/conda/7/usual", "srv"]
+        );
+        assert_eq!(facts.uniform.iter().collect::<Vec<_>>(), ["opt/conda"]);
+        assert_eq!((facts.folder("opt/conda/39"), facts.folder("opt/conda/7/usual")), (Some(theirs), None));
     }
 
     #[test]
     fn shells_are_found_through_links_only_when_they_exist() {
-        let busybox: &[(&str, Kind)] = &[("bin/busybox", file()), ("bin/sh", link("/bin/busybox"))];
-        assert!(facts(&[busybox]).shell);
-        assert!(!facts(&[&[("bin/sh", link("/bin/busybox"))]]).shell);
-        assert!(!facts(&[&[("bin", link("bin")), ("usr/bin/sh", file())]]).shell);
-        assert!(facts(&[&[("bin/sh", link("/nix/store/abc-bash/bin/bash"))]]).shell);
-        assert!(!facts(&[&[("usr/bin/sh", file())]]).shell);
+        let shell = |entries: &[(&str, Entry<'_>)]| tree(&[entries]).facts().shell;
+        assert!(shell(&[("bin/busybox", Entry::File), ("bin/sh", Entry::Symlink("/bin/busybox"))]));
+        assert!(!shell(&[("bin/sh", Entry::Symlink("/bin/busybox"))]));
+        assert!(!shell(&[("bin", Entry::Symlink("bin")), ("usr/bin/sh", Entry::File)]));
+        let nix = ("nix/store/abc-bash/bin/bash", Entry::File);
+        assert!(shell(&[nix, ("bin/sh", Entry::Symlink("/nix/store/abc-bash/bin/bash"))]));
+        assert!(!shell(&[("usr/bin/sh", Entry::File)]));
     }
 
     #[test]
     fn the_name_of_an_older_library_tells_its_version() {
-        let older: &[(&str, Kind)] = &[("lib/x86_64-linux-gnu/libc.so.6", link("libc-2.28.so"))];
-        assert_eq!(facts(&[older]).glibc.as_deref(), Some("2.28"));
-        let musl: &[(&str, Kind)] = &[("lib/libc.musl-x86_64.so.1", link("ld-musl-x86_64.so.1"))];
-        assert_eq!(facts(&[musl]).glibc, None);
+        let library = "lib/x86_64-linux-gnu/libc-2.28.so";
+        let older =
+            tree(&[&[("lib/x86_64-linux-gnu/libc.so.6", Entry::Symlink("libc-2.28.so")), (library, Entry::File)]]);
+        assert!(older.libraries().iter().all(|(version, _)| version.as_deref() == Some("2.28")));
+        let musl = tree(&[&[("lib/libc.musl-x86_64.so.1", Entry::Symlink("ld-musl-x86_64.so.1"))]]);
+        assert_eq!(musl.libraries(), []);
     }
 }

@@ -13,6 +13,7 @@ use fs_err as fs;
 use rattler_lock::LockFile;
 
 use super::Locks;
+use super::foreign::archive_url::plain_within;
 use crate::model::{LAYOUT_VERSION, Parameters};
 use crate::util::error::ResultExt as _;
 use crate::util::{Error, Result, files};
@@ -69,7 +70,7 @@ pub fn parse(text: &str, folder: &Path) -> Result<Locks> {
         ))
         .hint("install a newer condaimg"));
     }
-    let pixi = LockFile::from_str_with_base_directory(text, Some(folder))
+    let pixi = LockFile::from_str_with_base_directory(&plain_within(text), Some(folder))
         .map_err(|error| Error::user("its packages cannot be read").caused_by(error))?;
     let platforms = std::mem::take(&mut extension.platforms);
     platforms.into_iter().map(|(name, platform)| read::lock_of(&name, platform, &extension, &pixi, folder)).collect()

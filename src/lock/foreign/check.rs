@@ -1,7 +1,7 @@
 //! Whether pinned packages can work together, and on the machine that the image is for. A solver would have seen to
 //! it; tools that install from locks do not ask.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rattler_conda_types::{
@@ -10,6 +10,7 @@ use rattler_conda_types::{
 
 use super::some;
 use crate::lock::dependency_name;
+use crate::model::flag_for_virtual_package;
 use crate::util::{Error, Result};
 
 /// What packages need and the set does not have, one line each: the package, its need, and what is there instead.
@@ -54,25 +55,31 @@ pub fn refuse_unfit_target(file: &Path, records: &[RepoDataRecord], target: &[Ge
             }
         }
     }
-    let Some((first, _)) = unfit.first_key_value() else { return Ok(()) };
-    let name = dependency_name(first).to_owned();
-    let needs: Vec<String> = unfit.iter().map(|(need, packages)| format!("{need} ({})", some(packages))).collect();
+    if unfit.is_empty() {
+        return Ok(());
+    }
+    let needs: Vec<String> = unfit.iter().map(|(need, packages)| format!("`{need}` ({})", some(packages))).collect();
+    let names: BTreeSet<&str> = unfit.keys().map(|need| dependency_name(need)).collect();
     let assumed = |name: &str| target.iter().find(|package| package.name.as_normalized() == name);
-    let has = match assumed(&name) {
-        Some(package) => format!("the target has {package}"),
-        None => format!("the target has no {name}"),
-    };
+    let has = names.iter().map(|name| match assumed(name) {
+        Some(package) => package.to_string(),
+        None => format!("no {name}"),
+    });
     let error = Error::user(format!(
-        "the packages of `{}` do not run on the target: they need {}, and {has}",
+        "the packages of `{}` do not run on the target: they need {}, and the target has {}",
         file.display(),
-        needs.join("; ")
+        needs.join("; "),
+        has.collect::<Vec<_>>().join(" and ")
     ));
-    Err(match name.as_str() {
-        "__cuda" => error.hint("no GPU is assumed: declare the driver of the machine with `--cuda VERSION`"),
-        "__glibc" => error
-            .hint("the C library is that of the base image: take a newer base, or declare one with `--glibc VERSION`"),
-        name => error.hint(format!("if the machine has it, declare it: `--virtual-package {name}=VERSION`")),
-    })
+    let mut hints: Vec<String> = Vec::new();
+    for need in unfit.keys() {
+        let version = assumed(dependency_name(need)).map(|package| package.version.to_string());
+        let hint = flag_for_virtual_package(need, version.as_deref());
+        if !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    Err(hints.into_iter().fold(error, Error::hint))
 }
 
 #[cfg(test)]
@@ -125,7 +132,7 @@ mod tests {
         ] {
             let error = check(depends, constrains, &has).expect_err(hint);
             let need = depends.iter().chain(constrains).next().expect("a need");
-            assert!(error.to_string().contains(&format!("{need} (app)")), "{error}");
+            assert!(error.to_string().contains(&format!("`{need}` (app)")), "{error}");
             assert!(error.hints().iter().any(|line| line.contains(hint)), "{:?}", error.hints());
         }
     }

@@ -159,7 +159,7 @@ impl CondaLock {
     pub(super) fn pip_urls(&self) -> Vec<Url> {
         let packages = self.packages.iter().filter(|package| package.manager == Manager::Pip);
         let texts = packages.map(|package| package.source.as_ref().map_or(&package.url, |source| &source.url));
-        texts.filter_map(|url| Url::parse(url).ok()).collect()
+        texts.filter_map(|url| pip_url(url).ok()).collect()
     }
 
     pub(super) fn pinned(&self, file: &Path, platform: &Platform) -> Result<Pinned> {
@@ -257,16 +257,64 @@ fn conda(package: &Package) -> Result<PinnedPackage, String> {
 
 fn wheel(package: &Package) -> Result<PinnedWheel, String> {
     let url = package.source.as_ref().map_or(&package.url, |source| &source.url);
-    let url = Url::parse(url).map_err(|error| format!("its URL is none ({error})"))?;
-    let sha256 = package.hash.sha256.as_deref().map(Digest::from_hex).transpose();
-    let sha256 = sha256.map_err(|_| "its sha256 is none".to_owned())?;
-    let direct = package.source.is_some();
-    Ok(PinnedWheel::at(&package.name, Some(package.version.clone()), &url, sha256, direct))
+    let url = pip_url(url).map_err(|error| format!("its URL is none ({error})"))?;
+    let (sha256, direct, version) =
+        (package.hash.sha256.as_deref(), package.source.is_some(), Some(package.version.clone()));
+    if url.scheme().starts_with("git+") {
+        let mut wheel = PinnedWheel::at(&package.name, version, &url, None, direct);
+        // conda-lock writes the commit there.
+        sha256.map_or(Ok(()), |commit| wheel.pin_to(commit))?;
+        return Ok(wheel);
+    }
+    let sha256 = sha256.map(Digest::from_hex).transpose().map_err(|_| "its sha256 is none".to_owned())?;
+    Ok(PinnedWheel::at(&package.name, version, &url, sha256, direct))
+}
+
+/// The URL of a package of pip; conda-lock has that of a repository as its user writes it, also as scp does
+/// (`git+git@host:team/tool.git@COMMIT`).
+fn pip_url(text: &str) -> Result<Url, url::ParseError> {
+    let of_scp = text.strip_prefix("git+").filter(|place| !place.contains("://"));
+    match of_scp.and_then(|place| place.split_once(':')) {
+        Some((host, path)) if !host.contains('/') => {
+            Url::parse(&format!("git+ssh://{host}/{}", path.trim_start_matches('/')))
+        }
+        _ => Url::parse(text),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repositories_are_pinned_by_the_hash_of_a_commit() {
+        const COMMIT: &str = "5c9b8a7d5c9b8a7d5c9b8a7d5c9b8a7d5c9b8a7d";
+        let wheel = |url: &str, hash: &str| {
+            let package = serde_json::json!({
+                "name": "tool", "version": "1.0", "manager": "pip", "platform": "linux-64", "url": url,
+                "hash": {"sha256": hash}, "source": {"url": url},
+            });
+            wheel(&serde_json::from_value(package).expect("a package"))
+        };
+        for url in [
+            "git+https://host.example/team/tool.git@5c9b8a7d5c9b8a7d5c9b8a7d5c9b8a7d5c9b8a7d",
+            "git+https://host.example/team/tool.git",
+            "git+https://host.example/team/tool.git@main",
+            "git+ssh://git@host.example/team/tool.git@5c9b8a7d5c9b8a7d5c9b8a7d5c9b8a7d5c9b8a7d",
+            "git+git@host.example:team/tool.git@5c9b8a7d5c9b8a7d5c9b8a7d5c9b8a7d5c9b8a7d",
+        ] {
+            let wheel = wheel(url, COMMIT).expect(url);
+            assert_eq!(wheel.sha256, None, "a commit is no digest of a file");
+            let source = wheel.commit().expect(url);
+            let crate::lock::WheelSource::Git { url: repository, commit, .. } = source else { panic!("{url}") };
+            assert_eq!((repository.path(), commit.as_str()), ("/team/tool.git", COMMIT), "{url}");
+        }
+        let other = COMMIT.replace('5', "6");
+        let reason = wheel(&format!("git+https://host.example/tool.git@{COMMIT}"), &other).expect_err("are two");
+        assert!(reason.contains(COMMIT) && reason.contains(&other), "{reason}");
+        assert!(wheel("git+https://host.example/tool.git", "abc").is_err());
+        assert!(wheel("https://host.example/tool-1.0-py3-none-any.whl", COMMIT).is_err(), "of a file it is none");
+    }
 
     #[test]
     fn logins_have_variables() {

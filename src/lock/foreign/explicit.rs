@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{ChannelList, Pinned, PinnedPackage, PinnedWheel, platform_of, record_of, subdir_of};
 use crate::model::Platform;
-use crate::util::{Digest, Error, Result, redact};
+use crate::util::{Digest, Error, Result, plural, redact};
 
 /// The line that makes a file one of these.
 pub const MARK: &str = "@EXPLICIT";
@@ -80,9 +80,9 @@ impl Explicit {
         match bare.count() {
             0 => Vec::new(),
             count => vec![format!(
-                "{}: {count} of {} packages are pinned by their URL only; the lock pins them by the sha256 of what the server sends today",
+                "{}: {count} of {} pinned by URL alone; the lock has the sha256 of what the server sends today",
                 file.display(),
-                self.packages.len()
+                plural(self.packages.len(), "package")
             )],
         }
     }

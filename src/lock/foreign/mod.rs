@@ -4,6 +4,7 @@
 //! conda-lock.yml lacks sizes, times and build numbers; a file with `@EXPLICIT` has URLs and, mostly, one hash. What
 //! is lacking is filled from the channel's index or from the archive itself by whoever makes a lock of the pins.
 
+pub(super) mod archive_url;
 mod check;
 mod conda_lock;
 mod explicit;
@@ -227,7 +228,7 @@ impl Pinned {
 
 /// What the URL of an archive tells of its package, or why it tells nothing.
 fn record_of(url: &Url) -> Result<RepoDataRecord, String> {
-    let canonical = redact::canonical(url);
+    let canonical = archive_url::plain(&redact::canonical(url));
     let shown = canonical.path_segments().and_then(Iterator::last).unwrap_or_default();
     let identifier = DistArchiveIdentifier::try_from_url(&canonical)
         .filter(|identifier| matches!(identifier.archive_type, DistArchiveType::Conda(_)))

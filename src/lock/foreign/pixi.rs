@@ -9,6 +9,7 @@ use rattler_lock::{
 };
 use url::Url;
 
+use super::archive_url::plain_within;
 use super::{ChannelList, Pinned, PinnedPackage, PinnedWheel, not_for, some};
 use crate::model::Platform;
 use crate::util::{Digest, Error, Result, redact};
@@ -28,7 +29,7 @@ impl Pixi {
                 .hint("make it again with `pixi lock`")
         };
         let folder = folder_of(file)?;
-        let lock = LockFile::from_str_with_base_directory(text, Some(&folder))
+        let lock = LockFile::from_str_with_base_directory(&plain_within(text), Some(&folder))
             .map_err(|error| broken().caused_by(std::io::Error::other(redact::within(&error.to_string()))))?;
         let name = environment.unwrap_or(DEFAULT_ENVIRONMENT_NAME);
         let Some(chosen) = lock.environment(name) else {

@@ -67,16 +67,38 @@ impl PinnedWheel {
         }
     }
 
+    /// Pins a repository to a commit that stands beside its URL.
+    ///
+    /// # Errors
+    /// When it is no commit, or another one than that in the URL.
+    pub(super) fn pin_to(&mut self, commit: &str) -> Result<(), String> {
+        if !is_commit(commit) {
+            return Err(format!("the hash of its repository, `{commit}`, is not the hash of a commit"));
+        }
+        match self.url.fragment().filter(|own| is_commit(own)) {
+            Some(own) if !own.eq_ignore_ascii_case(commit) => {
+                Err(format!("its URL names the commit {own}, and its hash is {commit}"))
+            }
+            _ => {
+                self.url.set_fragment(Some(commit));
+                Ok(())
+            }
+        }
+    }
+
     /// The commit of a repository.
     ///
     /// # Errors
     /// When it is pinned to none: to a branch, or to the beginning of a commit's hash.
     pub fn commit(&self) -> Result<WheelSource, String> {
-        let is_commit = |text: &str| matches!(text.len(), 40 | 64) && text.chars().all(|char| char.is_ascii_hexdigit());
         let source = crate::lock::pypi::git_source(&self.url);
         let pinned = source.filter(|source| matches!(source, WheelSource::Git { commit, .. } if is_commit(commit)));
         pinned.ok_or_else(|| format!("`{}` names no whole commit", redact::url(&self.url)))
     }
+}
+
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.chars().all(|char| char.is_ascii_hexdigit())
 }
 
 /// A name as PEP 503 has it.

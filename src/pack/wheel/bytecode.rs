@@ -1,5 +1,6 @@
 //! The modules of a wheel for which byte code is made: those in site-packages, by the same rule as of noarch conda
-//! packages. Byte code that the wheel ships is kept, and its module not compiled.
+//! packages. Byte code that the wheel ships and that fits its module is kept, and the
+//! module not compiled.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +8,10 @@ use rattler::install::PythonInfo;
 
 use super::{WheelFile, WheelLayout, WheelZip};
 use crate::lock::LockedWheel;
+use crate::model::pyc::{self, Head, Name, Verdict};
 use crate::pack::bytecode::{Module, Source, grouped};
+use crate::pack::shipped::{Shipped, head};
+use crate::util::report::Silent;
 use crate::util::{Error, Result};
 
 /// The modules to compile, in the order of their byte code.
@@ -21,6 +25,32 @@ pub fn sources(layout: &WheelLayout, python: &PythonInfo) -> Vec<Source> {
         .collect();
     sources.sort_by(|a, b| a.pyc.cmp(&b.pyc));
     sources
+}
+
+/// What becomes of the byte code that a wheel ships, by path in the prefix.
+///
+/// # Errors
+/// Damaged wheels.
+pub fn shipped(layout: &WheelLayout, zip: &mut WheelZip) -> Result<Shipped> {
+    let mut shipped = Shipped::default();
+    for (pyc, file) in &layout.files {
+        let Some(name) = Name::parse(pyc) else { continue };
+        let Some(module) = layout.files.get(&name.module) else { continue };
+        let bytes = zip.stream(&file.source, &file.entry, &Silent, head)?;
+        let (size, mtime) = (module.entry.size, module.entry.mtime);
+        let verdict = match Head::parse(&bytes) {
+            None => Verdict::Unfit,
+            Some(head) => match head.verdict(name.version, pyc::Module { size, mtime }) {
+                Verdict::AskHash(hash) => {
+                    let content = zip.read(&module.source)?.unwrap_or_default();
+                    if head.hash(&content) == hash { Verdict::Fits } else { Verdict::Unfit }
+                }
+                verdict => verdict,
+            },
+        };
+        shipped.judge(pyc, verdict, mtime);
+    }
+    Ok(shipped)
 }
 
 /// Reads the modules of a wheel, in the order of their byte code, in groups of one process each.

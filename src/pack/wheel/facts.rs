@@ -91,6 +91,6 @@ pub fn join(
     collisions::among_wheels(&mut laid)?;
     let names: Vec<String> = packages.iter().map(|package| package.name().to_owned()).collect();
     let archives: BTreeMap<&str, &ArchiveFacts> = names.iter().map(String::as_str).zip(archives).collect();
-    collisions::with_packages(packages, &archives, &laid, allowed)?;
+    collisions::with_packages(packages, &archives, &mut laid, allowed)?;
     Ok(laid.into_iter().map(|wheel| wheel.locked).collect())
 }

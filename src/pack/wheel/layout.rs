@@ -19,6 +19,7 @@ use super::metadata::{self, WheelMetadata};
 use super::record::{Expected, Record};
 use super::{WheelFile, WheelZip, ZipEntry, normalise_name, same_version};
 use crate::lock::LockedWheel;
+use crate::model::pyc::module_of;
 use crate::pack::layout::ancestors;
 use crate::util::{Digest, Error, Result};
 
@@ -59,6 +60,8 @@ pub struct LaidEntry {
     pub expected: Option<Expected>,
     /// Whether it is a script of the wheel: executable, its first line perhaps rewritten.
     pub is_script: bool,
+    /// Of byte code: the time of its module, if another one is in it.
+    pub restamp: Option<u64>,
 }
 
 impl WheelLayout {
@@ -102,13 +105,36 @@ impl WheelLayout {
         self.files.keys().chain(made).map(String::as_str)
     }
 
+    /// Gives shipped byte code the times of its modules; leaves out what does not fit its module, and what is of a
+    /// module that is left out itself. The paths that are left out for not fitting.
+    ///
+    /// # Errors
+    /// Damaged wheels.
+    pub fn settle_bytecode(&mut self, zip: &mut WheelZip, leaves_out: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+        let shipped = super::bytecode::shipped(self, zip)?;
+        for (pyc, mtime) in shipped.restamped {
+            if let Some(file) = self.files.get_mut(&pyc) {
+                file.restamp = Some(mtime);
+            }
+        }
+        shipped.unfit.iter().for_each(|pyc| drop(self.files.remove(pyc)));
+        let is_orphan = |pyc: &str| {
+            let module = module_of(pyc).filter(|module| self.files.contains_key(module));
+            module.is_some_and(|module| leaves_out(&module))
+        };
+        let orphans: Vec<String> = self.files.keys().filter(|path| is_orphan(path)).cloned().collect();
+        orphans.iter().for_each(|path| drop(self.files.remove(path)));
+        Ok(shipped.unfit.into_iter().collect())
+    }
+
     /// The digest and size of what is at a path in the image, if that can be told without unpacking it: not of
-    /// scripts, whose first line may be rewritten, nor where RECORD uses another hash.
+    /// scripts, whose first line may be rewritten, nor of byte code, whose time may be, nor where RECORD uses another
+    /// hash.
     pub fn known_content(&self, path: &str) -> Option<(Digest, u64)> {
         if let Some(text) = self.made.get(path) {
             return Some((Digest::of(text), text.len() as u64));
         }
-        let file = self.files.get(path).filter(|file| !file.is_script)?;
+        let file = self.files.get(path).filter(|file| !file.is_script && module_of(path).is_none())?;
         match file.expected {
             Some(Expected::Sha256(digest)) => Some((digest, file.entry.size)),
             _ => None,
@@ -132,7 +158,7 @@ impl WheelLayout {
             if self.entry_points.contains_key(&target) {
                 continue;
             }
-            let laid = LaidEntry { source: source.clone(), entry: entry.clone(), expected, is_script };
+            let laid = LaidEntry { source: source.clone(), entry: entry.clone(), expected, is_script, restamp: None };
             if let Some(other) = self.files.insert(target.clone(), laid) {
                 let what = format!("`{}` and `{source}` are both installed as `{target}`", other.source);
                 return Err(wheel.hostile(&what));

@@ -147,7 +147,7 @@ fn parse_headers(text: &str) -> Vec<(String, String)> {
 pub(super) fn entry_points(zip: &mut WheelZip, stem: &str) -> Result<BTreeMap<String, EntryPoint>> {
     let path = format!("{stem}.dist-info/entry_points.txt");
     let Some(text) = text(zip, &path)? else { return Ok(BTreeMap::new()) };
-    parse_entry_points(&text).map_err(|error| zip.wheel().broken(format!("`{path}`: {error}")))
+    parse_entry_points(&text).map_err(|error| zip.wheel().unsupported(&format!("{error} in its `{path}`")))
 }
 
 /// Console and GUI scripts are the same on Linux. Where both have a name, the last one stands, as for installers.
@@ -168,9 +168,9 @@ fn parse_entry_points(text: &str) -> Result<BTreeMap<String, EntryPoint>, String
         // `name = module:function [extra]`: the extras are not looked at any more when a script runs.
         let line = line.split_once('[').map_or(line, |(line, _)| line);
         let entry_point: EntryPoint =
-            line.parse().map_err(|error| format!("`{}` is no script: {error}", line.escape_debug()))?;
+            line.parse().map_err(|error| format!("invalid entry point `{}` ({error})", line.escape_debug()))?;
         if entry_point.command.chars().any(char::is_control) {
-            return Err(format!("`{}` is no name of a script", entry_point.command.escape_debug()));
+            return Err(format!("invalid entry point `{}`", entry_point.command.escape_debug()));
         }
         found.insert(entry_point.command.clone(), entry_point);
     }

@@ -50,6 +50,12 @@ impl WheelFile {
             .caused_by(error)
     }
 
+    /// An error about a wheel that is well made, and holds what an image cannot hold.
+    pub fn unsupported(&self, what: &str) -> Error {
+        Error::user(format!("the wheel `{}` is refused: {what}", self.name))
+            .hint("take another version of it, or tell the project's maintainers")
+    }
+
     /// An error about a wheel that must not be packed.
     pub fn hostile(&self, what: &str) -> Error {
         Error::user(format!("the wheel `{}` is refused: {what}", self.name))

@@ -9,6 +9,7 @@ use super::layout::{LaidEntry, WheelLayout, need_python};
 use super::record::{NewRecord, Verifier};
 use super::{WheelFile, WheelZip};
 use crate::lock::LockedWheel;
+use crate::model::pyc;
 use crate::pack::content::{Hashed, Sink};
 use crate::pack::layout::ancestors;
 use crate::pack::segment::Target;
@@ -47,6 +48,7 @@ pub fn write(
         if locked.facts.leaves_out(path) {
             continue;
         }
+        target.check_length(path).map_err(|error| wheel.unsupported(&error))?;
         let (sha256, size) = match (layout.files.get(path), layout.entry_points.get(path), layout.made.get(path)) {
             (Some(file), ..) => writer.file(path, file, &mut zip, progress)?,
             (_, Some(entry_point), _) => {
@@ -109,9 +111,10 @@ impl<W: Sink> SegmentWriter<'_, W> {
         let wheel = self.wheel;
         zip.stream(&file.source, &file.entry, progress, |reader| {
             let mut reader = Verified { reader, verifier: Verifier::new(file.expected.as_ref()) };
-            let changed = match file.is_script {
-                true => self.script(path, file, &mut reader)?,
-                false => {
+            let changed = match (file.is_script, file.restamp) {
+                (true, _) => self.script(path, file, &mut reader)?,
+                (false, Some(mtime)) => Some(self.restamped(path, file, mtime, &mut reader)?),
+                (false, None) => {
                     self.header(path, file, file.entry.size, file.entry.executable)?;
                     self.copy(file.entry.size, &mut reader)?;
                     None
@@ -124,6 +127,16 @@ impl<W: Sink> SegmentWriter<'_, W> {
             tarball::padding(self.out, size)?;
             Ok((sha256, size))
         })
+    }
+
+    /// Byte code, with the time of its module in it. Its digest and size.
+    fn restamped(&mut self, path: &str, file: &LaidEntry, mtime: u64, reader: &mut dyn Read) -> Result<(Digest, u64)> {
+        let mut content = Vec::new();
+        reader.read_to_end(&mut content)?;
+        pyc::restamp(&mut content, mtime);
+        self.header(path, file, content.len() as u64, file.entry.executable)?;
+        self.out.write_all(&content)?;
+        Ok((Digest::of(&content), content.len() as u64))
     }
 
     /// A script: executable, and run by the environment's Python if it says so. Its digest and size, if these are

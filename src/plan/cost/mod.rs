@@ -34,8 +34,6 @@ mod shared;
 mod tests;
 mod unit;
 
-use std::collections::BTreeMap;
-
 use super::weights::{Part, Weights};
 use super::{Cutting, Group, Policy, SegmentKind};
 use crate::lock::{Lock, Member};
@@ -66,20 +64,17 @@ pub(super) fn groups(lock: &Lock, policy: &Policy, bytecode: bool, most: usize) 
     if units.len() > most {
         join_tiers(&mut units, &mut names, if is_shared { 1 } else { LAYERS_PER_TIER }, most);
     }
-    let mut of_tier: BTreeMap<usize, usize> = BTreeMap::new();
-    units.iter().for_each(|unit| *of_tier.entry(unit.tier).or_default() += 1);
     let units = order::units(lock, units);
     let (mut runs, stranger) = match is_shared {
         true => (shared::runs(units, most), shared::STRANGER),
         false => (cut::runs(units, most), order::STRANGER),
     };
     order::runs(lock, &mut runs, stranger);
-    let whole = |run: &Run| of_tier.get(&run[0].tier) == Some(&run.len());
-    runs.iter().map(|run| group(lock, run, whole(run), &names)).collect()
+    runs.iter().map(|run| group(lock, run, &names)).collect()
 }
 
 /// The layer of a run.
-fn group(lock: &Lock, units: &[Unit], whole_tier: bool, names: &[String]) -> Group {
+fn group(lock: &Lock, units: &[Unit], names: &[String]) -> Group {
     let of_kind = |kind: SegmentKind| {
         let parts = units.iter().flat_map(|unit| &unit.parts).filter(|part| part.kind == kind);
         let mut members: Vec<Member> = parts.map(|part| part.member).collect();
@@ -87,16 +82,9 @@ fn group(lock: &Lock, units: &[Unit], whole_tier: bool, names: &[String]) -> Gro
         members
     };
     let (members, bytecode) = (of_kind(SegmentKind::Files), of_kind(SegmentKind::Bytecode));
-    let of = if members.is_empty() { &bytecode } else { &members };
-    let largest = of.iter().max_by_key(|&&member| (lock.member_size(member), std::cmp::Reverse(member)));
-    let largest = largest.map_or("", |&largest| lock.member_name(largest));
     let tier = units[0].tier;
     Group {
-        name: match (whole_tier && of.len() > 1, members.is_empty()) {
-            (true, _) => names[tier].clone(),
-            (false, true) => format!("{largest}-bytecode"),
-            (false, false) => largest.to_owned(),
-        },
+        name: String::new(),
         tier,
         tier_name: names[tier].clone(),
         shared: units.len() > 1,

@@ -118,7 +118,7 @@ impl Run<'_> {
         direct: &PipDirect,
     ) -> Result<Option<(WheelSource, Option<&LockedWheel>)>> {
         // As long as the requirement says the same, its reference means what it meant.
-        let unchanged = self.request.old_lines.contains(&requirement.text);
+        let unchanged = self.request.old_lines.contains(&requirement.locked_text());
         let old = |same: &dyn Fn(&WheelSource) -> bool| self.request.preferred.iter().find(|wheel| same(&wheel.source));
         match &direct.location {
             PipLocation::Git(at) => {
@@ -246,6 +246,9 @@ impl Run<'_> {
             if given {
                 command.arg(flag);
             }
+        }
+        if let Some(strategy) = &options.index_strategy {
+            command.args(["--index-strategy", strategy]);
         }
         if options.pre {
             command.args(["--prerelease", "allow"]);

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::lock::{LockedWheel, WheelSource};
+use crate::lock::{LockedWheel, WheelSource, file_name};
 use crate::spec::pip::{PipGit, git_of_metadata};
 use crate::util::{Digest, Error, Result, redact};
 
@@ -83,9 +82,7 @@ impl File {
         if let Some(name) = &self.name {
             return Ok(name.clone());
         }
-        let url = self.url(folder)?;
-        let last = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
-        Ok(percent_decode_str(last).decode_utf8_lossy().into_owned())
+        Ok(file_name(&self.url(folder)?).unwrap_or_default())
     }
 
     /// Its sha256, if the index tells one.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{PipTarget, Uv, canonical, folder, git, path_of};
-use crate::lock::{Lock, LockedWheel, WheelSource};
+use crate::lock::{Lock, LockedWheel, WheelSource, file_name};
 use crate::model::{Platform, WheelName, check_fit};
 use crate::spec::pip::{Pip, PipGit, PipLocation, PipWanted, git_of_metadata};
 use crate::store::{RecordKind, Store};
@@ -195,9 +195,9 @@ impl Sources<'_> {
             }
             WheelSource::Sdist { url, sha256 } => {
                 let stored = self.store.archive(sha256, "sdist");
-                let last = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
+                let last = file_name(url).unwrap_or_default();
                 // uv knows the kind of an archive by its name.
-                let archive = work.join(file.unwrap_or(last));
+                let archive = work.join(file.unwrap_or(&last));
                 fs::copy(&stored, &archive)?;
                 Ok((archive, OLDEST))
             }
@@ -226,7 +226,7 @@ impl Sources<'_> {
 /// The repositories that a lock's wheels were made from, with the references that are pinned in it: of the user's lines
 /// that did not change since, and of the metadata of its wheels.
 pub fn references_of(pip: &Pip, lock: &Lock) -> Vec<PipGit> {
-    let unchanged = pip.requirements.iter().chain(&pip.constraints).filter(|it| lock.pip.contains(&it.text));
+    let unchanged = pip.requirements.iter().chain(&pip.constraints).filter(|it| lock.pip.contains(&it.locked_text()));
     let asked = unchanged.filter_map(|requirement| match &requirement.what {
         PipWanted::Direct(direct) => match &direct.location {
             PipLocation::Git(at) => Some(at.clone()),
@@ -261,8 +261,7 @@ fn only_wheel(folder: &Path, source: &WheelSource) -> Result<PathBuf> {
 pub(super) fn shown(source: &WheelSource) -> String {
     match source {
         WheelSource::Wheel { url } | WheelSource::Sdist { url, .. } => {
-            let last = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
-            format!("`{last}`")
+            format!("`{}`", file_name(url).unwrap_or_default())
         }
         WheelSource::Git { url, commit, .. } => format!("`{}` at {commit}", redact::url(url)),
         WheelSource::Folder { url, .. } => format!("the folder `{}`", url.path()),

@@ -217,5 +217,38 @@ pub(super) fn no_solution(said: &str, installed: &[Installed], allow_build: bool
     if said.contains("--offline") || said.contains("network was disabled") {
         error = error.hint("build once without `--offline`");
     }
-    error
+    INSTEAD.iter().filter(|(flag, _)| said.contains(flag)).fold(error, |error, (_, hint)| error.hint(*hint))
+}
+
+/// Flags that uv's own hints name, with what does the same here.
+const INSTEAD: [(&str, &str); 8] = [
+    (
+        "--index-strategy",
+        "`--index-strategy unsafe-best-match` takes packages from all indexes (`index-strategy:` in a condaimg.yaml): only if all of them are trusted alike",
+    ),
+    ("--prerelease", "a line `--pre` among the requirements allows pre-releases"),
+    ("--find-links", "a line `--find-links URL` among the requirements names more places"),
+    ("--default-index", "a line `--index-url URL` among the requirements names the index"),
+    ("--system-certs", "`SSL_CERT_FILE` names the certificates to trust, e.g. /etc/ssl/certs/ca-certificates.crt"),
+    ("--native-tls", "`SSL_CERT_FILE` names the certificates to trust, e.g. /etc/ssl/certs/ca-certificates.crt"),
+    ("--allow-insecure-host", "`UV_INSECURE_HOST` names a host whose certificate is not checked"),
+    ("--python-version", "the Python is that of the environment: ask for another version of `python`"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_of_uv_become_those_of_condaimg() {
+        for (said, expected) in [
+            ("hint: use `--index-strategy unsafe-best-match` to consider all", "`--index-strategy unsafe-best-match`"),
+            ("hint: pre-releases weren't enabled (try: `--prerelease=allow`)", "`--pre`"),
+            ("hint: Consider using `--system-certs`", "`SSL_CERT_FILE`"),
+        ] {
+            let error = no_solution(said, &[], false);
+            assert!(error.hints().join("\n").contains(expected), "{:?}", error.hints());
+        }
+        assert!(no_solution("nothing fits", &[], false).hints().is_empty());
+    }
 }

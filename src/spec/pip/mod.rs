@@ -1,6 +1,8 @@
 //! What pip is to install: `pip:` sections of environment files, and requirements files, in pip's own format
 //! (<https://pip.pypa.io/en/stable/reference/requirements-file-format/>). Knows nothing of the network.
 
+mod coding;
+mod conda_build;
 mod line;
 mod requirement;
 
@@ -12,9 +14,14 @@ use fs_err as fs;
 use pep508_rs::{ExtraName, MarkerTree, PackageName};
 use url::Url;
 
+use super::Choices;
 use crate::util::{Digest, Error, Result, human, redact};
+pub(super) use coding::decode;
 use line::Line;
 pub(crate) use requirement::git_of_metadata;
+
+/// Of which indexes a package may be taken where several have it, as uv calls it; the first is the default.
+pub const INDEX_STRATEGIES: [&str; 3] = ["first-index", "unsafe-first-match", "unsafe-best-match"];
 
 /// No requirements file that a person or a tool writes is longer, in bytes.
 const LONGEST: u64 = 20 << 20;
@@ -39,7 +46,7 @@ pub struct Pip {
 pub struct PipRequirement {
     /// `FILE:LINE`.
     pub place: String,
-    /// As written, but for credentials in URLs and for hashes. Goes into locks and messages.
+    /// As written, but for credentials in URLs and for hashes; for messages.
     pub text: String,
     /// What it asks for.
     pub what: PipWanted,
@@ -110,6 +117,8 @@ pub struct PipOptions {
     pub only_binary: Vec<String>,
     /// `--require-hashes`.
     pub require_hashes: bool,
+    /// One of [`INDEX_STRATEGIES`]; no requirements file says it.
+    pub index_strategy: Option<String>,
 }
 
 impl Pip {
@@ -160,6 +169,11 @@ impl PipRequirement {
         }
     }
 
+    /// The text as locks have it.
+    pub fn locked_text(&self) -> String {
+        redact::locked(&self.text)
+    }
+
     /// The URL of one that lies in the network.
     fn url(&self) -> Option<&Url> {
         match &self.what {
@@ -183,7 +197,7 @@ impl PipRequirement {
     }
 
     fn line(&self, content: &impl Fn(&Path) -> Result<Option<Digest>>) -> Result<String> {
-        let mut line = self.text.clone();
+        let mut line = self.locked_text();
         if let Some(digest) = self.path().map(content).transpose()?.flatten() {
             line.push_str(&format!(" (content {})", short(&digest)));
         }
@@ -209,6 +223,8 @@ impl PipOptions {
         add("--index-url", self.index_url.as_slice());
         add("--extra-index-url", &self.extra_index_urls);
         add("--find-links", &self.find_links);
+        let strategy = self.index_strategy.clone().filter(|strategy| strategy != INDEX_STRATEGIES[0]);
+        add("--index-strategy", strategy.as_slice());
         add("--no-binary", &self.no_binary);
         add("--only-binary", &self.only_binary);
         let flags = [("--no-index", self.no_index), ("--pre", self.pre), ("--require-hashes", self.require_hashes)];
@@ -246,25 +262,29 @@ impl fmt::Debug for PipGit {
 ///
 /// # Errors
 /// A file that cannot be read, and everything in it that cannot be honoured, with file and line.
-pub fn read_requirements(file: &Path) -> Result<Pip> {
-    let mut reader = Reader::default();
+pub fn read_requirements(file: &Path, choices: &Choices) -> Result<Pip> {
+    let mut reader = Reader::new(choices);
     reader.file(file, Kind::Requirements)?;
-    Ok(reader.pip)
+    reader.finish()
 }
 
 /// Reads the lines of a `pip:` section, each with its place. Paths are relative to `folder`.
 ///
 /// # Errors
 /// As [`read_requirements`].
-pub(super) fn read_section(folder: &Path, lines: impl IntoIterator<Item = (String, String)>) -> Result<Pip> {
+pub(super) fn read_section(
+    folder: &Path,
+    lines: impl IntoIterator<Item = (String, String)>,
+    choices: &Choices,
+) -> Result<Pip> {
     let folder = std::path::absolute(folder)?;
-    let mut reader = Reader::default();
+    let mut reader = Reader::new(choices);
     for (place, text) in lines {
         for line in line::logical(&text) {
             reader.line(&folder, &place, &line, Kind::Requirements)?;
         }
     }
-    Ok(reader.pip)
+    reader.finish()
 }
 
 /// Whether lines ask for packages or limit them.
@@ -279,9 +299,21 @@ struct Reader {
     pip: Pip,
     /// The files that are being read, outermost first.
     open: Vec<PathBuf>,
+    /// Lines that name a folder in which a conda package was built.
+    of_builds: conda_build::Lines,
 }
 
 impl Reader {
+    fn new(choices: &Choices) -> Self {
+        Self { of_builds: conda_build::Lines::new(choices.drop_conda_build_paths), ..Self::default() }
+    }
+
+    /// What was read, when all of it can be used.
+    fn finish(mut self) -> Result<Pip> {
+        self.pip.notices.extend(self.of_builds.finish()?);
+        Ok(self.pip)
+    }
+
     fn file(&mut self, file: &Path, kind: Kind) -> Result<()> {
         let path = std::path::absolute(file)?;
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
@@ -317,6 +349,7 @@ impl Reader {
 
     fn requirement(&mut self, folder: &Path, place: &str, line: &Line, kind: Kind, editable: bool) -> Result<()> {
         let read = requirement::read(folder, place, &line.text).map_err(|error| error_at(place, error))?;
+        let Some(read) = self.of_builds.instead(read) else { return Ok(()) };
         if kind == Kind::Constraints && (editable || read.name().is_none()) {
             return Err(Error::user(format!("{place}: `{}` is no constraint: it names no package", read.text)));
         }
@@ -373,9 +406,7 @@ fn load(file: &Path) -> Result<String> {
             human(LONGEST)
         )));
     }
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Error::user(format!("`{}` is not UTF-8", file.display())).hint("save it as UTF-8"))?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    decode(file, bytes)
 }
 
 #[cfg(test)]

@@ -213,8 +213,18 @@ fn egg(url: &Url) -> Behind {
 }
 
 fn git(repository: &str, shown: &str) -> Result<(PipLocation, Behind)> {
-    let mut url = Url::parse(repository)
-        .map_err(|error| wrong(shown, &error.to_string()).hint("a repository is `git+https://host/path@reference`"))?;
+    let mut url = Url::parse(repository).map_err(|error| {
+        // `git@host:path`, as scp and `git clone` have it.
+        let place = repository.strip_prefix("ssh://").unwrap_or(repository);
+        let hint = match place.split_once(':').filter(|(host, _)| host.contains('@') && !host.contains('/')) {
+            Some((host, path)) => {
+                format!("write the repository as `git+ssh://{host}/{}`", path.trim_start_matches('/'))
+            }
+            None => "a repository is `git+https://host/path@reference`".to_owned(),
+        };
+        let reason = redact::within(&error.to_string());
+        Error::user(format!("`{shown}` is no requirement: {reason}")).hint(redact::within(&hint))
+    })?;
     if !matches!(url.scheme(), "http" | "https" | "ssh" | "file") {
         return Err(wrong(shown, &format!("git+{}:// is not supported", url.scheme())));
     }

@@ -2,7 +2,7 @@ use super::*;
 
 fn section(lines: &[&str]) -> Result<Pip> {
     let lines = lines.iter().enumerate().map(|(index, line)| (format!("e.yml:{}", index + 1), (*line).to_owned()));
-    read_section(Path::new("/project"), lines)
+    read_section(Path::new("/project"), lines, &Choices::default())
 }
 
 fn direct(line: &str) -> PipDirect {
@@ -112,7 +112,7 @@ fn files_name_files() {
     write("requirements.txt", "-r sub/more.txt\n-c limits.txt\n-i https://me:hush@host/simple\nrequests\n");
     write("sub/more.txt", "./lib\n-f wheels\n");
     write("limits.txt", "requests<3\n");
-    let pip = read_requirements(&folder.path().join("requirements.txt")).expect("reads");
+    let pip = read_requirements(&folder.path().join("requirements.txt"), &Choices::default()).expect("reads");
     assert_eq!(pip.requirements[0].path(), Some(folder.path().join("sub/lib").as_path()));
     assert!(pip.requirements[1].place.ends_with("requirements.txt:4"), "{:?}", pip.requirements);
     assert_eq!(pip.constraints[0].text, "requests<3");
@@ -123,10 +123,14 @@ fn files_name_files() {
     assert!(!format!("{pip:?}").contains("hush"));
 
     write("sub/more.txt", "a\n-r ../requirements.txt\n");
-    let error = read_requirements(&folder.path().join("requirements.txt")).expect_err("is endless").to_string();
+    let error = read_requirements(&folder.path().join("requirements.txt"), &Choices::default())
+        .expect_err("is endless")
+        .to_string();
     assert!(error.contains("more.txt:2: ") && error.contains("names itself"), "{error}");
     write("sub/more.txt", "a\nb==\n");
-    let error = read_requirements(&folder.path().join("requirements.txt")).expect_err("is wrong").to_string();
+    let error = read_requirements(&folder.path().join("requirements.txt"), &Choices::default())
+        .expect_err("is wrong")
+        .to_string();
     assert!(error.contains("sub/more.txt:2: `b==`") && !error.contains("requirements.txt"), "{error}");
 }
 
@@ -139,4 +143,39 @@ fn what_changes_a_lock_is_in_its_lines() {
     assert!(lines[1].starts_with("requests==1 (hashes "), "{lines:?}");
     assert!(lines[2].starts_with("./lib (content "), "{lines:?}");
     assert_eq!(lines[3], "git+https://host/a");
+}
+
+#[test]
+fn folders_of_conda_builds_are_told_all_at_once() {
+    let lines = [
+        "certifi @ file:///croot/certifi_1707229174982/work/certifi",
+        "numpy @ file:///home/conda/feedstock_root/build_artifacts/numpy_1707225359967/work/dist/numpy-1.26.4-cp311-cp311-linux_x86_64.whl#sha256=d0",
+        "requests",
+        "attrs @ file:///tmp/build/80754af9/attrs_1620827162558/work ; python_version > '3'",
+    ];
+    let error = section(&lines).expect_err("is refused");
+    let message = error.to_string();
+    assert!(message.contains("e.yml:1: `certifi @ ") && message.contains("e.yml:4: `attrs @ "), "{message}");
+    assert!(!message.contains("numpy"), "its version is known: {message}");
+    assert!(error.hints().join("\n").contains("--drop-conda-build-paths"), "{:?}", error.hints());
+
+    let choices = Choices { drop_conda_build_paths: true, ..Choices::default() };
+    let places = lines.iter().enumerate().map(|(index, line)| (format!("e.yml:{}", index + 1), (*line).to_owned()));
+    let pip = read_section(Path::new("/project"), places, &choices).expect("reads");
+    let texts: Vec<&str> = pip.requirements.iter().map(|requirement| requirement.text.as_str()).collect();
+    assert_eq!(texts, ["certifi", "numpy==1.26.4", "requests", "attrs ; python_full_version >= '3.1'"]);
+    assert!(pip.notices[0].contains("`numpy==1.26.4` (e.yml:2)"), "{:?}", pip.notices);
+}
+
+#[test]
+fn users_of_ssh_are_in_messages_and_not_in_locks() {
+    let pip = section(&["tool @ git+ssh://git@host.example/team/tool.git@v1"]).expect("reads");
+    assert_eq!(pip.requirements[0].text, "tool @ git+ssh://git@host.example/team/tool.git@v1");
+    assert_eq!(pip.lines(no_content).expect("lines"), ["tool @ git+ssh://host.example/team/tool.git@v1"]);
+    for line in ["git+ssh://git@host.example:team/tool.git@v1", "git+git@host.example:team/tool.git@v1"] {
+        let error = section(&[line]).expect_err(line);
+        assert!(error.to_string().contains(&format!("`{line}`")), "{error}");
+        let hints = error.hints().join("\n");
+        assert!(hints.contains("`git+ssh://git@host.example/team/tool.git@v1`"), "{hints}");
+    }
 }

@@ -121,6 +121,7 @@ fn planned(lock: &Lock, policy: &Policy, budget: usize) -> Result<Vec<Layer>> {
     let inputs = KeyInputs {
         prefix: "/opt/env".to_owned(),
         root: "opt/env".to_owned(),
+        folders: condaimg::model::Folders::default(),
         codec: "gzip".to_owned(),
         group_write: false,
         bytecode: true,

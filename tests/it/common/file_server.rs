@@ -159,7 +159,8 @@ fn answer(stream: &mut (impl Read + Write), folder: &Path, state: &Mutex<State>)
         return status(code);
     }
     // A folder is its page, as web servers have it; what stands behind `?` chooses nothing here.
-    let path = seen.path.split('?').next().unwrap_or_default().trim_start_matches('/').replace("%2B", "+");
+    let path =
+        seen.path.split('?').next().unwrap_or_default().trim_start_matches('/').replace("%2B", "+").replace("%21", "!");
     let path = if path.is_empty() || path.ends_with('/') { format!("{path}index.html") } else { path };
     let Ok(bytes) = std::fs::File::open(folder.join(&path)).and_then(|mut file| {
         let mut bytes = Vec::new();

@@ -14,6 +14,7 @@ pub mod registry;
 pub mod schema;
 pub mod token_server;
 pub mod tree;
+pub mod variants;
 pub mod wheels;
 
 use std::path::{Path, PathBuf};

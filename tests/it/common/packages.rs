@@ -63,6 +63,8 @@ struct Entry {
     mode: u32,
     mtime: u64,
     placeholder: Option<(String, FileMode)>,
+    /// PAX records before the header.
+    pax: Vec<(String, Vec<u8>)>,
     /// Whether paths.json and info/files name it.
     listed: bool,
 }
@@ -187,6 +189,17 @@ impl Package {
         self
     }
 
+    /// A PAX record of the entry added last.
+    pub fn pax(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
+        self.last().pax.push((key.to_owned(), value.as_ref().to_vec()));
+        self
+    }
+
+    /// A time with a fraction, as Python's tarfile writes it: the header's field is rounded, a PAX record exact.
+    pub fn fractional_mtime(self, seconds: u64, thousandths: u64) -> Self {
+        self.mtime(seconds + (thousandths + 500) / 1000).pax("mtime", format!("{seconds}.{thousandths:03}"))
+    }
+
     /// Leaves the entry added last out of the metadata.
     pub fn unlisted(mut self) -> Self {
         self.last().listed = false;
@@ -293,7 +306,15 @@ impl Package {
     }
 
     fn entry(mut self, path: &str, kind: Kind, mode: u32) -> Self {
-        self.entries.push(Entry { path: path.to_owned(), kind, mode, mtime: MTIME, placeholder: None, listed: true });
+        self.entries.push(Entry {
+            path: path.to_owned(),
+            kind,
+            mode,
+            mtime: MTIME,
+            placeholder: None,
+            pax: Vec::new(),
+            listed: true,
+        });
         self
     }
 
@@ -341,6 +362,7 @@ impl Package {
                 mode: 0o644,
                 mtime: MTIME,
                 placeholder: None,
+                pax: Vec::new(),
                 listed: false,
             };
             entry.write(tar);
@@ -378,6 +400,7 @@ impl Package {
 
 impl Entry {
     fn write(&self, tar: &mut tar::Builder<Vec<u8>>) {
+        tar.append_pax_extensions(self.pax.iter().map(|(key, value)| (key.as_str(), value.as_slice()))).unwrap();
         let mut header = tar::Header::new_gnu();
         header.set_mode(self.mode);
         header.set_mtime(self.mtime);

@@ -47,7 +47,12 @@ impl PackageIndex {
         self.files.entry(project.clone()).or_default().insert(name.to_owned(), hash);
         let links: String = self.files[&project]
             .iter()
-            .map(|(name, hash)| format!("<a href=\"/files/{}#sha256={hash}\">{name}</a>\n", name.replace('+', "%2B")))
+            .map(|(name, hash)| {
+                format!(
+                    "<a href=\"/files/{}#sha256={hash}\">{name}</a>\n",
+                    name.replace('+', "%2B").replace('!', "%21")
+                )
+            })
             .collect();
         let page = self.folder.join("simple").join(&project).join("index.html");
         fs_err::create_dir_all(page.parent().expect("a parent")).expect("a folder");

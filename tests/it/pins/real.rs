@@ -60,6 +60,7 @@ fn planned(lock: &Lock) -> LayerPlan {
     let inputs = KeyInputs {
         prefix: "/opt/conda/envs/default".to_owned(),
         root: "opt/conda/envs/default".to_owned(),
+        folders: condaimg::model::Folders::default(),
         codec: "gzip".to_owned(),
         group_write: false,
         bytecode: true,

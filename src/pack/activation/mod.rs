@@ -2,9 +2,19 @@
 //! and `etc/conda/activate.d/*.sh`. Scripts that only export or unset literals (and `$CONDA_PREFIX`, `$PATH`, or
 //! what they set before) become steps, which end up in the image's `Env`; any other script is "dynamic".
 
+mod bashisms;
+mod commands;
+mod shell;
+mod variables;
+mod words;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::lock::ActivationStep;
+use crate::lock::{Activation, ActivationStep};
+use crate::model::is_shell_name;
+
+pub use shell::{Shell, warnings};
+pub use variables::parse_variables;
 
 /// The longest value of a variable with which Linux starts a program (MAX_ARG_STRLEN, execve(2)).
 const LONGEST_VALUE: usize = 128 << 10;
@@ -25,19 +35,24 @@ pub fn parse_script(file: &str, script: &str, placeholder: Option<&str>) -> Opti
     Some(parser.steps)
 }
 
-/// Reads an `env_vars.d` file: a JSON object of strings.
-pub fn parse_variables(file: &str, json: &[u8]) -> Option<Vec<ActivationStep>> {
-    let variables: BTreeMap<String, String> = serde_json::from_slice(json).ok()?;
-    // What no environment can hold.
-    if variables.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
-        return None;
+/// The longest script whose text is kept, and the most of all scripts of a package, in bytes.
+const LONGEST_SCRIPT: usize = 64 << 10;
+const MOST_SCRIPTS: usize = 256 << 10;
+
+/// Takes note of a script of `activate.d`: of what it does, or that it needs a shell, with its text. `content` is
+/// nothing of a link, whose target nobody knows here.
+pub fn add_script(activation: &mut Activation, file: &str, content: Option<&[u8]>, placeholder: Option<&str>) {
+    let text = content.and_then(|content| std::str::from_utf8(content).ok());
+    match text.and_then(|text| parse_script(file, text, placeholder)) {
+        Some(steps) => activation.steps.extend(steps),
+        None => {
+            activation.dynamic.insert(file.to_owned());
+            let kept: usize = activation.scripts.values().map(String::len).sum();
+            if let Some(text) = text.filter(|text| text.len() <= LONGEST_SCRIPT && kept + text.len() <= MOST_SCRIPTS) {
+                activation.scripts.insert(file.to_owned(), text.to_owned());
+            }
+        }
     }
-    let step = |(name, value): (String, String)| ActivationStep {
-        file: file.to_owned(),
-        name,
-        value: Some(value.replace('$', "$$")),
-    };
-    Some(variables.into_iter().map(step).collect())
 }
 
 /// Fills a step's value: `$NAME` by the value of that variable, `$$` by a dollar. Nothing when it becomes too long
@@ -68,10 +83,6 @@ pub fn expand<'a>(template: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> O
 
 fn name_length(text: &str) -> usize {
     text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count()
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && name_length(text) == text.len() && !text.starts_with(|first: char| first.is_ascii_digit())
 }
 
 struct Script<'a> {
@@ -109,7 +120,7 @@ impl Script<'_> {
 
     fn assign(&mut self, word: &str) -> Option<()> {
         let (name, value) = word.split_once('=')?;
-        if !is_name(name) {
+        if !is_shell_name(name) {
             return None;
         }
         if self.known.contains(name) {
@@ -121,7 +132,7 @@ impl Script<'_> {
     }
 
     fn push(&mut self, name: String, value: Option<String>) -> Option<()> {
-        if !is_name(&name) {
+        if !is_shell_name(&name) {
             return None;
         }
         if value.is_some() {
@@ -271,15 +282,6 @@ mod tests {
             "A=1 command",
         ] {
             assert_eq!(run(script), None, "{script}");
-        }
-    }
-
-    #[test]
-    fn variables_of_json_are_literal() {
-        let steps = parse_variables("etc/conda/env_vars.d/x.json", br#"{"A": "$HOME", "B": "b"}"#).expect("parses");
-        assert_eq!(steps[0].value.as_deref().and_then(|value| expand(value, |_| None)).as_deref(), Some("$HOME"));
-        for wrong in [&b"[]"[..], br#"{"A=B": "c"}"#, br#"{"": "c"}"#, br#"{"A": "\u0000"}"#] {
-            assert!(parse_variables("x", wrong).is_none());
         }
     }
 

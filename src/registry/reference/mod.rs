@@ -1,5 +1,7 @@
 //! References to images (`HOST/REPOSITORY[:TAG][@DIGEST]`) and what their hosts mean.
 
+mod faults;
+
 use std::net::{IpAddr, Ipv6Addr};
 
 pub use oci_client::{ParseError, Reference};
@@ -18,19 +20,35 @@ const PLACEHOLDER: &str = "address.invalid";
 /// Parses and normalises a reference: `debian:12-slim` → `docker.io/library/debian:12-slim`.
 pub(super) fn parse(text: &str) -> Result<Reference> {
     if let Some((scheme, rest)) = text.split_once("://") {
-        return Err(Error::usage(format!("`{text}` is not an image reference"))
-            .hint(format!("write it without `{scheme}://`: `{rest}`")));
+        return Err(Error::usage(format!("invalid image reference `{text}`: expected none of `{scheme}://`"))
+            .hint(format!("write `{rest}`")));
     }
     let reference = match text.split_once('/') {
         Some((host, rest)) if host.starts_with('[') => parse_with_address(host, rest),
-        _ => text.parse::<Reference>().map_err(|error| why(&error, text)),
+        _ => parse_named(text),
     }
     .map_err(|reason| {
-        Error::usage(format!("`{text}` is not an image reference: {reason}"))
-            .hint("write it as `HOST/REPOSITORY:TAG` or `HOST/REPOSITORY@sha256:...`, in lower case")
+        Error::usage(format!("invalid image reference `{text}`: {reason}"))
+            .hint(suggestion(text).unwrap_or_else(|| FORMS.to_owned()))
     })?;
     digest_of(&reference)?;
     Ok(reference)
+}
+
+const FORMS: &str = "write it as `HOST/REPOSITORY:TAG` or `HOST/REPOSITORY@sha256:...`, in lower case";
+
+fn parse_named(text: &str) -> Result<Reference, String> {
+    let reference = text.parse::<Reference>().map_err(|error| why(&error, text))?;
+    match faults::port_fault(reference.registry()) {
+        Some(wrong) => Err(wrong),
+        None => Ok(reference),
+    }
+}
+
+/// What it may have been meant to be, as a hint: only what is a reference.
+fn suggestion(text: &str) -> Option<String> {
+    let suggestion = faults::find(text)?.suggestion?;
+    parse_named(&suggestion).ok().map(|_| format!("write `{suggestion}`"))
 }
 
 fn parse_with_address(host: &str, rest: &str) -> Result<Reference, String> {
@@ -50,12 +68,7 @@ fn parse_with_address(host: &str, rest: &str) -> Result<Reference, String> {
 }
 
 fn why(error: &ParseError, text: &str) -> String {
-    match error {
-        ParseError::ReferenceInvalidFormat if text.chars().any(char::is_uppercase) => {
-            ParseError::NameContainsUppercase.to_string()
-        }
-        other => other.to_string(),
-    }
+    faults::find(text).map_or_else(|| error.to_string(), |fault| fault.what)
 }
 
 /// The digest of a reference that has one.

@@ -1,0 +1,49 @@
+//! Whether what the image adds can stand on the base's own tree: no file may be where a directory must be.
+
+use super::options::Options;
+use super::project::Chosen;
+use super::{config, layers};
+use crate::cli::locking::Locked;
+use crate::cli::locking::base::refuse_obstacle;
+use crate::cli::world::World;
+use crate::image::{self, Tree};
+use crate::model::DEFAULT_PREFIX;
+use crate::util::Result;
+
+/// Compares what is added with the names of the base, as far as these are on this machine. A lock that was made for the
+/// default prefix was compared with them then.
+///
+/// # Errors
+/// A file of the base in the way; symlinks that lead nowhere.
+pub async fn check(options: &Options, locked: &Locked, chosen: Option<&Chosen>, world: &World) -> Result<()> {
+    let Locked { lock, base, made, .. } = locked;
+    let is_new = *made || chosen.is_some() || options.parameters.prefix != DEFAULT_PREFIX;
+    let target = layers::target(lock, &options.parameters)?;
+    let user = config::user(options, lock, base, world);
+    let home = config::session(options, lock, base, user)?.account.home;
+    if !is_new || !image::is_tree_at_hand(base, &world.store) {
+        return Ok(());
+    }
+    let (_, tree) = image::probe_tree(base, &world.store, world).await?;
+    refuse_obstacle(&tree, &target.prefix, "the environment", "choose another `--prefix`, or another base")?;
+    refuse_obstacle(&tree, &home, "the user's home", "choose another `--user`, or another base")?;
+    chosen.map_or(Ok(()), |chosen| check_files(&tree, chosen))
+}
+
+/// Files of the project: directories above them, and none in their own places.
+fn check_files(tree: &Tree, chosen: &Chosen) -> Result<()> {
+    for (source, path) in chosen.destinations() {
+        let what = format!("`{}`", source.display());
+        let hint = "copy to another place, or leave the file out with `--exclude`";
+        if let Some((above, _)) = path.rsplit_once('/') {
+            refuse_obstacle(tree, above, &what, hint)?;
+        }
+        if tree.is_directory(path) {
+            return Err(crate::util::Error::user(format!(
+                "failed to copy {what} to `/{path}`: the base has a directory there"
+            ))
+            .hint("with a slash at its end, a destination is a directory"));
+        }
+    }
+    Ok(())
+}

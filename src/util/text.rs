@@ -1,0 +1,68 @@
+//! The text of files that people and their tools write: UTF-8, or what a byte order mark says. (PowerShell's `>` writes
+//! UTF-16.)
+
+use encoding_rs::{Encoding, UTF_8};
+
+/// The text of a file, without byte order mark.
+///
+/// # Errors
+/// The line, from 1, of the first bytes that are no text.
+pub fn decode(mut bytes: Vec<u8>) -> Result<String, usize> {
+    if let Some((encoding, mark)) = Encoding::for_bom(&bytes) {
+        if encoding != UTF_8 {
+            return decode_as(encoding, &bytes[mark..]).ok_or(1);
+        }
+        bytes.drain(..mark);
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        1 + valid.iter().filter(|byte| **byte == b'\n').count()
+    })
+}
+
+/// The text of bytes in an encoding; nothing if there are bytes that it does not have.
+pub fn decode_as(encoding: &'static Encoding, bytes: &[u8]) -> Option<String> {
+    encoding.decode_without_bom_handling_and_without_replacement(bytes).map(std::borrow::Cow::into_owned)
+}
+
+/// The encoding that Python knows by a name (`latin-1`, `cp1252`, `utf_8`).
+pub fn encoding(name: &str) -> Option<&'static Encoding> {
+    let dashed = name.to_lowercase().replace('_', "-");
+    let windows = dashed.strip_prefix("cp").map(|page| format!("windows-{page}"));
+    let names = [dashed.clone(), dashed.replace('-', ""), windows.unwrap_or_default()];
+    names.iter().find_map(|name| Encoding::for_label(name.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_with_byte_order_mark_is_decoded() {
+        let utf16 = |big: bool| -> Vec<u8> {
+            let units = "\u{feff}numpy\né\n".encode_utf16();
+            units.flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
+        };
+        for bytes in [utf16(false), utf16(true), "\u{feff}numpy\né\n".into(), "numpy\né\n".into()] {
+            assert_eq!(decode(bytes).as_deref(), Ok("numpy\né\n"));
+        }
+        assert_eq!(decode(b"a\nb\n\xe9".to_vec()), Err(3));
+        assert_eq!(decode(b"\xff\xfea\0\0\xd8".to_vec()), Err(1), "half a surrogate");
+    }
+
+    #[test]
+    fn encodings_have_the_names_of_python() {
+        for (name, expected) in [
+            ("latin-1", "windows-1252"),
+            ("Latin_1", "windows-1252"),
+            ("iso-8859-15", "ISO-8859-15"),
+            ("cp1252", "windows-1252"),
+            ("cp1251", "windows-1251"),
+            ("utf8", "UTF-8"),
+            ("shift_jis", "Shift_JIS"),
+        ] {
+            assert_eq!(encoding(name).map(Encoding::name), Some(expected), "{name}");
+        }
+        assert_eq!(encoding("klingon"), None);
+    }
+}
