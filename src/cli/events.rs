@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::locking::options::{BaseOrigin, EnvironmentOptions};
 use super::summary::{LayerRow, PlatformMetadata, table};
 use crate::lock::Locks;
-use crate::model::BaseRef;
+use crate::model::{BaseRef, Platform};
 use crate::ship::Destination;
 use crate::spec::Spec;
 use crate::util::report::Event;
@@ -79,6 +79,12 @@ pub fn start(command: &'static str, spec: &Spec, options: &EnvironmentOptions, g
         outputs,
     };
     Event::new("start", &fields, text)
+}
+
+/// Tells which of several platforms is made now.
+pub fn platform(platform: &Platform) -> Event {
+    let name = platform.to_string();
+    Event::new("platform", &serde_json::json!({"platform": name}), name)
 }
 
 /// A path without `./` at its beginning.

@@ -12,7 +12,7 @@ use crate::common::file_server::FileServer;
 use crate::common::packages::{Channel, Format, Package};
 use crate::common::registry::{LocalRegistry, Mode, PASSWORD, USER};
 use crate::common::token_server::basic;
-use crate::common::{Workspace, environment, fail, run_output, succeed};
+use crate::common::{Workspace, environment, fail, program, run_output, succeed};
 
 /// A folder with a channel of two packages that need nothing, each large enough for a layer of its own.
 struct Bench {
@@ -108,7 +108,9 @@ fn pushed_table_lists_only_new_layers() {
     assert!(first.contains("3 of 3 layers new, "), "{first}");
 
     bench.release("two", "2.0");
-    succeed(&mut bench.condaimg(&["lock", "--upgrade"]));
+    let upgrade = events(&run_output(&mut bench.condaimg(&["lock", "--upgrade", "--progress", "json"])).stderr);
+    let change = |field: &str| named(&upgrade, "lock-change")[0][field].clone();
+    assert_eq!(["kind", "name", "before", "after"].map(change), ["conda", "two", "1.0 0", "2.0 0"].map(Value::from));
     let before: BTreeSet<String> = registry.uploads().into_iter().collect();
     // Another tag, and another cache: what the repository has counts, not what this machine has made.
     let mut second = push(&bench, "2");
@@ -236,6 +238,26 @@ fn failure_in_json_ends_with_an_error() {
     assert_eq!(wrong["kind"], "usage");
     let unknown = error(&mut bench.condaimg(&["build", "--progress=json", "--nonsense"]), 2);
     assert!(unknown["kind"] == "usage" && unknown.to_string().contains("--nonsense"), "{unknown}");
+}
+
+#[test]
+fn interrupted_build_in_json_ends_with_an_error() {
+    let bench = Bench::new();
+    let (_listener, url) = silent();
+    let mut build = bench.workspace.condaimg();
+    build.args(["build", "--base", "scratch", "--glibc", "2.36", "--override-channels", "--channel", &url]);
+    build.args(["--progress", "json", "-v"]);
+    let child = build.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("runs");
+    std::thread::sleep(Duration::from_secs(2));
+    succeed(program("kill", "procps").args(["-INT", &child.id().to_string()]));
+    let output = child.wait_with_output().expect("ends");
+    let events = events(&output.stderr);
+    let error = events.last().expect("an event");
+    assert_eq!(
+        (&error["event"], &error["kind"], &error["exit-status"]),
+        (&json!("error"), &json!("interrupted"), &json!(130))
+    );
+    assert_eq!(named(&events, "error").len(), 1);
 }
 
 #[test]

@@ -238,7 +238,7 @@ async fn make_all(prepared: &Prepared, gone: &BTreeSet<Digest>, ready: Ready) ->
     let mut made = Vec::with_capacity(platforms.len());
     for locked in platforms {
         if platforms.len() > 1 {
-            world.reporter.notice(&locked.platform.to_string());
+            world.reporter.event(&events::platform(&locked.platform));
         }
         made.push(options.environment.named(&locked.platform, make(prepared, locked, gone, &ready).await)?);
     }

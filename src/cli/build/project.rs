@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::options::{Options, Output};
 use crate::lock::Lock;
 use crate::model::{BaseFacts, ENGINES_OWN, FolderFacts, ProjectCopy};
@@ -13,8 +15,8 @@ use crate::pack::metadata::{DIRECTORY_MTIME, ModePolicy};
 use crate::pack::project::{LayerEntry, PROJECT_MTIME, ProjectContent, ProjectLayer, measure};
 use crate::spec::Spec;
 use crate::spec::project::{SelectOptions, SelectedFile, SelectedKind, Selection, select};
-use crate::util::report::Reporter;
-use crate::util::{Error, Result, human, paths};
+use crate::util::report::{Event, Reporter};
+use crate::util::{Error, Result, human, paths, plural};
 
 /// Folders of the system in which the group gets no permissions by `--group-write`: who may write there can become
 /// root.
@@ -100,8 +102,9 @@ impl Project {
         let bytes: u64 = chosen.files.iter().map(ChosenFile::size).sum();
         let from_to: Vec<String> =
             self.entries.iter().map(|entry| format!("{} to {}", entry.from.display(), entry.to)).collect();
-        let files = if chosen.files.len() == 1 { "file" } else { "files" };
-        reporter.notice(&format!("copied: {} {files}, {} ({})", chosen.files.len(), human(bytes), from_to.join(", ")));
+        let files = chosen.files.len();
+        let text = format!("copied: {}, {} ({})", plural(files, "file"), human(bytes), from_to.join(", "));
+        reporter.event(&Event::new("copied", &json!({"files": files, "bytes": bytes}), text));
         Ok(chosen)
     }
 }

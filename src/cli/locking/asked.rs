@@ -54,7 +54,7 @@ impl Asked {
         let asked = Self { path, lock_folder, old, inputs, pinned, texts: texts(spec), pip };
         if let Some(lock) = &asked.old {
             let changes = lock::changes(lock, asked.wanted(spec, lock.base.digest));
-            check_named(&asked.path, lock, options, &asked.inputs, &changes)?;
+            check_named(&asked.path, lock, options, &changes)?;
         }
         Ok(asked)
     }

@@ -3,13 +3,68 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rattler_conda_types::{MatchSpec, Matches as _, ParseStrictness};
+use serde::Serialize;
 
-use crate::lock::{Lock, LockedPackage, LockedWheel, WheelSource, dependency_name};
+use crate::lock::{Lock, LockedPackage, LockedWheel, Locks, WheelSource, dependency_name};
+use crate::model::Platform;
+use crate::util::report::{Event, Reporter};
 
-/// One line for each package that came, went or changed.
-pub fn changes(old: &Lock, new: &Lock) -> Vec<String> {
+/// A change of a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Change {
+    /// `conda`, `pip` or `base`.
+    kind: &'static str,
+    /// The package, or the reference of the base.
+    name: String,
+    /// Version and build, of a wheel the version, of a base the digest; none of what came.
+    before: Option<String>,
+    /// The same now; none of what went.
+    after: Option<String>,
+    /// All of it, and why, for people.
+    #[serde(skip)]
+    text: String,
+}
+
+/// What machines read of a change.
+#[derive(Serialize)]
+struct Changed {
+    platform: String,
+    #[serde(flatten)]
+    change: Change,
+}
+
+/// Says what became different in a lock that was there before.
+pub fn tell(platforms: &[Platform], old: &Locks, new: &Locks, reporter: &dyn Reporter) {
+    if old.is_empty() {
+        return;
+    }
+    for lock in platforms.iter().filter_map(|platform| new.get(platform)) {
+        let name = lock.platform.lock_name();
+        match old.get(&lock.platform) {
+            None => reporter.notice(&format!("lock: + {name}, {}", lock.counted())),
+            Some(old) => {
+                let what = if new.iter().len() > 1 { format!("lock ({name})") } else { "lock".to_owned() };
+                for change in changes(old, lock) {
+                    let platform = lock.platform.to_string();
+                    let text = format!("{what}: {}", change.text);
+                    reporter.event(&Event::new("lock-change", &Changed { platform, change }, text));
+                }
+            }
+        }
+    }
+}
+
+/// What came, went or changed.
+fn changes(old: &Lock, new: &Lock) -> Vec<Change> {
     let reasons = Reasons::new(old, new);
-    let mut lines: BTreeMap<&str, String> = BTreeMap::new();
+    let change = |name: &str, text: String| Change {
+        kind: "conda",
+        name: name.to_owned(),
+        before: old.package(name).map(shown),
+        after: new.package(name).map(shown),
+        text,
+    };
+    let mut lines: BTreeMap<&str, Change> = BTreeMap::new();
     for package in &new.packages {
         let name = package.name();
         let line = match old.package(name) {
@@ -22,31 +77,44 @@ pub fn changes(old: &Lock, new: &Lock) -> Vec<String> {
             }
             Some(before) => format!("{name} {} -> {}", shown(before), shown(package)),
         };
-        lines.insert(name, with(line, reasons.of(name)));
+        lines.insert(name, change(name, with(line, reasons.of(name))));
     }
     let asked: BTreeSet<String> = old.specs.iter().filter_map(|spec| named(spec)).collect();
     for package in old.packages.iter().filter(|package| new.package(package.name()).is_none()) {
         let name = package.name();
         let reason = if asked.contains(name) { "no longer asked for" } else { "nothing needs it any more" };
-        lines.insert(name, with(format!("- {name} {}", shown(package)), Some(reason.to_owned())));
+        lines.insert(name, change(name, with(format!("- {name} {}", shown(package)), Some(reason.to_owned()))));
     }
     for package in &new.packages {
         let before = old.package(package.name()).and_then(|before| before.facts.stability);
         if let (Some(before), Some(now)) = (before, package.facts.stability)
             && before != now
         {
-            let line = lines.entry(package.name()).or_insert_with(|| format!("{} {}", package.name(), shown(package)));
-            line.push_str(&format!(", {} instead of {}", now.name(), before.name()));
+            let line = || change(package.name(), format!("{} {}", package.name(), shown(package)));
+            let text = &mut lines.entry(package.name()).or_insert_with(line).text;
+            text.push_str(&format!(", {} instead of {}", now.name(), before.name()));
         }
     }
-    let base = (old.base.reference == new.base.reference && old.base.digest != new.base.digest)
-        .then(|| format!("base {}: {} -> {}", new.base.reference, old.base.digest, new.base.digest));
+    let base = (old.base.reference == new.base.reference && old.base.digest != new.base.digest).then(|| Change {
+        kind: "base",
+        name: new.base.reference.clone(),
+        before: Some(old.base.digest.to_string()),
+        after: Some(new.base.digest.to_string()),
+        text: format!("base {}: {} -> {}", new.base.reference, old.base.digest, new.base.digest),
+    });
     base.into_iter().chain(lines.into_values()).chain(wheels(old, new)).collect()
 }
 
 /// The same for pip packages.
-fn wheels(old: &Lock, new: &Lock) -> Vec<String> {
+fn wheels(old: &Lock, new: &Lock) -> Vec<Change> {
     let of = |lock: &'_ Lock, name: &str| lock.wheels.iter().find(|wheel| wheel.name == name).cloned();
+    let change = |name: &str, text: String| Change {
+        kind: "pip",
+        name: name.to_owned(),
+        before: of(old, name).map(|wheel| wheel.version),
+        after: of(new, name).map(|wheel| wheel.version),
+        text,
+    };
     let mut lines = Vec::new();
     for wheel in &new.wheels {
         let (name, version) = (&wheel.name, &wheel.version);
@@ -59,10 +127,10 @@ fn wheels(old: &Lock, new: &Lock) -> Vec<String> {
             Some(before) if before.sha256 != wheel.sha256 => format!("{name} {version}: another wheel (pip)"),
             Some(_) => continue,
         };
-        lines.push(line);
+        lines.push(change(name, line));
     }
     let gone = old.wheels.iter().filter(|wheel| of(new, &wheel.name).is_none());
-    lines.extend(gone.map(|wheel| format!("- {} {} (pip)", wheel.name, wheel.version)));
+    lines.extend(gone.map(|wheel| change(&wheel.name, format!("- {} {} (pip)", wheel.name, wheel.version))));
     lines
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::options::{EnvironmentOptions, LockMode};
-use crate::lock::{Inputs, Lock, LockedBase, Locks};
+use crate::lock::{Lock, LockedBase, Locks};
 use crate::model::{BaseRef, Platform};
 use crate::util::{Digest, Error, Result};
 
@@ -40,24 +40,18 @@ fn base_hint(path: &Path, locked: &LockedBase) -> String {
     format!("the lock `{}` is for `{flag} {reference}`: give that, or no base at all", path.display())
 }
 
-/// Refuses a lock that may not be made anew if another base is named than it has. The network is not asked.
+/// Refuses a lock that may not be made anew and that is stale, or names another base, before a registry is asked for
+/// the base. `changes` are all but those of the base's content.
 ///
 /// # Errors
 /// They name both bases and the flag. What only content can tell is left to [`check_base`] and [`stale`].
-pub(super) fn check_named(
-    path: &Path,
-    lock: &Lock,
-    options: &EnvironmentOptions,
-    inputs: &Inputs,
-    changes: &[String],
-) -> Result<()> {
+pub(super) fn check_named(path: &Path, lock: &Lock, options: &EnvironmentOptions, changes: &[String]) -> Result<()> {
     match options.mode {
         LockMode::Locked => {
-            let named = |inputs: &Inputs| (inputs.base.clone(), inputs.extends);
-            match &lock.inputs {
-                Some(then) if named(then) != named(inputs) => Err(stale(path, lock, changes)),
-                _ => Ok(()),
-            }
+            // The content of a base on this machine is cheap to compare: all changes are told at once then.
+            let is_remote = matches!(options.base, BaseRef::Registry(_));
+            let tells = is_remote || changes.iter().any(|change| is_about_base(change));
+            if tells && !changes.is_empty() { Err(stale(path, lock, changes)) } else { Ok(()) }
         }
         LockMode::Frozen => check_frozen(path, &lock.base, &options.base, options.extends),
         LockMode::Make(_) | LockMode::Renew => Ok(()),
@@ -100,13 +94,20 @@ pub(super) fn check_base(path: &Path, locked: &LockedBase, asked: &BaseRef, dige
     .hint("build without `--frozen` to renew the lock"))
 }
 
+fn is_about_base(change: &str) -> bool {
+    change.starts_with("base:") || change.starts_with("from:")
+}
+
 /// A lock that must be current and is not.
 pub(super) fn stale(path: &Path, lock: &Lock, changes: &[String]) -> Error {
     let platform = &lock.platform;
     let error = Error::user(format!("the lock `{}` is stale for {platform}: it does not fit any more", path.display()));
     let error = changes.iter().fold(error, |error, change| error.hint(format!("changed since it was made: {change}")));
-    let about_base = changes.iter().any(|change| change.starts_with("base:") || change.starts_with("from:"));
-    let error = if about_base { error.hint(base_hint(path, &lock.base)) } else { error };
+    let error = if changes.iter().any(|change| is_about_base(change)) {
+        error.hint(base_hint(path, &lock.base))
+    } else {
+        error
+    };
     error.hint("`condaimg lock`, or a build without `--locked`, renews it; commit the result")
 }
 

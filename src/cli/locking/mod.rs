@@ -88,7 +88,7 @@ pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) ->
         }
         false => {
             let new = save(options, spec, made.into_iter().collect(), world)?;
-            tell_changes(options, &old, &new, world);
+            diff::tell(&options.platforms, &old, &new, world.reporter.as_ref());
             new
         }
     };
@@ -468,23 +468,4 @@ fn python_info<'a>(
             })
         })
         .transpose()
-}
-
-/// Says what became different in a lock that was there before.
-fn tell_changes(options: &EnvironmentOptions, old: &Locks, new: &Locks, world: &World) {
-    if old.is_empty() {
-        return;
-    }
-    for lock in options.platforms.iter().filter_map(|platform| new.get(platform)) {
-        let name = lock.platform.lock_name();
-        match old.get(&lock.platform) {
-            None => world.reporter.notice(&format!("lock: + {name}, {}", lock.counted())),
-            Some(old) => {
-                let what = if new.iter().len() > 1 { format!("lock ({name})") } else { "lock".to_owned() };
-                for line in diff::changes(old, lock) {
-                    world.reporter.notice(&format!("{what}: {line}"));
-                }
-            }
-        }
-    }
 }
