@@ -39,5 +39,6 @@ mod resolve;
 mod runs;
 mod secrets;
 mod stability;
+mod unsolvable;
 mod warm;
 mod wheels;

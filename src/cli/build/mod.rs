@@ -44,11 +44,11 @@ pub struct Prepared {
     pub chosen: Option<Chosen>,
 }
 
-/// Reads what is to be built, locks it, and chooses the project files. A lock that is made is written if `keeps_lock`.
+/// Reads what is to be built, locks it, and chooses the project files.
 ///
 /// # Errors
 /// Whatever is wrong with the user's input or the world.
-pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter, keeps_lock: bool) -> Result<Prepared> {
+pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter) -> Result<Prepared> {
     let spec = spec::read_with(&args.environment.path(), &args.environment.choices())?;
     let mut args = settings::fill(args, &spec.settings)?;
     // A lock that is named is used as it is: there is nothing that it could be stale against.
@@ -58,7 +58,6 @@ pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter,
             .hint("name the file that it was made from"));
     }
     let mut options = Options::new(args, global)?;
-    options.environment.keeps_lock = keeps_lock;
     for notice in &spec.notices {
         reporter.notice(notice);
     }
@@ -92,7 +91,7 @@ pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>,
 /// # Errors
 /// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
 pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
-    let prepared = prepare(args, &global, reporter, true).await?;
+    let prepared = prepare(args, &global, reporter).await?;
     let Prepared { options, world, .. } = &prepared;
     let (noting, entries) = Noting::begin(options, world);
     let (made, delivered) = match options.args.push {
@@ -136,7 +135,7 @@ pub async fn into_store(
     global: &Global,
     reporter: SharedReporter,
 ) -> Result<(Vec<Image>, Vec<PlatformMetadata>)> {
-    let prepared = prepare(args, global, reporter, true).await?;
+    let prepared = prepare(args, global, reporter).await?;
     let made = make_all(&prepared, &BTreeSet::new(), Ready::nobody()).await?;
     let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
         made.into_iter().map(|made| (made.image, made.summary)).unzip();

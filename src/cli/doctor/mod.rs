@@ -1,13 +1,16 @@
 //! `condaimg doctor`: tries out a registry, channels and this machine, and says what does not work and what to do.
 
 mod condarc;
+mod default_base;
 mod local;
 mod report;
+mod tools;
 
 use clap::Args;
 
 use super::args::{Global, RegistryArgs};
 use super::print_data;
+use crate::model::BaseRef;
 use crate::registry::{DEFAULT_REPOSITORY, Examination, Finding, Reference, Registry, RetryPolicy, State};
 use crate::resolve::{Channels, Condarc, reach};
 use crate::util::{Error, Result};
@@ -48,6 +51,8 @@ pub async fn run(args: DoctorArgs, global: Global) -> Result<()> {
     let mut report = Report { local: local::examine(&global), ..Report::default() };
     let condarc = if args.no_condarc { Condarc::default() } else { Condarc::read()? };
     report.local.extend(condarc::examine(&condarc, args.no_condarc)?);
+    report.local.extend(tools::examine());
+    report.local.push(default_base::examine(&args.registries).await);
     if !args.channels.is_empty() {
         report.channels = channels(&args.channels, &condarc).await?;
     }
@@ -59,6 +64,14 @@ pub async fn run(args: DoctorArgs, global: Global) -> Result<()> {
     }
     print_data(&if args.json { report.json()? } else { report.text().into_bytes() })?;
     verdict(&report)
+}
+
+/// A base as `build --base` takes it.
+fn named_base(text: &str) -> Result<BaseRef> {
+    Ok(match text.parse()? {
+        BaseRef::Registry(reference) => BaseRef::Registry(Registry::parse(&reference)?.to_string()),
+        local => local,
+    })
 }
 
 /// The repository to try.
