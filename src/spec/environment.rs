@@ -18,6 +18,9 @@ use crate::util::{Error, Result, redact};
 /// More ignored keys than this are only counted.
 const MOST_NOTICES: usize = 20;
 
+/// Sections of pip among the dependencies; with more of them, lines are not told.
+const MOST_SECTIONS: usize = 16;
+
 pub(super) const NAME: Entry =
     Entry { key: "name", about: "A name for the environment.", flag: None, form: Form::Text(Text::any("a name")) };
 
@@ -86,9 +89,11 @@ fn ignored_key(file: &Path, key: &str) -> String {
     }
 }
 
-/// The line of a dependency.
+/// The line of a dependency. Sections of pip, which are items of the list too, do not count.
 pub(super) fn line_of(source: &str, dependency: usize) -> Option<usize> {
-    Some(place_of(source, &format!("dependencies.{dependency}"), &ENVIRONMENT)?.0)
+    let items = 0..=dependency + MOST_SECTIONS;
+    let mut packages = items.filter_map(|item| place_of(source, &format!("dependencies.{item}"), &ENVIRONMENT));
+    packages.nth(dependency).map(|(line, _)| line)
 }
 
 /// Line and column, from 1, of a value (`image.tags.0`). The parser tells places only in errors, so the reader is
@@ -332,6 +337,7 @@ mod tests {
         let texts: Vec<_> = spec.dependencies.iter().map(|dependency| dependency.text.as_str()).collect();
         assert_eq!(texts, ["python=3.11", "pip", "pytorch::pytorch=1.12.0"]);
         assert_eq!(spec.place_of(0), "environment.yml:6");
+        assert_eq!(spec.place_of(2), "environment.yml:11", "behind a section of pip");
         let pip: Vec<_> = spec.pip.requirements.iter().map(|it| (it.place.as_str(), it.text.as_str())).collect();
         assert_eq!(pip, [("environment.yml:9", "a>=1"), ("environment.yml:10", "./b")]);
         let variables: Vec<_> = spec.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

@@ -324,6 +324,7 @@ fn people_get_a_table() {
     let limited = succeed(&mut bench.condaimg("plan", &["--max-layers", "3"]));
     assert!(limited.contains("joined with others because of the limit"), "{limited}");
     // Two platforms, project files, a lock as PATH.
+    succeed(&mut bench.condaimg("lock", &[]));
     bench.workspace.file("src/app.py", "print(1)\n");
     let more = bench.plan(&["--copy", "src:/app", "condaimg.lock"]);
     let kinds: Vec<String> = more["layers"].as_array().expect("layers").iter().map(|it| text(&it["kind"])).collect();

@@ -163,11 +163,11 @@ fn later_channels_are_named_with_the_flag() {
     let mut later = Channel::new(bench.workspace.path("later"));
     later.add_all(&[("zlib", "2.0", &[]), ("elsewhere", "1", &[])]);
     bench.channel.add_all(&[("wants", "1", &["zlib >=2"])]);
-    let flags = ["--channel", "later"];
+    let flags = ["--channel", "./later"];
     let expected = ["/later/", "/channel/", "strict channel priority", "`--channel-priority flexible`"];
     bench.names(&["zlib=2"], &flags, &[&[":4 `zlib=2`"][..], &expected[..]].concat());
     bench.names(&["wants"], &flags, &[&[":4 `wants`", "`zlib >=2`"][..], &expected[..]].concat());
-    succeed(&mut bench.lock(&["--channel", "later", "--channel-priority", "flexible"]));
+    succeed(&mut bench.lock(&["--channel", "./later", "--channel-priority", "flexible"]));
 }
 
 #[test]
