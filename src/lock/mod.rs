@@ -292,6 +292,17 @@ impl Lock {
         }
     }
 
+    /// Drops the facts that an older layout version read from archives: the next build reads them again. The base's
+    /// packages keep theirs, which describe the base image, and each package keeps what the layer plan counts.
+    fn forget_facts(&mut self) {
+        let of_base = self.base.environment.clone().unwrap_or_default();
+        for package in self.packages.iter_mut().filter(|package| !of_base.packages.contains(package.name())) {
+            let PackageFacts { stability, planned_size, .. } = package.facts;
+            package.facts = PackageFacts { stability, planned_size, ..PackageFacts::default() };
+        }
+        self.has_facts = false;
+    }
+
     /// How many packages there are, for people: `12 packages, 3 wheels`.
     pub fn counted(&self) -> String {
         let packages = plural(self.packages.len(), "package");

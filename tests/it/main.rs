@@ -22,6 +22,7 @@ mod killed;
 mod lock;
 mod lock_files;
 mod logins;
+mod older;
 mod oracle;
 mod partial;
 mod pins;

@@ -62,11 +62,12 @@ pub fn parse(text: &str, folder: &Path) -> Result<Locks> {
     let document: ExtensionDocument =
         serde_yaml::from_str(text).map_err(|error| Error::user(error.to_string()).hint("it is no lock of condaimg"))?;
     let mut extension = document.condaimg;
-    if extension.version != VERSION || extension.layout_version != LAYOUT_VERSION {
+    if extension.version > VERSION || extension.layout_version > LAYOUT_VERSION {
         return Err(Error::user(format!(
-            "it is of version {}, layout {}; this condaimg reads version {VERSION}, layout {LAYOUT_VERSION}",
+            "a newer condaimg wrote it (version {}, layout {}); this one reads up to version {VERSION}, layout {LAYOUT_VERSION}",
             extension.version, extension.layout_version
-        )));
+        ))
+        .hint("install a newer condaimg"));
     }
     let pixi = LockFile::from_str_with_base_directory(text, Some(folder))
         .map_err(|error| Error::user("its packages cannot be read").caused_by(error))?;

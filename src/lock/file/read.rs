@@ -10,7 +10,7 @@ use url::Url;
 use super::ENVIRONMENT;
 use super::extension::{Extension, PlatformExtension, SaidInputs};
 use crate::lock::{Lock, LockedBase, LockedPackage, LockedWheel, PackageFacts, local, pypi};
-use crate::model::Platform;
+use crate::model::{LAYOUT_VERSION, Platform};
 use crate::util::{Error, Result};
 
 /// The lock of one platform.
@@ -47,8 +47,15 @@ pub(super) fn lock_of(
         base: LockedBase { reference: local::base(&said.base.reference, folder), ..said.base },
         interpreters: interpreters.collect::<Result<_>>()?,
     };
-    if let Some(seal) = said.seal {
-        lock.edited = seal.broken(&lock)?;
+    // A lock that goes with an image has parameters and no seal. Its facts describe the image as it is.
+    if common.parameters.is_none() {
+        lock.edited = match said.seal {
+            Some(seal) => seal.broken(&lock)?,
+            None => vec!["the seal"],
+        };
+        if common.layout_version < LAYOUT_VERSION {
+            lock.forget_facts();
+        }
     }
     Ok(lock)
 }
