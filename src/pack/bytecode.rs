@@ -243,16 +243,31 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
 
 /// Whether this machine lets an unprivileged process have a network namespace of its own (an empty one).
 fn can_isolate(executable: &Path) -> bool {
-    let probe = Command::new("unshare")
-        .args(["--user", "--net", "--"])
-        .arg(executable)
-        .args(["-s", "-S", "-c", ""])
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    probe.is_ok_and(|status| status.success())
+    isolated(executable, &["-s", "-S", "-c", ""]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// A program in a user and network namespace of its own, where bytecode is compiled.
+fn isolated(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--net", "--"]).arg(program).args(arguments);
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// Tries the isolation that bytecode is compiled in.
+///
+/// # Errors
+/// Why this machine does not have it; bytecode is compiled without it then.
+pub fn try_isolation() -> Result<()> {
+    let output = isolated(Path::new("true"), &[]).stderr(Stdio::piped()).output();
+    let output = output.map_err(|error| Error::user("failed to run `unshare`").caused_by(error))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err(Error::user("failed to make a user and a network namespace").caused_by(std::io::Error::other(said)))
+        }
+    }
 }
 
 /// A compiled module.

@@ -213,7 +213,11 @@ fn tokens_of_anaconda_go_into_the_url() {
     succeed(&mut bench.lock());
     assert!(!bench.text().contains("hush"), "{}", bench.text());
     assert!(bench.server.seen("").iter().all(|seen| seen.path.starts_with("/t/tk-hush/team/")));
-    let doctor = succeed(bench.workspace.condaimg().args(["doctor", "-c", &format!("{}/team", bench.server.url)]));
+    let doctor = succeed(bench.workspace.condaimg().env("CONDAIMG_BASE", "scratch").args([
+        "doctor",
+        "-c",
+        &format!("{}/team", bench.server.url),
+    ]));
     assert!(doctor.contains("there is one for") && !doctor.contains("hush"), "{doctor}");
 
     bench.forget();
@@ -453,7 +457,8 @@ fn doctor_tells_what_the_configuration_decides() {
     );
     let condarc = fs_err::read_to_string(bench.workspace.path("home/.condarc")).expect("reads");
     bench.condarc(&condarc.replace("HOST", bench.server.host()));
-    let said = succeed(bench.workspace.condaimg().args(["doctor", "--channel", "main"]));
+    let said =
+        succeed(bench.workspace.condaimg().env("CONDAIMG_BASE", "scratch").args(["doctor", "--channel", "main"]));
     for part in [
         ".condarc is read",
         "`channel_alias` is set by",
@@ -464,7 +469,7 @@ fn doctor_tells_what_the_configuration_decides() {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert!(!said.contains("hush"), "{said}");
-    let without = succeed(bench.workspace.condaimg().args(["doctor", "--no-condarc"]));
+    let without = succeed(bench.workspace.condaimg().env("CONDAIMG_BASE", "scratch").args(["doctor", "--no-condarc"]));
     assert!(without.contains("not read: `--no-condarc`") && !without.contains("is set by"), "{without}");
 }
 

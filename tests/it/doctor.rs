@@ -37,7 +37,8 @@ impl Told {
 
 fn doctor(workspace: &Workspace, arguments: &[&str]) -> Command {
     let mut command = workspace.condaimg();
-    command.arg("doctor").args(arguments);
+    // The default base is in the network.
+    command.env("CONDAIMG_BASE", "scratch").arg("doctor").args(arguments);
     command
 }
 
@@ -232,6 +233,56 @@ fn this_machine_is_looked_at_without_a_registry() {
     let folder = workspace.path("home").display().to_string();
     let told = run(&mut doctor(&workspace, &["--channel", &folder]));
     assert_eq!((told.status, &told.report["channels"][0]["state"]), (Some(1), &json!("no")), "{}", told.text);
+}
+
+/// The finding of a name about this machine.
+fn local<'a>(told: &'a Told, name: &str) -> &'a Value {
+    let findings = told.report["local"].as_array().expect("findings");
+    findings.iter().find(|finding| finding["name"] == name).unwrap_or_else(|| panic!("no {name}: {}", told.text))
+}
+
+#[test]
+fn tools_and_sandbox_are_looked_at() {
+    let workspace = Workspace::new();
+    let told = run(&mut doctor(&workspace, &[]));
+    assert_eq!(told.status, Some(0), "{}", told.text);
+    assert!(local(&told, "git")["detail"].as_str().expect("text").contains("git version"), "{}", told.text);
+    let uv = workspace.file("bin/uv", "#!/bin/sh\necho uv 9.9.9\n");
+    succeed(std::process::Command::new("chmod").arg("+x").arg(&uv));
+    let told = run(doctor(&workspace, &[]).env("CONDAIMG_UV", &uv));
+    assert!(local(&told, "uv")["detail"].as_str().expect("text").contains("uv 9.9.9"), "{}", told.text);
+    // As packing finds it.
+    let unshare = std::process::Command::new("unshare").args(["--user", "--net", "--", "true"]).status();
+    let state = if unshare.is_ok_and(|status| status.success()) { "ok" } else { "no" };
+    assert_eq!(local(&told, "sandbox")["state"], state, "{}", told.text);
+
+    // Nothing of that is there: told with what to do, and no failure, since not every build needs it.
+    let told = run(doctor(&workspace, &[]).env("PATH", "/nowhere").env("CONDAIMG_UV", ""));
+    assert_eq!(told.status, Some(0), "{}", told.text);
+    for (name, way) in [("uv", "CONDAIMG_UV"), ("git", "install git")] {
+        let finding = local(&told, name);
+        assert_eq!(finding["state"], "no", "{name}: {}", told.text);
+        assert!(finding["advice"].as_str().expect("advice").contains(way), "{name}: {finding}");
+    }
+}
+
+#[test]
+fn the_default_base_is_looked_for() {
+    let (registry, workspace) = (LocalRegistry::start(Mode::Plain), Workspace::new());
+    let layout = format!("oci:{}:debian", crate::common::example_base().display());
+    let tag = format!("{}/bases/debian:12", registry.host());
+    crate::common::images::skopeo(&["copy", "--quiet", "--dest-tls-verify=false", &layout, &format!("docker://{tag}")]);
+    let nowhere = format!("127.0.0.1:{}/bases/debian:12", free_port());
+    let missing = format!("{}/bases/debian:13", registry.host());
+    for (base, state) in
+        [(tag.as_str(), "ok"), (&layout, "ok"), ("oci:nowhere", "no"), (&missing, "no"), (&nowhere, "no")]
+    {
+        let told = run(doctor(&workspace, &[]).env("CONDAIMG_BASE", base));
+        let finding = local(&told, "default-base");
+        assert_eq!((told.status, &finding["state"]), (Some(0), &json!(state)), "{base}: {}", told.text);
+        let advice = finding["advice"].as_str().unwrap_or_default();
+        assert_eq!(advice.contains("`--base`") && advice.contains("CONDAIMG_BASE"), state == "no", "{finding}");
+    }
 }
 
 /// A registry with the referrers API that keeps the first chunk only, mounts nothing, takes neither zstd nor indexes,

@@ -119,7 +119,7 @@ fn a_project_adds_what_is_new_and_sends_nothing_else() {
     let (manifest, config) = pulled(&tag);
     let layers = digests(&manifest);
     assert_eq!(layers[..of_base.len()], of_base, "the base's layers are another image's");
-    assert_eq!(added(&manifest, of_base.len()), ["msgpack-python", "click-bytecode", "click", "environment"]);
+    assert_eq!(added(&manifest, of_base.len()), ["msgpack-python", "click (bytecode)", "click", "environment"]);
     assert_eq!(packages(&manifest, of_base.len()).split(' ').count(), 2, "{manifest}");
     let uploads = registry.uploads();
     assert!(uploads[sent..].iter().all(|digest| !of_base.contains(digest)), "the base was sent");
@@ -182,7 +182,7 @@ fn a_base_without_a_lock_is_read_from_its_layers() {
     assert!(notice.contains("has no lock attached to it"), "{notice}");
     let (manifest, config) = pulled(&tag);
     assert_eq!(digests(&manifest)[..of_base.len()], of_base);
-    assert_eq!(added(&manifest, of_base.len()), ["click", "click-bytecode", "environment"]);
+    assert_eq!(added(&manifest, of_base.len()), ["click", "click (bytecode)", "environment"]);
     let variables = config["config"]["Env"].as_array().expect("a list");
     let path = variables.iter().filter_map(|it| it.as_str()?.strip_prefix("PATH=")).collect::<Vec<_>>();
     let mut folders: Vec<&str> = path[0].split(':').collect();

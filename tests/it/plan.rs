@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::common::file_server::FileServer;
 use crate::common::packages::{Channel, Format, Package};
 use crate::common::schema::misfit;
-use crate::common::{Workspace, environment, example_base, example_channel, fail, succeed};
+use crate::common::{Workspace, environment, example_base, example_channel, fail, run_output, succeed};
 
 const SCHEMA: &str = include_str!("../../docs/plan.schema.json");
 
@@ -68,11 +68,21 @@ fn layers(platform: &Value) -> Vec<(String, String)> {
     layers.iter().map(|layer| (text(&layer["key"]), text(&layer["name"]))).collect()
 }
 
-/// Package → its layer's name.
+/// Package → the package that its layer is named after.
 fn places(platform: &Value) -> BTreeMap<String, String> {
+    let lead = |layer: &Value| text(&layer["name"]).split(" + ").next().expect("a name").to_owned();
+    by_package(platform, lead)
+}
+
+/// Package → the tier of its layer.
+fn tiers(platform: &Value) -> BTreeMap<String, String> {
+    by_package(platform, |layer| text(&layer["tier"]))
+}
+
+fn by_package(platform: &Value, told: impl Fn(&Value) -> String) -> BTreeMap<String, String> {
     let layers = platform["layers"].as_array().expect("layers").iter().filter(|layer| layer["kind"] == "packages");
     let of_layer = |layer: &Value| {
-        let name = text(&layer["name"]);
+        let name = told(layer);
         let packages = layer["packages"].as_array().expect("packages").clone();
         packages.into_iter().map(move |package| (text(&package["name"]), name.clone()))
     };
@@ -97,7 +107,7 @@ fn shipped_policies_do_what_they_say() {
         let flags = ["--layers", policy];
         let plan = bench.plan(&flags);
         assert_eq!(layers(&plan), bench.built(&flags), "{policy}");
-        let places = places(&plan);
+        let (places, tier) = (places(&plan), tiers(&plan));
         let packages = plan["packages"].as_u64().expect("a number") as usize;
         assert_eq!(places.len(), packages, "{policy}");
         let tiers: Vec<String> = plan["layers"]
@@ -123,13 +133,13 @@ fn shipped_policies_do_what_they_say() {
                 assert_eq!(of_tier(&plan, "python"), of_tier(&other, "python"));
                 assert!(of_tier(&plan, "python").len() > 3, "{plan:#}");
             }
-            "tiers" => assert_eq!(
-                (&*places["openssl"], &*places["numpy"], &*places["flask"]),
-                ("python", "numpy", "project-packages")
-            ),
+            "tiers" => {
+                assert_eq!((&*tier["openssl"], &*tier["flask"]), ("python", "project-packages"));
+                assert_eq!(&*places["numpy"], "numpy");
+            }
             "single" => {
                 let names: Vec<String> = layers(&plan).into_iter().map(|(_, name)| name).collect();
-                assert_eq!(names, ["packages", "environment"]);
+                assert_eq!(names, [format!("numpy + {} more", packages - 1).as_str(), "environment"]);
             }
             "per-package" => {
                 assert!(places.iter().all(|(package, layer)| package == layer), "{places:?}");
@@ -137,14 +147,115 @@ fn shipped_policies_do_what_they_say() {
             }
             "gpu" => assert_eq!(&*places["numpy"], "numpy"),
             "org-base" => {
-                assert_eq!((&*places["libffi"], &*places["openssl"]), ("runtime", "python"));
-                assert_eq!((&*places["numpy"], &*places["flask"]), ("scientific", "shared-packages"));
+                assert_eq!((&*tier["libffi"], &*tier["openssl"]), ("runtime", "python"));
+                assert_eq!((&*tier["numpy"], &*tier["flask"]), ("scientific", "shared-packages"));
                 assert!(layers(&plan).len() <= 12, "{plan:#}");
                 assert_eq!(tiers[0], "runtime", "most stable first");
             }
             other => panic!("nothing is promised of the policy `{other}`"),
         }
     }
+}
+
+/// A channel of small packages that share layers, and the program on it.
+struct Small {
+    workspace: Workspace,
+    channel: Channel,
+}
+
+impl Small {
+    fn new() -> Self {
+        let workspace = Workspace::new();
+        let mut channel = Channel::new(workspace.path("channel"));
+        channel.add_all(&[("app", "1.0", &["lib", "other"]), ("lib", "1.0", &[]), ("other", "1.0", &[])]);
+        workspace.file("environment.yml", environment(&["app"]));
+        Self { workspace, channel }
+    }
+
+    fn condaimg(&self, command: &str) -> Command {
+        let mut program = self.workspace.condaimg();
+        program.args([command, "--override-channels", "--base", "scratch", "--glibc", "2.36", "--channel"]);
+        program.arg(&self.channel.folder);
+        program
+    }
+
+    /// The layers of the image in `image`, as its manifest has them.
+    fn built(&self, flags: &[&str]) -> Vec<Value> {
+        succeed(self.condaimg("build").args(flags));
+        let read =
+            |path: &str| parsed(&fs_err::read_to_string(self.workspace.path("image").join(path)).expect("is there"));
+        let digest = text(&read("index.json")["manifests"][0]["digest"]).replace(':', "/");
+        read(&format!("blobs/{digest}"))["layers"].as_array().expect("layers").clone()
+    }
+}
+
+#[test]
+fn layers_tell_content_tier_and_role() {
+    let small = Small::new();
+    small.workspace.file("src/app.py", "print(1)\n");
+    let flags = ["--layers", "tiers", "--copy", "src:/app"];
+    let layers = small.built(&flags);
+    let told = |name: &str| layers.iter().map(|it| annotation(it, name).as_str()).collect::<Vec<_>>();
+    assert_eq!(told("name"), ["app + 2 more", "project-files", "environment"].map(Some));
+    assert_eq!(told("role"), ["packages", "project-files", "environment"].map(Some));
+    assert_eq!(told("tier"), [Some("project-packages"), None, None]);
+    let plan = parsed(&succeed(small.condaimg("plan").args(flags).arg("--json")));
+    let planned = plan["platforms"][0]["layers"].as_array().expect("layers");
+    for (layer, planned) in layers.iter().zip(planned) {
+        assert_eq!((annotation(layer, "name"), annotation(layer, "role")), (&planned["name"], &planned["kind"]));
+        assert_eq!(annotation(layer, "tier"), &planned["tier"]);
+    }
+}
+
+/// An annotation of a layer; null if there is none.
+fn annotation<'a>(layer: &'a Value, name: &str) -> &'a Value {
+    &layer["annotations"][format!("dev.condaimg.layer.{name}")]
+}
+
+#[test]
+fn a_release_keeps_the_names_of_layers() {
+    let mut small = Small::new();
+    let names = |layers: Vec<Value>| -> Vec<(String, String)> {
+        let told = |it: &Value| (text(annotation(it, "name")), text(&it["digest"]));
+        layers.iter().map(told).collect()
+    };
+    let before = names(small.built(&[]));
+    small.channel.add_all(&[("lib", "2.0", &[])]);
+    succeed(small.condaimg("lock").args(["--upgrade", "lib"]));
+    let after = names(small.built(&["--locked"]));
+    assert_ne!(before, after, "something changed");
+    let only = |layers: &[(String, String)]| layers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(only(&before), only(&after));
+}
+
+/// Every file below a directory, with its content, except the cache and the home.
+fn everything(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = walkdir::WalkDir::new(folder).into_iter().filter_map(Result::ok).filter(|it| it.file_type().is_file());
+    let named = files.map(|it| (it.path().strip_prefix(folder).expect("below").display().to_string(), it));
+    let own = named.filter(|(path, _)| !path.starts_with("cache/") && !path.starts_with("home/"));
+    own.map(|(path, it)| (path, fs_err::read(it.path()).expect("reads"))).collect()
+}
+
+#[test]
+fn a_plan_writes_a_lock_only_if_asked() {
+    let small = Small::new();
+    let before = everything(&small.workspace.path(""));
+    let planned = |flags: &[&str]| parsed(&succeed(small.condaimg("plan").arg("--json").args(flags)));
+    let plan = planned(&[]);
+    assert!(everything(&small.workspace.path("")) == before, "nothing is written");
+    let written = planned(&["--write-lock"]);
+    assert_eq!(written, plan);
+    assert!(small.workspace.path("condaimg.lock").exists());
+    assert_eq!(planned(&["--locked"]), plan, "it is the lock of the plan");
+
+    // A stale lock stays as it is.
+    small.workspace.file("environment.yml", environment(&["lib"]));
+    let before = everything(&small.workspace.path(""));
+    assert_eq!(planned(&[])["platforms"][0]["packages"], 1);
+    assert!(everything(&small.workspace.path("")) == before, "nothing is written");
+    let told = run_output(small.condaimg("plan").arg("--json"));
+    let told = String::from_utf8_lossy(&told.stderr);
+    assert!(told.contains("condaimg.lock") && told.contains("`--write-lock`"), "{told}");
 }
 
 #[test]
@@ -213,6 +324,7 @@ fn people_get_a_table() {
     let limited = succeed(&mut bench.condaimg("plan", &["--max-layers", "3"]));
     assert!(limited.contains("joined with others because of the limit"), "{limited}");
     // Two platforms, project files, a lock as PATH.
+    succeed(&mut bench.condaimg("lock", &[]));
     bench.workspace.file("src/app.py", "print(1)\n");
     let more = bench.plan(&["--copy", "src:/app", "condaimg.lock"]);
     let kinds: Vec<String> = more["layers"].as_array().expect("layers").iter().map(|it| text(&it["kind"])).collect();
@@ -269,7 +381,7 @@ fn a_policy_of_ones_own_has_a_limit_of_its_own() {
     let flags = ["--layers", "./mine.yaml"];
     let plan = bench.plan(&flags);
     assert!(layers(&plan).len() <= 4, "{plan:#}");
-    assert_eq!((&*places(&plan)["werkzeug"], &*places(&plan)["flask"]), ("web", "web"));
+    assert_eq!((&*tiers(&plan)["werkzeug"], &*tiers(&plan)["flask"]), ("web", "web"));
     assert_eq!(layers(&plan), bench.built(&flags));
     assert!(layers(&bench.plan(&["--layers", "./mine.yaml", "--max-layers", "9"])).len() > 4, "a flag comes first");
 

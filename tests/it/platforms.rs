@@ -186,7 +186,7 @@ fn byte_code_is_what_the_platforms_own_python_would_make() {
     // Equal content is one blob for both.
     let layer = |image: &Image| {
         let named = image.layers.iter().zip(digests(&image.manifest));
-        let of = named.filter(|(layer, _)| layer.name.as_deref().is_some_and(|name| name.ends_with("-bytecode")));
+        let of = named.filter(|(layer, _)| layer.name.as_deref().is_some_and(|name| name.ends_with("(bytecode)")));
         of.map(|(_, digest)| digest.clone()).collect::<Vec<_>>()
     };
     assert!(!layer(&native).is_empty());

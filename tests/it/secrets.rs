@@ -206,8 +206,8 @@ fn build_and_push(bench: &mut Bench) {
     let mut again = bench.environment("build", &["--progress", "json", "--compression", "zstd"]);
     bench.run(again.args(["--output", "oci:zstd"]), 0);
     let doctor = ["doctor", "-vv", "--json", "--channel", "custom,named", "--channel", &bench.flag()];
-    bench.run(&mut bench.condaimg(&doctor), 0);
-    bench.run(&mut bench.condaimg(&["doctor", &bench.registry.host()]), 0);
+    bench.run(bench.condaimg(&doctor).env("CONDAIMG_BASE", "scratch"), 0);
+    bench.run(bench.condaimg(&["doctor", &bench.registry.host()]).env("CONDAIMG_BASE", "scratch"), 0);
 }
 
 /// The same when something is wrong.
@@ -234,10 +234,12 @@ fn fail_in_many_ways(bench: &mut Bench) {
         fs_err::create_dir_all(file.parent().expect("a parent")).expect("a folder");
         fs_err::write(&file, text).expect("writes");
         bench.run(&mut bench.environment("build", &[]), 1);
-        let _ = bench.condaimg(&["doctor", "-vv", "--channel", "custom"]).output().map(|it| {
-            bench.said.extend(it.stdout);
-            bench.said.extend(it.stderr);
-        });
+        let _ = bench.condaimg(&["doctor", "-vv", "--channel", "custom"]).env("CONDAIMG_BASE", "scratch").output().map(
+            |it| {
+                bench.said.extend(it.stdout);
+                bench.said.extend(it.stderr);
+            },
+        );
         match good {
             Some(good) => fs_err::write(&file, good).expect("writes"),
             None => fs_err::remove_file(&file).expect("removes"),

@@ -424,6 +424,9 @@ pub enum ExportArg {
 pub struct BuildArgs {
     #[command(flatten)]
     pub environment: EnvironmentArgs,
+    /// Whether a lock that is made is used and not written; set by commands that write nothing.
+    #[arg(skip)]
+    pub forgets_lock: bool,
 
     /// Image reference (repeat for several)
     #[arg(

@@ -47,12 +47,12 @@ pub struct Prepared {
     pub chosen: Option<Chosen>,
 }
 
-/// Reads what is to be built, locks it, and chooses the project files. A lock that is made is written if `keeps_lock`.
+/// Reads what is to be built, locks it, and chooses the project files.
 ///
 /// # Errors
 /// Whatever is wrong with the user's input or the world.
-pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter, keeps_lock: bool) -> Result<Prepared> {
-    prepare_for(None, args, global, reporter, keeps_lock).await
+pub async fn prepare(args: BuildArgs, global: &Global, reporter: SharedReporter) -> Result<Prepared> {
+    prepare_for(None, args, global, reporter).await
 }
 
 /// As [`prepare`]; `command`, if there is one, is told first of all, with what it will do.
@@ -61,7 +61,6 @@ async fn prepare_for(
     args: BuildArgs,
     global: &Global,
     reporter: SharedReporter,
-    keeps_lock: bool,
 ) -> Result<Prepared> {
     let spec = spec::read_with(&args.environment.path(), &args.environment.choices())?;
     let mut args = settings::fill(args, &spec.settings)?;
@@ -72,7 +71,6 @@ async fn prepare_for(
             .hint("name the file that it was made from"));
     }
     let mut options = Options::new(args, global)?;
-    options.environment.keeps_lock = keeps_lock;
     locking::adopt_base(&mut options.environment, &spec)?;
     if let Some(command) = command {
         let goal = if command == "build" { options.goal() } else { Goal::default() };
@@ -122,7 +120,7 @@ pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>,
 /// # Errors
 /// Whatever is wrong with the user's input or the world; nothing half-done is left behind.
 pub async fn run(args: BuildArgs, global: Global, reporter: SharedReporter) -> Result<()> {
-    let prepared = prepare_for(Some("build"), args, &global, reporter, true).await?;
+    let prepared = prepare_for(Some("build"), args, &global, reporter).await?;
     let Prepared { options, world, .. } = &prepared;
     let (noting, entries) = Noting::begin(options, world);
     let (made, delivered, new_in_registries) = match options.args.push {
@@ -175,7 +173,7 @@ pub async fn into_store(
     global: &Global,
     reporter: SharedReporter,
 ) -> Result<(Vec<Image>, Vec<PlatformMetadata>)> {
-    let prepared = prepare_for(Some("warm"), args, global, reporter, true).await?;
+    let prepared = prepare_for(Some("warm"), args, global, reporter).await?;
     let made = make_all(&prepared, &BTreeSet::new(), Ready::nobody()).await?;
     let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
         made.into_iter().map(|made| (made.image, made.summary)).unzip();

@@ -103,6 +103,7 @@ impl Options {
             outputs.push(Output::Layout("image".into(), None));
         }
         let mut environment = EnvironmentOptions::new(args.environment.clone(), mode(&args), global)?;
+        environment.keeps_lock = !args.forgets_lock;
         if args.refresh_stability && !environment.mode.writes() {
             return Err(Error::usage("`--refresh-stability` changes the lock, and this one is to be used as it is")
                 .hint("name the file that the lock was made from"));

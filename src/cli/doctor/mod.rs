@@ -2,8 +2,10 @@
 
 mod base;
 mod condarc;
+mod default_base;
 mod local;
 mod report;
+mod tools;
 
 use clap::Args;
 
@@ -54,6 +56,8 @@ pub async fn run(args: DoctorArgs, global: Global) -> Result<()> {
     let mut report = Report { local: local::examine(&global), ..Report::default() };
     let condarc = if args.no_condarc { Condarc::default() } else { Condarc::read()? };
     report.local.extend(condarc::examine(&condarc, args.no_condarc)?);
+    report.local.extend(tools::examine());
+    report.local.push(default_base::examine(&args.registries).await);
     if !args.channels.is_empty() {
         report.channels = channels(&args.channels, &condarc).await?;
     }

@@ -13,7 +13,7 @@ use crate::resolve::{ChannelPriority, Condarc};
 use crate::util::{Error, Result, ResultExt as _};
 
 /// The base of an image when nothing else is said.
-const DEFAULT_BASE: &str = "docker.io/library/debian:12-slim";
+pub const DEFAULT_BASE: &str = "docker.io/library/debian:12-slim";
 
 /// The patterns of `--allow-clobber`, sorted, each once: their order says nothing.
 fn clobber_patterns(texts: &[String]) -> Result<Vec<glob::Pattern>> {

@@ -25,8 +25,9 @@ use report::{Blob, Layer, Plan, PlatformPlan};
 ///
 /// # Errors
 /// Whatever is wrong with the user's input or the world.
-pub async fn run(args: PlanArgs, global: Global, reporter: SharedReporter) -> Result<()> {
-    let prepared = prepare(args.build, &global, reporter, args.write_lock).await?;
+pub async fn run(mut args: PlanArgs, global: Global, reporter: SharedReporter) -> Result<()> {
+    args.build.forgets_lock = !args.write_lock;
+    let prepared = prepare(args.build, &global, reporter).await?;
     let Prepared { options, platforms, .. } = &prepared;
     let shown =
         platforms.iter().map(|locked| options.environment.named(&locked.platform, of_platform(&prepared, locked)));

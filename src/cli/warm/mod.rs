@@ -39,7 +39,7 @@ pub async fn run(args: WarmArgs, global: Global, reporter: &SharedReporter) -> R
     let engines = load::engines(&args)?;
     let items = items(&args);
     if !engines.is_empty() {
-        load::check(&engines, &items)?;
+        load::check(&items)?;
     }
     let warming = Warming { store: Store::open(&cache_dir(&global)?)?, global, reporter, engines };
     let store = &warming.store;

@@ -25,7 +25,7 @@ use url::Url;
 
 pub use folder::digest as folder_digest;
 pub use sources::{Built, Sources, references_of};
-pub use uv::{Uv, UvOptions, index_urls};
+pub use uv::{Uv, UvOptions, index_urls, uv_program};
 
 use crate::lock::{LockedWheel, WheelSource};
 use crate::model::TargetPython;

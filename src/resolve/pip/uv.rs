@@ -85,7 +85,7 @@ impl Uv {
     /// # Errors
     /// When it is not there.
     pub fn find(pip: &Pip, options: UvOptions) -> Result<Self> {
-        let program = program()?;
+        let program = uv_program()?;
         let mut environment: Vec<(OsString, OsString)> = Vec::new();
         for (name, value) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -179,7 +179,11 @@ impl Uv {
     }
 }
 
-fn program() -> Result<PathBuf> {
+/// The path of uv: what `CONDAIMG_UV` names, else what is in `PATH`.
+///
+/// # Errors
+/// When it is not there.
+pub fn uv_program() -> Result<PathBuf> {
     if let Some(program) = std::env::var_os("CONDAIMG_UV").filter(|program| !program.is_empty()) {
         return Ok(program.into());
     }

@@ -67,20 +67,6 @@ impl Engine {
         }
     }
 
-    /// Asks the engine whether it is there.
-    ///
-    /// # Errors
-    /// When its program cannot reach it.
-    pub fn answers(self) -> Result<()> {
-        let mut command = self.command();
-        match self {
-            Self::Podman => command.args(["info", "--format", "{{.Version.Version}}"]),
-            Self::Docker => command.args(["version", "--format", "{{.Server.Version}}"]),
-            Self::Containerd => command.arg("version"),
-        };
-        run(command).map(drop)
-    }
-
     /// Sees to it that the engine has the image under all names, which are whole references (`HOST/NAME:TAG`). Layers
     /// must be on this machine. It waits for the program: not for the runtime's own threads.
     ///

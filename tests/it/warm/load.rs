@@ -209,6 +209,29 @@ fn what_cannot_be_loaded_is_refused_before_anything_is_done() {
     assert_eq!(made(&bench.offline(&["--locked"])), 0);
 }
 
+/// Of several, the last is checked before the first is prepared.
+#[test]
+fn one_item_that_cannot_be_loaded_stops_all() {
+    let _ = program("podman", "podman");
+    let bench = Bench::new();
+    bench.workspace.file("named/condaimg.yaml", "dependencies: [tzdata]\nimage: {tags: [registry.example/a:1]}\n");
+    bench.workspace.file("again/condaimg.yaml", "dependencies: [click]\nimage: {tags: ['registry.example/a:1']}\n");
+    let base = bench.base();
+    for (items, status, culprit, way) in [
+        (["named", "."], 2, "`.`", "--tag"),
+        ([base.as_str(), "oci:unnamed"], 1, "`oci:unnamed`", "unnamed"),
+        (["named", "again"], 2, "`again`", "image: {tags: [...]}"),
+        (["named", "scratch"], 2, "`scratch`", "oci:DIR[:TAG]"),
+        ([base.as_str(), "none.yml"], 1, "none.yml", ""),
+    ] {
+        let told = fail(&mut bench.load("podman", &[], &items), status);
+        assert!(told.contains(culprit) && told.contains(way), "{items:?}: {told}");
+        assert!(!bench.workspace.path("named/condaimg.lock").exists(), "{items:?}");
+        assert!(!bench.workspace.path("cache").exists(), "{items:?}");
+        assert_eq!(bench.downloads(), 0, "{items:?}");
+    }
+}
+
 #[test]
 fn tags_of_a_condaimg_yaml_are_names() {
     let (workspace, engine) = (Workspace::new(), Engine::fresh("podman-2"));
