@@ -78,7 +78,7 @@ fn all_tags_are_in_archives_and_podman_loads_them() {
         "--output",
         "docker-archive:docker.tar",
     ]));
-    for (archive, engine) in [("oci.tar", Engine::fresh("tags-oci")), ("docker.tar", Engine::fresh("tags-docker"))] {
+    for (archive, engine) in [("oci.tar", Engine::fresh("to")), ("docker.tar", Engine::fresh("td"))] {
         succeed(engine.podman().args(["load", "--quiet", "--input"]).arg(workspace.path(archive)));
         let listed = succeed(engine.podman().args(["images", "--format", "{{.Repository}}:{{.Tag}}"]));
         for tag in ["host.example/team/app:1", "host.example/team/app:latest"] {
@@ -108,7 +108,7 @@ fn a_docker_archive_is_pushed_and_runs() {
     assert_eq!(manifest["config"]["digest"], images::json(&built)["config"]["digest"], "the image keeps its id");
     let is_gzip = |layer: &Value| layer["mediaType"].as_str().is_some_and(|it| it.ends_with("tar+gzip"));
     assert!(manifest["layers"].as_array().expect("layers").iter().all(is_gzip), "{manifest}");
-    let engine = Engine::fresh("docker-archive");
+    let engine = Engine::fresh("da");
     let image = engine.pull(&target);
     assert_eq!(succeed(engine.run(&[]).args([&image, "app"])), "1.0\n");
     // What is neither is named.

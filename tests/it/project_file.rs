@@ -213,7 +213,7 @@ fn mistakes_have_their_place_and_change_nothing() {
     let bench = Bench::new();
     for (text, expected) in [
         (format!("{SMALL}plattforms: [linux/amd64]\n"), "condaimg.yaml:5:1: `plattforms:` is no key of condaimg.yaml"),
-        (format!("{SMALL}image:\n  user: me\n"), "condaimg.yaml:6:9: `me` is no numeric user"),
+        (format!("{SMALL}image:\n  user: me\n"), "condaimg.yaml:6:9: invalid user `me`"),
         (SMALL.replace("scratch", "Debian:12"), "condaimg.yaml:1:7: invalid image reference `Debian:12`"),
         (format!("{SMALL}layers: none\n"), "condaimg.yaml:5:9: there is no layer policy `none`"),
         (format!("{SMALL}layers: none.yaml\n"), "condaimg.yaml:5:9: "),

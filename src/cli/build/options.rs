@@ -242,7 +242,8 @@ fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>> {
     match pairs.keys().find(|key| flag == "--env" && !model::is_variable_name(key)) {
         Some(wrong) => Err(Error::usage(format!(
             "invalid `{name} {wrong}=...`: expected a name without white space and control characters"
-        ))),
+        ))
+        .hint("write it as in `--env NAME=VALUE`")),
         None => Ok(pairs),
     }
 }
