@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::ship::Delivered;
 use crate::util::report::Outcome;
-use crate::util::{DiffId, Digest, human, plural};
+use crate::util::{DiffId, Digest, human};
 
 /// One row: a layer.
 #[derive(Debug, Clone, Serialize)]

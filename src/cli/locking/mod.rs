@@ -1,7 +1,7 @@
 //! From spec to locks: the current ones as they are, else new ones.
 
 pub mod asked;
-mod base;
+pub mod base;
 pub mod base_files;
 pub mod cached;
 mod diff;
@@ -36,12 +36,11 @@ use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name
 use crate::cli::events;
 use crate::cli::world::World;
 use crate::image::Base;
-use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, Wanted, classify, local};
+use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, classify, local};
 use crate::model::{BaseRef, Platform};
 use crate::pack::wheel::normalise_name;
 use crate::resolve::{self, ResolveOptions, VirtualPackageOptions};
 use crate::spec::Spec;
-use crate::util::report::{Outcome, Step};
 use crate::util::{Error, Result, files, redact};
 
 /// A platform of the build: its lock and its opened base.
