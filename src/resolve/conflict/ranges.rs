@@ -104,7 +104,7 @@ mod tests {
     fn alternatives_become_a_range_that_is_true() {
         let builds = ["python >=3.9,<3.10.0a0", "python >=3.10,<3.11.0a0", "python >=3.12,<3.13.0a0"];
         assert_eq!(text(&builds, &["3.13.0"]), "`python >=3.9,<3.13.0a0`");
-        assert!(text(&builds, &["3.11.4"]).contains("`python >=3.10,<3.11.0a0` or "), "3.11 is in the range");
+        assert_eq!(text(&builds, &["3.11.4"]).matches(" or ").count(), 2, "3.11 is in the range, so they are listed");
         assert_eq!(text(&["python 3.9.*", "python 3.10.*"], &["3.11.0"]), "`python >=3.9,<3.11`");
         assert_eq!(text(&["python <3", "python >=3.9"], &[]), "`python >=3.9` or `python <3`");
         assert_eq!(text(&["python <3,>2", "python <=3"], &["3.1"]), "`python <=3`");
