@@ -129,11 +129,15 @@ fn locks_with_whole_paths_are_read() {
     repository.edit("conda: ./", &format!("conda: {folder}/"));
     repository.edit("url: ./vendor/my channel", &format!("url: {url}vendor/my%20channel"));
     repository.edit("rootfs:./root", "rootfs:root");
-    // So did what the lock was made from, and there were no seals.
+    // The seal is of what the lock means.
+    assert_eq!(succeed(repository.condaimg("build").arg("--locked")), digest);
+    // Before there were seals, what the lock was made from had whole paths: such a lock is made again.
     let text = repository.text();
     let seal = &text[text.find("      seal:\n").expect("a seal")..text.find("      base:\n").expect("a base")];
     repository.edit(seal, "");
     repository.edit("- ./vendor/my channel\n", &format!("- {folder}/vendor/my channel\n"));
+    assert!(fail(repository.condaimg("build").arg("--locked"), 1).contains("`condaimg lock`"));
+    succeed(&mut repository.condaimg("lock"));
     assert_eq!(succeed(repository.condaimg("build").arg("--locked")), digest);
 }
 

@@ -166,8 +166,9 @@ fn image_of_layout_1_is_extended() {
     ]);
     succeed(&mut build);
     let image = Image::read(&workspace.path("image"));
+    let has = |path: String| image.layers.iter().any(|layer| layer.entries.iter().any(|(entry, _)| *entry == path));
     for record in ["mini-data-2026.1-0", "mini-old-0.1-0"] {
-        assert!(image.tree().contains_key(&format!("opt/conda/envs/default/conda-meta/{record}.json")), "{record}");
+        assert!(has(format!("opt/conda/envs/default/conda-meta/{record}.json")), "{record}");
     }
     let old = Image::read(&data("layout-1/image"));
     let layers = |image: &Image| image.manifest["layers"].as_array().expect("layers").clone();

@@ -270,9 +270,9 @@ fn packages_must_run_on_the_target() {
         command
     };
     let message = fail(&mut lock("new", &["--glibc", "2.36"]), 1);
-    assert!(message.contains("__glibc >=2.38,<3.0.a0 (new)") && message.contains("`--glibc VERSION`"), "{message}");
+    assert!(message.contains("`__glibc >=2.38,<3.0.a0` (new)") && message.contains("`--glibc VERSION`"), "{message}");
     let message = fail(&mut lock("gpu", &["--glibc", "2.36"]), 1);
-    assert!(message.contains("__cuda >=12 (gpu)") && message.contains("`--cuda VERSION`"), "{message}");
+    assert!(message.contains("`__cuda >=12` (gpu)") && message.contains("`--cuda VERSION`"), "{message}");
     succeed(&mut lock("new", &["--glibc", "2.39"]));
     succeed(&mut lock("gpu", &["--glibc", "2.36", "--cuda", "12.4"]));
 }

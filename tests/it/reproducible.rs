@@ -191,13 +191,13 @@ fn source_date_epoch_changes_no_layer() {
 const GOLDEN: [Golden; 2] = [
     Golden {
         compression: "gzip:6",
-        layers: "sha256:494e84cfcf6c0835f78e5678494606187bbab424ce1a236efacaa7887402650f",
-        manifest: "sha256:b6317f4e30f435453c6e2b4f2da8c36f5bb7dfd608d8e10ee545acd548d59224",
+        layers: "sha256:1d968af9a4a4064fe5101958159386e86702ce0bfde86db89e0e75bbcda322a3",
+        manifest: "sha256:b0fce117d8f9517ddf07a182e54e4a26787a4c09f88a912fb223cf653a3eeee1",
     },
     Golden {
         compression: "zstd:3",
-        layers: "sha256:37512a0e9b2e719b5973c985be75db2e3487229da73cfa56e8f28936aaa63a7e",
-        manifest: "sha256:1d2684c7c1c4e4dafc5906dd4950932605f5a6f7c5b4db721d64cc423660ee4a",
+        layers: "sha256:95618f60c3d2aa4da88e6c8021f1e0425cfabe29bd765934763f14dc125d5dcd",
+        manifest: "sha256:c35d7bbc5e9ba74f59eca741195dd16b2ebf1a2c5d44cb65a0b637115b98c9ed",
     },
 ];
 

@@ -262,7 +262,10 @@ fn left_out(task: &Task<'_>, record: &RepoDataRecord, why: &LeftOut) -> String {
         LeftOut::Priority(first) => {
             format!("{shown} of `{channel}` is left out by strict channel priority, since `{first}` has the package")
         }
-        LeftOut::Newer => format!("{shown} is left out by `--exclude-newer`"),
+        LeftOut::Newer => match &task.options.exclude_newer {
+            Some(cutoff) => format!("{shown} is left out by `--exclude-newer {cutoff}`"),
+            None => format!("{shown} is left out by `--exclude-newer`"),
+        },
         LeftOut::Channel => format!("{shown} of `{channel}` is left out, since a spec names another channel"),
         LeftOut::Base => match task.options.present.package(package.name.as_normalized()) {
             Some(own) => format!("the base `{}` has {}", task.options.present.base, own.package_record.version),
