@@ -38,8 +38,8 @@ const CANCELLING: Duration = Duration::from_secs(3);
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let command = args::with_variables(Cli::command());
-    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let parsed = args::parse(Cli::command(), std::env::args_os().collect());
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };

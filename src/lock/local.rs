@@ -1,5 +1,6 @@
 //! Places of this machine in the file of a lock: what lies beside or below the lock is written relative to it, so that
-//! two clones of a repository have the same lock.
+//! two clones of a repository have the same lock. So is a base elsewhere that was given by a relative path (`./../base`):
+//! it is found from whatever directory a build is started in.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -67,15 +68,64 @@ pub(super) fn channel(text: &str, folder: &Path) -> String {
 /// How the reference of a base is written.
 pub(super) fn base_text(reference: &str, folder: &Path) -> String {
     let Ok(base) = reference.parse::<BaseRef>() else { return reference.to_owned() };
-    let path = base.path().filter(|path| path.is_absolute()).and_then(|path| relative(path, folder));
+    let path = base.path().filter(|path| path.is_absolute());
+    let path = path.and_then(|path| relative(path, folder).or_else(|| climbing(path, folder)));
     path.map_or_else(|| reference.to_owned(), |path| base.at(path.into()).to_string())
+}
+
+/// `./../REST` of a path that [`base_place`] made for a base outside of `folder`.
+fn climbing(path: &Path, folder: &Path) -> Option<String> {
+    let rest = path.strip_prefix(folder).ok().filter(|rest| rest.starts_with(".."))?;
+    Some(format!("{HERE}{}", rest.to_str()?))
 }
 
 /// The reference of a base with the path of this machine.
 pub(super) fn base(text: &str, folder: &Path) -> String {
     let Ok(base) = text.parse::<BaseRef>() else { return text.to_owned() };
-    let path = base.path().and_then(Path::to_str).and_then(|path| found(path, folder));
-    path.map_or_else(|| text.to_owned(), |path| base.at(path).to_string())
+    let rest = base.path().and_then(Path::to_str).and_then(|path| path.strip_prefix(HERE));
+    let place = rest.map(|rest| match rest.starts_with("..") {
+        // As it is: the directory of the lock may be a link, and the system follows it.
+        true => folder.join(rest),
+        false => lexical(&folder.join(rest)),
+    });
+    place.map_or_else(|| text.to_owned(), |path| base.at(path).to_string())
+}
+
+/// A base as a lock in `folder` names it: one beside or below the lock by its whole path, one elsewhere as it was given,
+/// if that is absolute; otherwise by the way that leads there from `folder`.
+///
+/// # Errors
+/// When the system does not tell the working directory.
+pub fn base_place(base: &BaseRef, folder: &Path) -> std::io::Result<BaseRef> {
+    let Some(given) = base.path() else { return Ok(base.clone()) };
+    let path = std::path::absolute(given)?;
+    if relative(&path, folder).is_some() {
+        return Ok(base.at(path));
+    }
+    if given.is_absolute() {
+        return Ok(base.clone());
+    }
+    Ok(base.at(way(&path, folder).map_or(path, |way| folder.join(way))))
+}
+
+/// The way from a directory to a path that is not below it, as `../../REST`.
+fn way(path: &Path, folder: &Path) -> Option<PathBuf> {
+    // Its own name stays, if it is a link: that may lead elsewhere tomorrow.
+    let path = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => parent.canonicalize().ok()?.join(name),
+        _ => path.canonicalize().ok()?,
+    };
+    let folder = folder.canonicalize().ok()?;
+    let common = path.components().zip(folder.components()).take_while(|(a, b)| a == b).count();
+    let up = folder.components().skip(common).map(|_| Component::ParentDir);
+    Some(up.chain(path.components().skip(common)).collect())
+}
+
+/// The base of a lock whose relative path, as older locks have them, began in the working directory: it begins in
+/// `folder`, the lock's, where it leads nowhere otherwise.
+pub fn older_base(base: BaseRef, folder: &Path) -> BaseRef {
+    let is_lost = |path: &Path| path.is_relative() && !path.exists() && folder.join(path).exists();
+    if base.path().is_some_and(is_lost) { base.beginning_in(folder) } else { base }
 }
 
 /// A channel as somebody wrote it, for comparing: one in a folder of this machine relative to the lock, which lies in
@@ -143,6 +193,45 @@ mod tests {
             assert_eq!(base(written, folder), absolute);
         }
         assert_eq!(base_text("oci:../base", folder), "oci:../base", "as it was given");
+    }
+
+    #[test]
+    fn relative_bases_elsewhere_are_found_from_the_lock() {
+        let folder = Path::new("/project");
+        for (place, written) in [
+            ("oci:/project/../lb:1", "oci:./../lb:1"),
+            ("oci-archive:/project/../../srv/b.tar", "oci-archive:./../../srv/b.tar"),
+        ] {
+            assert_eq!(base_text(place, folder), written);
+            assert_eq!(base(written, folder), place);
+        }
+        let root = tempfile::tempdir().expect("a folder");
+        let root = root.path().canonicalize().expect("is there");
+        for name in ["a/lock", "b/real"] {
+            fs_err::create_dir_all(root.join(name)).expect("creates");
+        }
+        std::os::unix::fs::symlink(root.join("b/real"), root.join("a/link")).expect("links");
+        std::os::unix::fs::symlink(root.join("a/lock"), root.join("b/lock")).expect("links");
+        // The lock's directory by its own name and through a link, the base by its own name and by that of a link.
+        for (path, expected) in [("b/real", "../../b/real"), ("a/link", "../link"), ("b/new", "../../b/new")] {
+            for lock in ["a/lock", "b/lock"] {
+                assert_eq!(way(&root.join(path), &root.join(lock)), Some(expected.into()), "{path} {lock}");
+            }
+        }
+        let given = BaseRef::Layout(root.join("b/real"), None);
+        assert_eq!(base_place(&given, &root.join("a/lock")).expect("is told"), given, "an absolute path stays");
+    }
+
+    #[test]
+    fn older_bases_begin_where_they_are_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs_err::create_dir_all(folder.path().join("below")).expect("creates");
+        let at = |path: &str| BaseRef::Rootfs(path.into());
+        assert_eq!(older_base(at("below"), folder.path()), BaseRef::Rootfs(folder.path().join("below")));
+        // One of the working directory, and one that is nowhere.
+        for path in ["src", "nowhere", "/nowhere"] {
+            assert_eq!(older_base(at(path), folder.path()), at(path));
+        }
     }
 
     #[test]

@@ -9,11 +9,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use store::{CacheArgs, CacheCommand, CacheListArgs, CachePruneArgs, EngineArg, WarmArgs};
 
-pub use variables::with_variables;
+pub use variables::parse;
 
 use variables::Switch;
 
 use super::doctor::DoctorArgs;
+use super::values::variable;
 use crate::registry::{ClientCertificate, Reference, RegistryOptions, RetryPolicy};
 use crate::spec::Choices;
 
@@ -375,6 +376,19 @@ impl EnvironmentArgs {
         self.file.clone().or_else(|| self.path.clone()).unwrap_or_else(|| PathBuf::from("."))
     }
 
+    /// The base that is named, and the flag for it.
+    pub fn named_base(&self) -> Option<(&'static str, &str)> {
+        let from = self.from.as_deref().map(|text| ("--from", text));
+        from.or_else(|| self.base.as_deref().map(|text| ("--base", text)))
+    }
+
+    /// The variable that names the base, if no flag does.
+    pub fn base_variable(&self) -> Option<&'static str> {
+        let (flag, text) = self.named_base()?;
+        let name = if flag == "--from" { "CONDAIMG_FROM" } else { "CONDAIMG_BASE" };
+        variable(name).filter(|value| value == text).map(|_| name)
+    }
+
     /// What that file alone does not say.
     pub fn choices(&self) -> Choices {
         Choices {
@@ -502,7 +516,7 @@ pub struct BuildArgs {
         long,
         value_name = "BOOL",
         env = "CONDAIMG_KEEP_HOME_MODE",
-        value_parser = clap::builder::BoolishValueParser::new(),
+        value_parser = Switch,
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
@@ -526,7 +540,7 @@ pub struct BuildArgs {
         long,
         value_name = "BOOL",
         env = "CONDAIMG_KEEP_SETUID",
-        value_parser = clap::builder::BoolishValueParser::new(),
+        value_parser = Switch,
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",

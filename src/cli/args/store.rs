@@ -1,10 +1,11 @@
 //! Flags of the commands that are about the store of this machine: `cache` and `warm`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{BuildArgs, size};
+use crate::model::BaseRef;
 
 /// Flags of `cache`.
 #[derive(Debug, Clone, Args)]
@@ -44,8 +45,21 @@ pub struct CachePruneArgs {
     #[arg(long, value_name = "TIME", env = "CONDAIMG_OLDER_THAN", value_parser = crate::cli::cache::span)]
     pub older_than: Option<std::time::Duration>,
     /// Remove from this OCI layout what nothing in it refers to; the store stays as it is
-    #[arg(long, value_name = "DIR", env = "CONDAIMG_LAYOUT", conflicts_with = "max_size")]
+    #[arg(long, value_name = "DIR", env = "CONDAIMG_LAYOUT", value_parser = layout, conflicts_with = "max_size")]
     pub layout: Option<PathBuf>,
+}
+
+/// The folder of a layout, `DIR` or `oci:DIR`.
+fn layout(text: &str) -> Result<PathBuf, String> {
+    match text.parse().map_err(|_| "expected a directory".to_owned())? {
+        _ if Path::new(text).exists() => Ok(text.into()),
+        BaseRef::Layout(folder, None) => Ok(folder),
+        BaseRef::Layout(folder, Some(tag)) => Err(format!(
+            "expected a directory: blobs belong to the whole layout `{}`, not to the tag `{tag}`",
+            folder.display()
+        )),
+        _ => Ok(text.into()),
+    }
 }
 
 /// Container engines that images are given to.
@@ -100,3 +114,17 @@ const WARM_TAG: &str = "What --load calls the image [default: the tags in condai
 
 const WARM_WHAT: &str = "A file or folder as `build` takes it, a lock, an image reference, oci:DIR[:TAG], \
     oci-archive:FILE or docker-archive:FILE [default: the current folder]";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_are_named_as_outputs_are() {
+        for (text, folder) in [("o", "o"), ("oci:o", "o"), ("oci:a/b", "a/b"), ("/srv/x:1", "/srv/x:1")] {
+            assert_eq!(layout(text), Ok(folder.into()), "{text}");
+        }
+        assert!(layout("oci:o:1").is_err_and(|error| error.contains("`1`")));
+        assert!(layout("").is_err());
+    }
+}

@@ -1,14 +1,113 @@
 //! Flags by environment variables, `CONDAIMG_<FLAG>`: read as people and CI systems write them.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 
 use clap::builder::{Resettable, TypedValueParser};
-use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, Command, Error};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, Error};
+
+/// Parses a command line. What stands on it comes before variables: those of flags that conflict with it do not count.
+///
+/// # Errors
+/// What is wrong with it; of a value from a variable, the variable's name.
+pub fn parse(command: Command, words: Vec<OsString>) -> Result<ArgMatches, Error> {
+    let command = with_variables(command);
+    // Without variables, and whatever is wrong: only to see what is on the command line.
+    let typed = without_variables(command.clone()).ignore_errors(true).try_get_matches_from(&words);
+    let Ok(typed) = typed else { return command.try_get_matches_from(words) };
+    let command = without_conflicts(command, &typed)?;
+    let variables = variables(&command, &typed);
+    command.try_get_matches_from(words).map_err(|error| naming_variable(error, &variables))
+}
+
+fn without_variables(command: Command) -> Command {
+    command.mut_args(|arg| arg.env(Resettable::Reset)).mut_subcommands(without_variables)
+}
+
+fn is_typed(arg: &Arg, typed: &ArgMatches) -> bool {
+    // Asking for an argument that the matches do not know would be a defect.
+    let known = typed.ids().any(|id| id == arg.get_id());
+    known && typed.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
+}
+
+/// The variable of a flag that is not on the command line, if it is set.
+fn variable<'a>(arg: &'a Arg, typed: &ArgMatches) -> Option<&'a str> {
+    let name = arg.get_env().filter(|name| std::env::var_os(name).is_some())?;
+    name.to_str().filter(|_| !is_typed(arg, typed))
+}
+
+/// Pairs of flags that exclude each other, by their ids, each in both orders.
+fn conflicts(command: &Command) -> Vec<(&Arg, &Arg)> {
+    let of = |arg| command.get_arg_conflicts_with(arg).into_iter().map(move |other| (arg, other));
+    let one_way: Vec<_> = command.get_arguments().flat_map(of).collect();
+    one_way.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]).collect()
+}
+
+/// The command without the variables of flags that conflict with what is typed.
+///
+/// # Errors
+/// Two variables that exclude each other.
+fn without_conflicts(mut command: Command, typed: &ArgMatches) -> Result<Command, Error> {
+    let pairs = conflicts(&command);
+    let hidden = pairs.iter().filter(|(arg, other)| variable(arg, typed).is_some() && is_typed(other, typed));
+    let hidden: Vec<_> = hidden.map(|(arg, _)| arg.get_id().clone()).collect();
+    let counts = |arg: &&Arg| !hidden.contains(arg.get_id());
+    let both = pairs.iter().filter(|(arg, other)| counts(arg) && counts(other));
+    let mut both = both.filter_map(|(arg, other)| Some((variable(arg, typed)?, variable(other, typed)?)));
+    if let Some((one, other)) = both.next() {
+        let message = format!(
+            "the variables `{one}` and `{other}` exclude each other: unset one of them, or give one of the flags\n"
+        );
+        return Err(Error::raw(ErrorKind::ArgumentConflict, message).with_cmd(&command));
+    }
+    for id in hidden {
+        command = command.mut_arg(id.as_str(), |arg| arg.env(Resettable::Reset));
+    }
+    match typed.subcommand() {
+        Some((name, typed)) => {
+            let mut result = Ok(());
+            let command = command.mut_subcommand(name, |command| {
+                without_conflicts(command.clone(), typed).unwrap_or_else(|error| {
+                    result = Err(error);
+                    command
+                })
+            });
+            result.map(|()| command)
+        }
+        None => Ok(command),
+    }
+}
+
+/// Flags as errors write them, and the variables that say what they are.
+fn variables(command: &Command, typed: &ArgMatches) -> Vec<(String, String)> {
+    let own = command.get_arguments().filter_map(|arg| Some((arg.to_string(), variable(arg, typed)?.to_owned())));
+    let mut all: Vec<_> = own.collect();
+    if let Some((name, typed)) = typed.subcommand()
+        && let Some(command) = command.find_subcommand(name)
+    {
+        all.extend(variables(command, typed));
+    }
+    all
+}
+
+/// Adds to an error about a flag that the value is a variable's.
+fn naming_variable(mut error: Error, variables: &[(String, String)]) -> Error {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
+    let Some((_, name)) = variables.iter().find(|(known, _)| known == flag) else { return error };
+    let tip = format!("this is the value of the variable `{name}`");
+    let mut tips = match error.remove(ContextKind::Suggested) {
+        Some(ContextValue::StyledStrs(tips)) => tips,
+        _ => Vec::new(),
+    };
+    tips.push(tip.into());
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+    error
+}
 
 /// The command with flags that are true for `1`, `true`, `yes` and `on`, false for `0`, `false`, `no` and `off`, in any
 /// case. A flag that a variable makes false is as good as one that is not given, and so is any with an empty variable.
-pub fn with_variables(command: Command) -> Command {
+fn with_variables(command: Command) -> Command {
     command.mut_args(with_variable).mut_subcommands(with_variables)
 }
 
@@ -90,6 +189,16 @@ mod tests {
             command.get_subcommands().for_each(check);
         }
         check(&Cli::command());
+    }
+
+    #[test]
+    fn conflicts_are_known_in_both_directions() {
+        let command = Cli::command();
+        let build = command.find_subcommand("build").expect("a command");
+        let pairs: Vec<_> = conflicts(build).iter().map(|(a, b)| (a.get_id().as_str(), b.get_id().as_str())).collect();
+        for (one, other) in [("base", "from"), ("locked", "frozen"), ("file", "path"), ("push", "offline")] {
+            assert!(pairs.contains(&(one, other)) && pairs.contains(&(other, one)), "{one} {other}: {pairs:?}");
+        }
     }
 
     #[test]

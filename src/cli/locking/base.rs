@@ -11,7 +11,7 @@ use super::from;
 use super::options::{BaseOrigin, EnvironmentOptions, LockMode, Upgrade, base_ref};
 use crate::cli::world::World;
 use crate::image::{self, Base, Obstacle, Tree};
-use crate::lock::{self, BaseDocuments, Lock};
+use crate::lock::{self, BaseDocuments, Lock, local};
 use crate::model::{BaseFacts, BaseRef, DEFAULT_PREFIX, Platform};
 use crate::spec::Spec;
 use crate::store::Store;
@@ -47,7 +47,8 @@ pub fn adopt(options: &mut EnvironmentOptions, spec: &Spec) -> Result<()> {
         let error = format!("the lock `{}` does not tell where its base {} lies", path.display(), first.base.digest);
         return Err(Error::user(error).hint("name the base with `--base`, e.g. `--base oci:DIR`"));
     }
-    options.base = base_ref(&first.base.reference)?;
+    let named = base_ref(&first.base.reference, super::errors::flag(&first.base))?;
+    options.base = local::older_base(named, &std::path::absolute(super::folder(&path))?);
     options.extends = first.extended().is_some();
     options.base_origin = BaseOrigin::Lock(path);
     Ok(())
@@ -75,8 +76,8 @@ pub async fn open(
     let progress = world.reporter.begin(Step::Base, 0);
     progress.item(&options.base.to_string());
     let opened = image::open(&base, platform, &world.store, world).await;
-    let opened = match (&options.base, options.args.from.as_deref().or(options.args.base.as_deref())) {
-        (BaseRef::Registry(_), Some(text)) => hinting_at_path(text, opened),
+    let opened = match (&options.base, options.args.named_base()) {
+        (BaseRef::Registry(_), Some((flag, text))) => hinting_at_path(flag, text, opened),
         _ => opened,
     };
     let opened = options.about_base(opened.context(|| format!("the base `{}` cannot be used", options.base)))?;
@@ -84,22 +85,30 @@ pub async fn open(
     Ok(opened)
 }
 
-/// Adds to an error about a base how it is written if it is a file or directory of this machine.
+/// Adds to an error about a base how it is written if it is a file or directory of this machine. `flag` names the base.
 ///
 /// # Errors
 /// The error.
-pub fn hinting_at_path<T>(text: &str, result: Result<T>) -> Result<T> {
+pub fn hinting_at_path<T>(flag: &str, text: &str, result: Result<T>) -> Result<T> {
     let path = Path::new(text);
     let is_path = text.starts_with(['/', '.', '~']) || path.exists();
-    result.map_err(|error| match (is_path, path.is_file()) {
+    let is_file = path.is_file() || (!path.exists() && is_archive(text));
+    result.map_err(|error| match (is_path, is_file) {
         (false, _) => error,
         (true, true) => error.hint(format!(
-            "for a file of this machine, give `--base oci-archive:{text}` (or `docker-archive:`, `rootfs:`)"
+            "for a file of this machine, give `{flag} oci-archive:{text}` (or `docker-archive:`, `rootfs:`)"
         )),
         (true, false) => {
-            error.hint(format!("for a directory of this machine, give `--base oci:{text}` (or `rootfs:{text}`)"))
+            error.hint(format!("for a directory of this machine, give `{flag} oci:{text}` (or `rootfs:{text}`)"))
         }
     })
+}
+
+/// Whether a path is called as tars are.
+fn is_archive(text: &str) -> bool {
+    let name = text.to_ascii_lowercase();
+    let endings = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2"];
+    endings.iter().any(|ending| name.ends_with(ending))
 }
 
 /// Finds the facts of a base, and whether the environment can lie where it is to lie.
@@ -207,6 +216,22 @@ pub fn documents(base: &BaseRef, digest: Digest, store: &Store) -> Option<BaseDo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_get_the_flag_and_kind_they_need() {
+        for (flag, text, expected) in [
+            ("--from", "../d.tar", "`--from oci-archive:../d.tar`"),
+            ("--base", "./x.TAR.gz", "`--base oci-archive:./x.TAR.gz`"),
+            ("--from", "../layout", "`--from oci:../layout`"),
+            ("--base", "src", "`--base oci:src`"),
+            ("--from", "Cargo.toml", "`--from oci-archive:Cargo.toml`"),
+        ] {
+            let error = hinting_at_path::<()>(flag, text, Err(Error::user("x"))).expect_err("stays");
+            assert!(error.hints().concat().contains(expected), "{:?}", error.hints());
+        }
+        let error = hinting_at_path::<()>("--from", "host/team/base.tar", Err(Error::user("x"))).expect_err("stays");
+        assert!(error.hints().is_empty(), "{:?}", error.hints());
+    }
 
     #[test]
     fn only_the_pinned_documents_are_kept() {

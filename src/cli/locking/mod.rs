@@ -140,7 +140,7 @@ async fn one(
     let Asked { path, lock_folder, pinned, .. } = &asked;
     match asked.old.as_ref() {
         Some(lock) if options.mode == LockMode::Frozen => {
-            check_base(path, &lock.base, &options.base, base.digest)?;
+            check_base(path, &lock.base, options, base.digest)?;
             Ok(None)
         }
         Some(lock) if !options.mode.upgrades() && lock::changes(lock, wanted).is_empty() => {
@@ -163,7 +163,7 @@ async fn one(
             }
             Ok(filled.map(|lock| (lock, true)))
         }
-        Some(lock) if options.mode == LockMode::Locked => Err(stale(path, lock, &lock::changes(lock, wanted))),
+        Some(lock) if options.mode == LockMode::Locked => Err(stale(path, lock, options, &lock::changes(lock, wanted))),
         old => {
             pins::check_options(options, spec)?;
             if let Some(lock) = old.filter(|lock| !lock.edited.is_empty()) {
@@ -380,11 +380,9 @@ async fn make(
     Ok(lock)
 }
 
-/// The base as the user named it; one beside or below the lock with its whole path, so that it can be told where it is.
+/// The base as the lock names it.
 fn reference(base: &BaseRef, lock_folder: &Path) -> Result<String> {
-    let path = base.path().map(std::path::absolute).transpose()?;
-    let near = path.filter(|path| local::relative(path, lock_folder).is_some());
-    Ok(near.map_or_else(|| base.clone(), |path| base.at(path)).to_string())
+    Ok(local::base_place(base, lock_folder)?.to_string())
 }
 
 /// What is to be upgraded must be there: a name that is mistyped would otherwise change nothing, and say nothing.

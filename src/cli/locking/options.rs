@@ -148,7 +148,8 @@ impl EnvironmentOptions {
     /// # Errors
     /// What is wrong with them (exit status 2).
     pub fn new(args: EnvironmentArgs, mode: LockMode, global: &Global) -> Result<Self> {
-        let base = base_ref(args.from.as_deref().or(args.base.as_deref()).unwrap_or(DEFAULT_BASE))?;
+        let (flag, named) = args.named_base().unwrap_or(("--base", DEFAULT_BASE));
+        let base = base_ref(named, flag)?;
         if base == BaseRef::Scratch && args.from.is_some() {
             return Err(Error::usage("`--from scratch` has nothing to extend").hint("use `--base scratch`"));
         }
@@ -216,14 +217,14 @@ impl EnvironmentOptions {
     }
 }
 
-/// A base as it is named; a reference in its normal form.
+/// A base as a flag names it; a reference in its normal form.
 ///
 /// # Errors
 /// What is wrong with the name.
-pub fn base_ref(text: &str) -> Result<BaseRef> {
+pub fn base_ref(text: &str, flag: &str) -> Result<BaseRef> {
     match text.parse()? {
         BaseRef::Registry(text) => {
-            let reference = super::base::hinting_at_path(&text, Registry::parse(&text))?;
+            let reference = super::base::hinting_at_path(flag, &text, Registry::parse(&text))?;
             Ok(BaseRef::Registry(reference.to_string()))
         }
         local => Ok(local),

@@ -42,6 +42,21 @@ pub fn fill(mut args: EnvironmentArgs, file: &Settings) -> Result<EnvironmentArg
     Ok(args)
 }
 
+/// What to tell of a variable that names a base where the file names one of the other kind.
+///
+/// # Errors
+/// Never: the variable comes first, as it does for every key, but says something else here than the user may expect.
+pub fn outdone_base(args: &EnvironmentArgs, file: &Settings) -> Option<String> {
+    let name = args.base_variable()?;
+    let (key, text) = match name {
+        "CONDAIMG_BASE" => ("from", file.from.as_ref()?),
+        _ => ("base", file.base.as_ref()?),
+    };
+    Some(format!(
+        "`{name}` comes before `{key}: {text}` of the file, which is not used: give `--{key} {text}` to use it"
+    ))
+}
+
 /// A base as a flag names it: its path begins in the working folder.
 fn base(text: &str, file: &Settings) -> Result<String> {
     Ok(match text.parse::<BaseRef>()? {
