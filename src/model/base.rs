@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::User;
 use crate::util::Error;
 
 /// Symlinks that are followed before they count as a loop (path_resolution(7)).
@@ -150,12 +151,15 @@ pub struct BaseFacts {
     /// Where `/etc/passwd` is a symlink: the file that it leads to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passwd_path: Option<String>,
+    /// Mode and owner of that file, if they are not `0644 0:0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passwd_mode: Option<FolderFacts>,
     /// `/etc/group`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
 }
 
-/// Mode and owner of a folder; in a lock `1777 0:0`.
+/// Mode and owner of a folder, or of a file; in a lock `1777 0:0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FolderFacts {
@@ -168,6 +172,20 @@ pub struct FolderFacts {
 impl FolderFacts {
     /// Of most folders.
     pub const USUAL: Self = Self { mode: 0o755, owner: (0, 0) };
+    /// Of most files.
+    pub const USUAL_FILE: Self = Self { mode: 0o644, owner: (0, 0) };
+
+    /// Whether somebody may do all of this: the bits for others (`0o1` is to reach what is inside of a folder). No user:
+    /// one that has nothing to do with its owner and group. Root may everything.
+    pub fn allows(&self, user: Option<User>, bits: u32) -> bool {
+        let shift = match user {
+            Some(User { uid: 0, .. }) => return true,
+            Some(user) if u64::from(user.uid) == self.owner.0 => 6,
+            Some(user) if u64::from(user.gid) == self.owner.1 => 3,
+            _ => 0,
+        };
+        (self.mode >> shift) & bits == bits
+    }
 }
 
 impl From<FolderFacts> for String {
@@ -253,6 +271,15 @@ impl BaseFacts {
     /// Mode and owner of a directory, symlinks resolved; none if they are usual or the base lacks the directory.
     pub fn folder(&self, path: &str) -> Option<FolderFacts> {
         lookup(&self.folders, &self.uniform, path).filter(|facts| *facts != FolderFacts::USUAL)
+    }
+
+    /// The first directory above a path, symlinks resolved, that keeps somebody from what is in it; with its facts. As
+    /// [`FolderFacts::allows`].
+    pub fn closed_above(&self, path: &str, user: Option<User>) -> Option<(String, FolderFacts)> {
+        let above = path.match_indices('/').map(|(end, _)| &path[..end]).filter(|path| !path.is_empty());
+        let mut found = above.filter_map(|path| Some((path, self.folder(path)?)));
+        let closed = found.find(|(_, facts)| !facts.allows(user, 0o1));
+        closed.map(|(path, facts)| (path.to_owned(), facts))
     }
 
     /// Resolves a path in the image through the base's symlinks: `bin/x` → `usr/bin/x`. Links that lead out of the root
@@ -343,6 +370,30 @@ mod tests {
         assert_eq!(resolve("out/y").as_deref(), Ok("x/y"));
         assert_eq!(resolve("/usr/lib").as_deref(), Ok("usr/lib"));
         assert!(resolve("loop/x").expect_err("a loop").contains("`/loop`"));
+    }
+
+    #[test]
+    fn closed_folders_are_named_by_whom_they_shut_out() {
+        let folders = [("home", 0o700, 0, 0), ("srv/app", 0o750, 0, 50), ("data", 0o311, 7, 0)];
+        let facts = BaseFacts {
+            folders: folders
+                .map(|(path, mode, uid, gid)| (path.to_owned(), FolderFacts { mode, owner: (uid, gid) }))
+                .into(),
+            ..BaseFacts::default()
+        };
+        let closed = |path, user: Option<(u32, u32)>| {
+            let user = user.map(|(uid, gid)| User { uid, gid });
+            facts.closed_above(path, user).map(|(path, _)| path)
+        };
+        assert_eq!(closed("home/conda", Some((1000, 0))).as_deref(), Some("home"));
+        assert_eq!(closed("home/conda", Some((0, 0))), None);
+        // Only what is above counts.
+        assert_eq!(closed("home", Some((1000, 0))), None);
+        assert_eq!(closed("srv/app/home", Some((1000, 50))), None);
+        assert_eq!(closed("srv/app/home", None).as_deref(), Some("srv/app"));
+        // The owner's own bits hold for the owner, and for nobody else.
+        assert_eq!(closed("data/x", Some((7, 7))), None);
+        assert_eq!(closed("data/x", None), None);
     }
 
     #[test]

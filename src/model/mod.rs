@@ -21,7 +21,7 @@ pub use compression::Compression;
 pub use cutoff::Cutoff;
 pub use parameters::{ImageOptions, Parameters, User, is_shell_name, is_variable_name, workdir};
 pub use platform::Platform;
-pub use prefix::{ENGINES_OWN, prefix};
+pub use prefix::{ENGINES_OWN, is_engines_own, prefix};
 pub use project::ProjectCopy;
 pub use role::LayerRole;
 pub use stability::Stability;

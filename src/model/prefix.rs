@@ -3,6 +3,12 @@
 /// Folders that container engines put something else over, or that must keep their own modes (`/tmp`).
 pub const ENGINES_OWN: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
+/// Whether a path in the image, symlinks resolved, is in one of them: what lies there is gone when a container runs.
+pub fn is_engines_own(path: &str) -> bool {
+    let first = path.split('/').find(|part| !part.is_empty());
+    first.is_some_and(|first| ENGINES_OWN.contains(&first))
+}
+
 /// An absolute folder in normal form, which programs and archives can hold.
 ///
 /// # Errors

@@ -3,15 +3,21 @@
 //! A home that condaimg makes can be written by every user: engines and CI systems run images as whomever they like. The
 //! home of a user of the base stays where it is, and is opened for others unless that is refused.
 
-use crate::model::{BaseFacts, ENGINES_OWN, FolderFacts, User};
-use crate::util::Result;
+use std::collections::BTreeSet;
 
-/// Name of the account that is added, and of its home below `/home`.
+use crate::model::{BaseFacts, FolderFacts, User, is_engines_own};
+use crate::util::{Error, Result};
+
+/// Name of the account that is added, and of its home.
 const NAME: &str = "conda";
+/// Where homes are made: the first that engines mount nothing over.
+const HOMES: [&str; 3] = ["/home", "/srv", "/opt"];
 /// Mode of a home that condaimg makes, as that of `/tmp`.
 const HOME_MODE: u32 = 0o1777;
 /// What a home of the base's gets, so that others can work there and leave the owner's files alone.
 const OPEN: u32 = 0o1007;
+/// To add files to a folder.
+const WRITE: u32 = 0o3;
 
 /// What the environment layer and the config say of the image's user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,38 +45,59 @@ pub enum Origin {
     Open,
     /// Of the base, opened for everybody.
     Opened,
-    /// Of the base, for its user alone.
+    /// Of the base, for its user alone, as was asked for.
     Kept,
+    /// Of the base, in a directory that is not the user's own, who may write to it all the same.
+    Shared,
+    /// Of the base, and the environment is in it: it is not opened.
+    Environment,
+}
+
+/// What the base says of the user, if the user is the base's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OfBase<'a> {
+    /// Its name, where the base gives one and not a number.
+    pub name: Option<&'a str>,
+    /// Value of `HOME`.
+    pub home: Option<&'a str>,
 }
 
 impl Account {
-    /// The account of a user on a base. `home` is the value that the base has of `HOME`, if the user is the base's own.
+    /// The account of a user on a base. `root` is where the environment lies, symlinks resolved, without a leading slash.
     ///
     /// # Errors
-    /// Symlinks of the base that lead nowhere.
-    pub fn new(facts: &BaseFacts, user: User, home: Option<&str>, keep_mode: bool) -> Result<Self> {
+    /// Symlinks of the base that lead nowhere; a base with no place for a home; a file of users that is not text.
+    pub fn new(facts: &BaseFacts, user: User, of_base: OfBase<'_>, root: &str, keep_mode: bool) -> Result<Self> {
         let lines: Vec<Line<'_>> =
             facts.passwd.as_deref().unwrap_or_default().lines().filter_map(Line::parse).collect();
-        let line = lines.iter().find(|line| line.uid == user.uid);
+        let mut theirs = lines.iter().filter(|line| line.uid == user.uid);
+        let named = theirs.clone().find(|line| of_base.name == Some(line.name));
+        let line = named.or_else(|| theirs.next());
         let name = match line {
             Some(line) => line.name.to_owned(),
             None if user.uid == 0 => "root".to_owned(),
-            None if lines.iter().any(|line| line.name == NAME) => format!("{NAME}{}", user.uid),
-            None => NAME.to_owned(),
+            None => first_free(NAME, user, |name| Ok(!lines.iter().any(|line| line.name == name)))?,
         };
-        for own in home.into_iter().chain(line.map(|line| line.home)) {
+        for own in of_base.home.into_iter().chain(line.map(|line| line.home)) {
             let place = facts.resolve(own)?;
-            let of_engines = || ENGINES_OWN.contains(&place.split('/').next().unwrap_or_default());
-            if home == Some(own) && of_engines() {
-                return Ok(Self::of_base(name, own, place, None, keep_mode));
+            if of_base.home == Some(own) && is_engines_own(&place) {
+                return Ok(Self::of_base(name, own, (place, None), root, keep_mode));
             }
             // Root's home is nobody else's business.
-            let theirs = facts.folder(&place).filter(|of| user.uid != 0 && of.owner.0 == u64::from(user.uid));
-            if let Some(theirs) = theirs {
-                return Ok(Self::of_base(name, own, place, Some(theirs), keep_mode));
+            let Some(folder) = facts.folder(&place).filter(|_| user.uid != 0) else { continue };
+            if folder.owner.0 == u64::from(user.uid) {
+                return Ok(Self::of_base(name, own, (place, Some(folder)), root, keep_mode));
+            }
+            // The directory of the base's `HOME` may be root's, and the user write to it by its group.
+            if of_base.home == Some(own) && folder.allows(Some(user), WRITE) {
+                let home = Self::of_base(name, own, (place, None), root, keep_mode);
+                return Ok(Self {
+                    origin: if folder.allows(None, WRITE) { Origin::Open } else { Origin::Shared },
+                    ..home
+                });
             }
         }
-        let home = made_home(facts, &lines, user)?;
+        let home = made_home(facts, &lines, user, root)?;
         Ok(Self {
             place: facts.resolve(&home)?,
             directory: Some(FolderFacts { mode: HOME_MODE, owner: (u64::from(user.uid), 0) }),
@@ -81,15 +108,24 @@ impl Account {
         })
     }
 
-    fn of_base(name: String, home: &str, place: String, theirs: Option<FolderFacts>, keep_mode: bool) -> Self {
+    fn of_base(
+        name: String,
+        home: &str,
+        (place, theirs): (String, Option<FolderFacts>),
+        root: &str,
+        keep_mode: bool,
+    ) -> Self {
         let opened =
             theirs.map(|theirs| FolderFacts { mode: theirs.mode | OPEN, ..theirs }).filter(|it| Some(*it) != theirs);
-        let origin = match (opened, keep_mode) {
-            (None, _) => Origin::Open,
-            (_, true) => Origin::Kept,
-            (_, false) => Origin::Opened,
+        let has_environment =
+            root.strip_prefix(place.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let origin = match (opened, keep_mode, has_environment) {
+            (None, ..) => Origin::Open,
+            (_, true, _) => Origin::Kept,
+            (_, _, true) => Origin::Environment,
+            (_, false, false) => Origin::Opened,
         };
-        let directory = opened.filter(|_| !keep_mode);
+        let directory = opened.filter(|_| origin == Origin::Opened);
         Self { name, home: home.to_owned(), place, directory, passwd: None, origin }
     }
 }
@@ -108,14 +144,41 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Where a home is made: not where somebody else has one.
-fn made_home(facts: &BaseFacts, lines: &[Line<'_>], user: User) -> Result<String> {
-    let home = format!("/home/{NAME}");
-    let place = facts.resolve(&home)?;
+/// The first that is free: the name, the name with the number of the user, and then with one more number.
+fn first_free(name: &str, user: User, is_free: impl Fn(&str) -> Result<bool>) -> Result<String> {
+    let numbered = format!("{name}{}", user.uid);
+    let more = (2_u32..).map(|number| format!("{numbered}-{number}"));
+    for candidate in [name.to_owned(), numbered.clone()].into_iter().chain(more) {
+        if is_free(&candidate)? {
+            return Ok(candidate);
+        }
+    }
+    Err(Error::bug("no name is free"))
+}
+
+/// Where a home is made: not where somebody else has one, nor the environment is, nor engines mount something.
+fn made_home(facts: &BaseFacts, lines: &[Line<'_>], user: User, root: &str) -> Result<String> {
+    let homes: BTreeSet<String> = lines
+        .iter()
+        .filter(|line| line.uid != user.uid)
+        .map(|line| facts.resolve(line.home).unwrap_or_else(|_| line.home.trim_matches('/').to_owned()))
+        .collect();
     let of_other = |uid: u64| uid != u64::from(user.uid) && uid != 0;
-    let taken = lines.iter().any(|line| line.home == home && line.uid != user.uid)
-        || facts.folder(&place).is_some_and(|of| of_other(of.owner.0));
-    Ok(if taken { format!("{home}{}", user.uid) } else { home })
+    for parent in HOMES {
+        if is_engines_own(&facts.resolve(&format!("{parent}/{NAME}"))?) {
+            continue;
+        }
+        return first_free(&format!("{parent}/{NAME}"), user, |home| {
+            let place = facts.resolve(home)?;
+            let is_others = facts.folder(&place).is_some_and(|of| of_other(of.owner.0));
+            Ok(!is_others && !homes.contains(&place) && place != root && !is_engines_own(&place))
+        });
+    }
+    Err(Error::user(format!(
+        "failed to make a home: {} of the base lead to where engines mount something",
+        HOMES.join(", ")
+    ))
+    .hint("choose another base"))
 }
 
 /// The base's users and one more.
@@ -124,11 +187,17 @@ fn passwd(facts: &BaseFacts, name: &str, home: &str, user: User) -> Result<Optio
         Some(path) => path.clone(),
         None => facts.resolve("etc/passwd")?,
     };
-    // Whatever lies there is gone when a container runs.
-    if ENGINES_OWN.contains(&path.split('/').next().unwrap_or_default()) {
+    if is_engines_own(&path) {
         return Ok(None);
     }
     let mut text = facts.passwd.clone().unwrap_or_default();
+    // What was read in its place is not what the file has.
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(Error::user(format!(
+            "failed to add the user `{name}` to `/{path}` of the base: the file is not UTF-8"
+        ))
+        .hint("choose a `--user` that the file has, or another base"));
+    }
     if text.is_empty() && user.uid != 0 {
         text = "root:x:0:0:root:/root:/bin/sh\n".to_owned();
     }
@@ -145,6 +214,7 @@ mod tests {
     use super::*;
 
     const USER: User = User { uid: 1000, gid: 0 };
+    const ROOT: &str = "opt/conda/envs/default";
 
     fn base(passwd: &str, folders: &[(&str, u32, u64, u64)]) -> BaseFacts {
         let folder = |&(path, mode, uid, gid): &(&str, u32, u64, u64)| {
@@ -158,7 +228,7 @@ mod tests {
     }
 
     fn account(facts: &BaseFacts, user: User, home: Option<&str>) -> Account {
-        Account::new(facts, user, home, false).expect("an account")
+        Account::new(facts, user, OfBase { home, name: None }, ROOT, false).expect("an account")
     }
 
     #[test]
@@ -192,7 +262,7 @@ mod tests {
         assert_eq!((own.name.as_str(), own.home.as_str(), own.origin), ("jovyan", "/home/jovyan", Origin::Opened));
         assert_eq!(own.directory, Some(FolderFacts { mode: 0o3757, owner: (1000, 100) }));
         assert_eq!(own.passwd, None);
-        let kept = Account::new(&facts, USER, None, true).expect("an account");
+        let kept = Account::new(&facts, USER, OfBase::default(), ROOT, true).expect("an account");
         assert_eq!((kept.directory, kept.origin), (None, Origin::Kept));
         // Open already.
         let open = base("conda:x:1000:0::/home/conda:/bin/sh\n", &[("home/conda", 0o1777, 1000, 0)]);
@@ -235,5 +305,75 @@ mod tests {
         assert_eq!(account(&facts, USER, None).passwd.map(|it| it.0).as_deref(), Some("usr/lib/passwd"));
         facts.passwd_path = Some("run/passwd".to_owned());
         assert_eq!(account(&facts, USER, None).passwd, None);
+    }
+
+    #[test]
+    fn names_and_homes_of_others_are_never_taken() {
+        let users = "conda:x:1001:1001::/home/conda:/bin/sh\nconda1000:x:1002:1002::/home/conda1000:/bin/sh\n";
+        let made = account(&base(users, &[]), USER, None);
+        assert_eq!((made.name.as_str(), made.home.as_str()), ("conda1000-2", "/home/conda1000-2"));
+        // By their directories, and by another path to the same place.
+        let mut facts = base("a:x:7:7::/var/home/conda:/bin/sh\n", &[("var/home/conda1000", 0o755, 8, 8)]);
+        facts.symlinks.insert("home".to_owned(), "var/home".to_owned());
+        assert_eq!(account(&facts, USER, None).place, "var/home/conda1000-2");
+        // The environment's own place is no home either.
+        let beside = Account::new(&base("", &[]), USER, OfBase::default(), "home/conda", false).expect("an account");
+        assert_eq!(beside.home, "/home/conda1000");
+    }
+
+    #[test]
+    fn users_of_one_number_are_told_apart_by_name() {
+        let users = "app1:x:1000:0::/home/app1:/bin/sh\napp2:x:1000:0::/home/app2:/bin/sh\n";
+        let facts = base(users, &[("home/app1", 0o700, 1000, 0), ("home/app2", 0o700, 1000, 0)]);
+        for (name, expected) in [(Some("app2"), "app2"), (Some("app1"), "app1"), (None, "app1"), (Some("x"), "app1")] {
+            let own = Account::new(&facts, USER, OfBase { name, home: None }, ROOT, false).expect("an account");
+            assert_eq!((own.name.as_str(), own.home), (expected, format!("/home/{expected}")));
+        }
+    }
+
+    #[test]
+    fn homes_are_not_made_where_engines_mount() {
+        for target in ["/run/home", "tmp", "/var/run/home"] {
+            let mut facts = base("", &[]);
+            facts.symlinks.insert("home".to_owned(), target.to_owned());
+            facts.symlinks.insert("var/run".to_owned(), "/run".to_owned());
+            let made = account(&facts, USER, None);
+            assert_eq!((made.home.as_str(), made.place.as_str()), ("/srv/conda", "srv/conda"), "{target}");
+            for parent in ["srv", "opt"] {
+                facts.symlinks.insert(parent.to_owned(), "/run".to_owned());
+            }
+            assert!(Account::new(&facts, USER, OfBase::default(), ROOT, false).is_err());
+        }
+    }
+
+    #[test]
+    fn a_home_of_the_base_counts_if_its_user_may_write() {
+        let user = User { uid: 1001, gid: 0 };
+        let home = |mode, gid| account(&base("", &[("opt/src", mode, 0, gid)]), user, Some("/opt/src"));
+        let by_group = home(0o775, 0);
+        assert_eq!((by_group.home.as_str(), by_group.origin, by_group.directory), ("/opt/src", Origin::Shared, None));
+        assert_eq!((home(0o777, 5).home.as_str(), home(0o777, 5).origin), ("/opt/src", Origin::Open));
+        assert_eq!((home(0o775, 5).home.as_str(), home(0o775, 5).origin), ("/home/conda", Origin::Made));
+    }
+
+    #[test]
+    fn a_home_with_the_environment_is_not_opened() {
+        for (home, origin) in [
+            ("opt/conda/envs/default", Origin::Environment),
+            ("opt/conda", Origin::Environment),
+            ("opt/conda/envs/def", Origin::Opened),
+            ("opt/conda/envs/default/home", Origin::Opened),
+        ] {
+            let own = account(&base(&format!("me:x:1000:0::/{home}:/bin/sh\n"), &[(home, 0o755, 1000, 0)]), USER, None);
+            assert_eq!((own.origin, own.directory.is_some()), (origin, origin == Origin::Opened), "{home}");
+        }
+    }
+
+    #[test]
+    fn users_that_are_no_text_are_not_written_anew() {
+        let facts = base("j\u{fffd}rg:x:1500:1500::/:/bin/sh\n", &[]);
+        let error = Account::new(&facts, USER, OfBase::default(), ROOT, false).expect_err("not UTF-8");
+        assert!(error.to_string().contains("/etc/passwd"), "{error}");
+        assert_eq!(account(&facts, User { uid: 1500, gid: 1500 }, None).passwd, None);
     }
 }

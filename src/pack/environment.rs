@@ -12,7 +12,7 @@ use super::login;
 use super::metadata::DIRECTORY_MTIME;
 use super::segment::Target;
 use crate::lock::{Lock, canonical_channel};
-use crate::model::{FolderFacts, User};
+use crate::model::{BaseFacts, FolderFacts, User, is_engines_own};
 use crate::util::tarball::{self, TarKind};
 use crate::util::{Error, Result};
 
@@ -62,8 +62,13 @@ pub fn tar(lock: &Lock, target: &Target, session: &Session) -> Result<Vec<u8>> {
         tarball::owned_header(&mut out, directory, TarKind::Directory, (mode, owner), DIRECTORY_MTIME)?;
     }
     for (path, (content, executable)) in &files {
-        let mode = target.modes_at(path).file(*executable);
-        tarball::file(&mut out, path, content.as_bytes(), mode, DIRECTORY_MTIME)?;
+        let usual = FolderFacts { mode: target.modes_at(path).file(*executable), ..FolderFacts::USUAL_FILE };
+        let is_passwd = account.passwd.as_ref().is_some_and(|(passwd, _)| passwd == path);
+        let FolderFacts { mode, owner } = facts.passwd_mode.filter(|_| is_passwd).unwrap_or(usual);
+        let size = content.len() as u64;
+        tarball::owned_header(&mut out, path, TarKind::File(size), (mode, owner), DIRECTORY_MTIME)?;
+        out.extend_from_slice(content.as_bytes());
+        tarball::padding(&mut out, size)?;
     }
     tarball::end(&mut out)?;
     Ok(out)
@@ -86,11 +91,24 @@ pub fn files(lock: &Lock, target: &Target, session: &Session) -> Result<BTreeMap
     if let Some((path, passwd)) = session.account.passwd.clone() {
         files.insert(path, (passwd, false));
     }
-    if let Some(scripts) = &lock.base.facts.login_scripts {
+    if let Some(scripts) = login_scripts(&lock.base.facts) {
         let script = login::script(&format!("{}/bin", target.prefix), &session.path, &session.variables);
         files.insert(format!("{scripts}/{}", login::NAME), (script, false));
     }
     Ok(files)
+}
+
+/// Where scripts of login shells go; none where engines mount something over them.
+fn login_scripts(facts: &BaseFacts) -> Option<&str> {
+    facts.login_scripts.as_deref().filter(|scripts| !is_engines_own(scripts))
+}
+
+/// Why there is no script for login shells on a base that would read it.
+pub fn login_notice(facts: &BaseFacts) -> Option<String> {
+    let scripts = facts.login_scripts.as_deref().filter(|scripts| is_engines_own(scripts))?;
+    Some(format!(
+        "login shells do not get the image's variables: `/etc/profile.d` of the base leads to `/{scripts}`, and container engines put something else over it"
+    ))
 }
 
 /// `conda-meta/history` in conda's format: what was asked for and what came of it.
@@ -174,6 +192,7 @@ pub(super) fn shell_quote(text: &str) -> String {
 mod tests {
     use rattler_conda_types::Subdir;
 
+    use super::super::account::OfBase;
     use super::super::metadata::ModePolicy;
     use super::*;
     use crate::lock::sample;
@@ -181,7 +200,8 @@ mod tests {
 
     #[test]
     fn the_group_may_write_to_the_environment_and_not_to_the_users_of_the_system() {
-        let lock = sample::lock(Vec::new());
+        let mut lock = sample::lock(Vec::new());
+        lock.base.facts.login_scripts = Some("run/profile.d".to_owned());
         let target = Target {
             prefix: "/opt/env".to_owned(),
             root: "opt/env".to_owned(),
@@ -194,17 +214,20 @@ mod tests {
         let user = User { uid: 1000, gid: 0 };
         let session = Session {
             user,
-            account: Account::new(&lock.base.facts, user, None, false).expect("an account"),
+            account: Account::new(&lock.base.facts, user, OfBase::default(), &target.root, false).expect("an account"),
             variables: BTreeMap::new(),
             path: "/opt/env/bin".to_owned(),
         };
-        let tar = tar(&lock, &target, &session).expect("writes");
-        let mut archive = ::tar::Archive::new(&tar[..]);
-        let modes = archive.entries().expect("reads").map(|entry| {
-            let entry = entry.expect("an entry");
-            let path = String::from_utf8(entry.path_bytes().into_owned()).expect("text");
-            (path, entry.header().mode().expect("a mode"))
-        });
+        let modes = |lock: &Lock| {
+            let tar = tar(lock, &target, &session).expect("writes");
+            let mut archive = ::tar::Archive::new(&tar[..]);
+            let modes = archive.entries().expect("reads").map(|entry| {
+                let entry = entry.expect("an entry");
+                let path = String::from_utf8(entry.path_bytes().into_owned()).expect("text");
+                (path, entry.header().mode().expect("a mode"), entry.header().uid().expect("a number"))
+            });
+            modes.collect::<Vec<_>>()
+        };
         let expected = [
             ("etc/", 0o755),
             ("home/", 0o755),
@@ -215,7 +238,11 @@ mod tests {
             ("etc/passwd", 0o644),
             ("opt/env/conda-meta/history", 0o664),
         ]
-        .map(|(path, mode)| (path.to_owned(), mode));
-        assert_eq!(modes.collect::<Vec<_>>(), expected);
+        .map(|(path, mode)| (path.to_owned(), mode, if path == "home/conda/" { 1000 } else { 0 }));
+        assert_eq!(modes(&lock), expected);
+        assert!(login_notice(&lock.base.facts).is_some_and(|notice| notice.contains("/run/profile.d")));
+        // The base's own mode and owner stay.
+        lock.base.facts.passwd_mode = Some(FolderFacts { mode: 0o664, owner: (7, 0) });
+        assert!(modes(&lock).contains(&("etc/passwd".to_owned(), 0o664, 7)));
     }
 }

@@ -220,10 +220,62 @@ fn what_cannot_be_resolved_is_refused_by_name() {
         let error = fail(&mut base.build(flags), 1);
         assert!(error.contains(culprit) && error.contains(flag), "{flags:?}: {error}");
     }
+    for item in [Folder("etc/passwd", 0o755, 0, 0), Link("etc/passwd", "passwd")] {
+        let error = fail(&mut Variant::new(&[item], json!({})).build(&[]), 1);
+        assert!(error.contains("/etc/passwd") && error.contains("another base"), "{item:?}: {error}");
+    }
     let home = Variant::new(&[File("home", "a file")], json!({}));
     let error = fail(&mut home.build(&[]), 1);
     assert!(error.contains("/home") && error.contains("--user"), "{error}");
     assert!(!home.folder.exists(), "nothing was packed");
+}
+
+#[test]
+fn prefix_with_an_environment_of_the_base_is_refused() {
+    let items = [
+        File("opt/conda/envs/default/conda-meta/tiny-1-0.json", "{}"),
+        File("opt/conda/envs/default/share/keep", "k"),
+        File("opt/files/share/keep", "k"),
+    ];
+    let base = Variant::new(&items, json!({}));
+    let error = fail(&mut base.build(&[]), 1);
+    for part in ["/opt/conda/envs/default", "tiny-1-0.json", "--from oci:", "--prefix"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(!base.folder.exists(), "nothing was packed");
+    let told = base.built(&["--prefix", "/opt/files"]);
+    assert_eq!(told.matches("/opt/files/share/keep").count(), 1, "{told}");
+    // The lock is for any prefix: what is there is looked at again.
+    let error = fail(&mut base.build(&["--prefix", "/opt/conda/envs/default"]), 1);
+    assert!(error.contains("--from oci:"), "{error}");
+}
+
+#[test]
+fn closed_folders_of_the_base_are_told_of() {
+    let home = Folder("srv/app/home", 0o755, 1000, 1000);
+    let passwd = format!("{ROOT}app:x:1000:1000::/srv/app/home:/bin/sh\n");
+    let items =
+        |mode| [File("etc/passwd", &passwd), Folder("srv/app", mode, 0, 1000), home, Folder("root", 0o700, 0, 0)];
+    let config = json!({"User": "app", "Env": [PATH, "HOME=/srv/app/home"]});
+    let base = Variant::new(&items(0o750), config.clone());
+    let error = fail(&mut base.build(&["--prefix", "/root/env"]), 1);
+    assert!(error.contains("/root") && error.contains("--prefix"), "{error}");
+    let told = base.built(&[]);
+    assert!(told.contains("users other than `app`") && told.contains("/srv/app"), "{told}");
+    assert_eq!(base.run(&[], WORK), "app /srv/app/home\ntext\n");
+    let told = Variant::new(&items(0o700), config).built(&[]);
+    assert!(told.contains("cannot reach its home `/srv/app/home`"), "{told}");
+}
+
+#[test]
+fn large_passwd_keeps_all_users_and_its_mode() {
+    let users: String = (0..60_000).map(|number| format!("u{number}:x:{}:1::/:/bin/sh\n", 10_000 + number)).collect();
+    let passwd = format!("{ROOT}{users}last:x:900:900::/:/bin/sh\n");
+    let base = Variant::new(&[File("etc/passwd", &passwd)], json!({"User": "last"}));
+    base.built(&[]);
+    assert_eq!(base.layout().config()["config"]["User"], "900:900");
+    base.built(&["--user", "1234:0"]);
+    assert_eq!(base.texts()["etc/passwd"], format!("{passwd}conda:*:1234:0:condaimg:/home/conda:/bin/sh\n"));
 }
 
 /// The example base as ostree checks it out and bootc ships it: every file a hard link to an object.

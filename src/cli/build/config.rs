@@ -7,7 +7,7 @@ use crate::cli::world::World;
 use crate::image::{self, Assembly, Base, Image};
 use crate::lock::{self, ActivationStep, Lock, RESERVED_VARIABLES, UNSET};
 use crate::model::{BaseFacts, LAYOUT_VERSION, LayerBlob, Parameters, Platform, User};
-use crate::pack::account::{Account, Origin};
+use crate::pack::account::{Account, OfBase, Origin};
 use crate::pack::activation::{self, ACTIVATE_FOLDER, expand};
 use crate::pack::environment::{self, ENTRYPOINT, Session};
 use crate::util::{Digest, Error, Result};
@@ -48,18 +48,52 @@ fn is_of_base(lock: &Lock, base: &Base, user: User) -> bool {
 /// # Errors
 /// Symlinks of the base that lead nowhere; variables that no program can have.
 pub fn session(options: &Options, lock: &Lock, base: &Base, user: User) -> Result<Session> {
-    let home = image::variable_of(base, "HOME").filter(|_| is_of_base(lock, base, user));
-    let account = Account::new(&lock.base.facts, user, home.as_deref(), options.parameters.image.keep_home_mode)?;
+    let facts = &lock.base.facts;
+    let is_of_base = is_of_base(lock, base, user);
+    let home = image::variable_of(base, "HOME").filter(|_| is_of_base);
+    let named = user_of_base(base);
+    let name = named.split(':').next().filter(|_| is_of_base);
+    let root = facts.resolve(&options.parameters.prefix)?;
+    let of_base = OfBase { name, home: home.as_deref() };
+    let account = Account::new(facts, user, of_base, &root, options.parameters.image.keep_home_mode)?;
     let variables = variables(options, lock, base, user, &account)?;
     let path = variables.get("PATH").cloned();
     let path = path.unwrap_or_else(|| image::path(base, &[format!("{}/bin", options.parameters.prefix)]));
     Ok(Session { user, account, variables, path })
 }
 
-/// Says what becomes of a home that the base has.
-pub fn tell_home(account: &Account, world: &World) {
-    let Account { home, name, origin, .. } = account;
+/// Says what becomes of a home that the base has, and who cannot reach the image's.
+pub fn tell_home(session: &Session, lock: &Lock, base: &Base, world: &World) {
+    let (facts, account, user) = (&lock.base.facts, &session.account, session.user);
+    let Account { home, name, place, origin, .. } = account;
+    let replaced = image::variable_of(base, "HOME").filter(|_| is_of_base(lock, base, user));
+    if let Some(replaced) = replaced.filter(|it| it != home && session.variables.get("HOME") == Some(home)) {
+        world.reporter.notice(&format!(
+            "the HOME is `{home}`: `{replaced}`, which the base has, is no directory that `{name}` may write to"
+        ));
+    }
+    let closed = |user| {
+        facts
+            .closed_above(place, user)
+            .map(|(folder, of)| format!("`/{folder}` of the base is closed to them (`{}`)", String::from(of)))
+    };
+    if let Some(why) = closed(Some(user)) {
+        world.reporter.warn(&format!(
+            "the image's user `{name}` cannot reach its home `{home}`: {why}; choose another `--user`, or another base"
+        ));
+        return;
+    }
+    if let (Some(why), Origin::Made | Origin::Open | Origin::Opened) = (closed(None), origin) {
+        world.reporter.notice(&format!("users other than `{name}` may not reach its home `{home}`: {why}"));
+        return;
+    }
     match origin {
+        Origin::Environment => world.reporter.notice(&format!(
+            "`{home}`, the home of `{name}` in the base, is not opened for other users: the environment is in it"
+        )),
+        Origin::Shared => world.reporter.notice(&format!(
+            "`{home}`, the HOME of the base, stays as it is: users that may not write to it (`docker run --user`) have no HOME"
+        )),
         Origin::Opened => world.reporter.notice(&format!(
             "every user may write to `{home}`, the home of `{name}` in the base (sticky, owner and group stay); `--keep-home-mode` leaves it as it is"
         )),

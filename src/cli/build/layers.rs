@@ -15,7 +15,7 @@ use crate::cli::locking::{self, from, interpreter};
 use crate::cli::world::World;
 use crate::image::Base;
 use crate::lock::{self, Lock, LockedPackage, LockedWheel, Member};
-use crate::model::{Compression, ENGINES_OWN, LAYOUT_VERSION, LayerBlob, Parameters, Platform};
+use crate::model::{Compression, LAYOUT_VERSION, LayerBlob, Parameters, Platform, is_engines_own};
 use crate::pack::environment::Session;
 use crate::pack::project::{InPrefix, ProjectLayer};
 use crate::pack::{Archive, ForeignInterpreter, KnownSegment, ModePolicy, Target, WheelFile, codec_id, environment};
@@ -59,7 +59,7 @@ pub struct Parts<'a> {
 pub fn target(lock: &Lock, parameters: &Parameters) -> Result<Target> {
     let facts = &lock.base.facts;
     let root = facts.resolve(&parameters.prefix)?;
-    if let Some(own) = ENGINES_OWN.iter().find(|own| root.split('/').next() == Some(*own)) {
+    if let Some(own) = root.split('/').next().filter(|_| is_engines_own(&root)) {
         return Err(Error::user(format!(
             "failed to place the environment: `{}` leads to `/{root}` in the base, and container engines put something else over `/{own}`",
             parameters.prefix

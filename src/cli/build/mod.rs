@@ -26,6 +26,7 @@ use super::world::World;
 use crate::image::{self, Artifact, Base, Image};
 use crate::lock::{self, Lock};
 use crate::model::LayerBlob;
+use crate::pack::environment;
 use crate::ship::{Delivered, Lost, NewEntry, Pusher};
 use crate::spec::{self, Spec};
 use crate::util::report::{SharedReporter, Step};
@@ -254,7 +255,8 @@ async fn make(prepared: &Prepared, locked: &Locked, gone: &BTreeSet<Digest>, rea
     let lock_text = lock::normalised(lock, &room::parameters(options, base)?)?;
     let lock_digest = Digest::of(&lock_text);
     let session = parts.session.clone();
-    config::tell_home(&session.account, world);
+    config::tell_home(&session, lock, base, world);
+    environment::login_notice(&lock.base.facts).iter().for_each(|notice| world.reporter.notice(notice));
     config::tell_activation(options, lock, world);
     base.layers.iter().try_for_each(|layer| ready.base_layer(layer))?;
     cached::entry(lock, *made)?.into_iter().for_each(|entry| ready.entry(entry));

@@ -124,7 +124,32 @@ pub async fn facts(options: &EnvironmentOptions, base: &Base, world: &World) -> 
     progress.finish(&Outcome::Quiet {});
     let prefix = options.prefix.as_deref().unwrap_or(DEFAULT_PREFIX);
     refuse_obstacle(&tree, prefix, "the environment", "choose another `--prefix`, or another base")?;
+    refuse_environment(options, &tree, prefix, world)?;
     Ok(facts)
+}
+
+/// Refuses a prefix where the base has an environment, which two would share; warns of other files there.
+///
+/// # Errors
+/// The environment, named.
+pub fn refuse_environment(options: &EnvironmentOptions, tree: &Tree, prefix: &str, world: &World) -> Result<()> {
+    if options.extends {
+        return Ok(());
+    }
+    let base = &options.base;
+    if let Some(record) = tree.environment_at(prefix) {
+        return Err(Error::user(format!(
+            "failed to place the environment at `{prefix}`: the base `{base}` has one there (`/{record}`)"
+        ))
+        .hint(format!("to add to it, give `--from {base}` instead of a base"))
+        .hint("for an environment of its own, choose another `--prefix`"));
+    }
+    if let Some(file) = tree.any_file_in(prefix) {
+        world.reporter.warn(&format!(
+            "the base has files in `{prefix}` (`/{file}`): those of packages take their places; `--prefix` chooses another folder"
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses a directory where the base has a file, or symlinks that lead nowhere.

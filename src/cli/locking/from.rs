@@ -174,6 +174,7 @@ fn over(above: BaseFacts, mut below: BaseFacts) -> BaseFacts {
     BaseFacts {
         login_scripts: below.login_scripts.or(above.login_scripts),
         passwd_path: below.passwd_path.or(above.passwd_path),
+        passwd_mode: if above.passwd.is_some() { above.passwd_mode } else { below.passwd_mode },
         glibc: above.glibc.or(below.glibc),
         shell: above.shell || below.shell,
         passwd: above.passwd.or(below.passwd),

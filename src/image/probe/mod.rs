@@ -30,7 +30,7 @@ pub use self::files::Selection;
 pub use self::tree::{Obstacle, Tree};
 
 /// Raised whenever something else of the same layer would be kept.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Raised whenever something else of the same selected files would be kept.
 const FILES_VERSION: u32 = 2;
 /// Layers that are fetched and read at the same time.
@@ -134,6 +134,7 @@ async fn read(base: &Base, selection: Option<&Selection>, store: &Store, fetch: 
         let scan = scan.context(named)?;
         tree.lay(&scan.layer, contents.len());
         contents.push(scan.contents);
+        contents::shrink(&mut contents);
         selected.push(scan.files);
     }
     drop(scans);
@@ -212,7 +213,7 @@ impl Scan {
         }
         match kind {
             EntryType::XGlobalHeader => Ok(()),
-            EntryType::Directory => self.layer.add_entry(path, &Entry::Directory(folder(entry))),
+            EntryType::Directory => self.layer.add_entry(path, &Entry::Directory(facts_of(entry, FolderFacts::USUAL))),
             EntryType::Symlink => self.layer.add_entry(path, &Entry::Symlink(&link_target(entry))),
             EntryType::Link => self.layer.add_entry(path, &Entry::Hardlink(&link_target(entry))),
             _ => {
@@ -223,12 +224,12 @@ impl Scan {
     }
 }
 
-/// What its header says; a folder of which that cannot be read is as most are.
-fn folder<R: Read>(entry: &tar::Entry<'_, R>) -> FolderFacts {
+/// What its header says; a folder or file of which that cannot be read is as most are.
+fn facts_of<R: Read>(entry: &tar::Entry<'_, R>, usual: FolderFacts) -> FolderFacts {
     let header = entry.header();
     let said =
         || Some(FolderFacts { mode: header.mode().ok()? & 0o7777, owner: (header.uid().ok()?, header.gid().ok()?) });
-    said().unwrap_or(FolderFacts::USUAL)
+    said().unwrap_or(usual)
 }
 
 fn link_target<R: Read>(entry: &tar::Entry<'_, R>) -> String {

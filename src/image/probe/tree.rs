@@ -232,6 +232,20 @@ impl Tree {
         self.follow(path).node.is_some_and(|node| matches!(node.kind, Kind::File(..)))
     }
 
+    /// What tells of an environment at a prefix (`conda-meta/python-3.12.8-0.json`); none if there is no environment.
+    pub fn environment_at(&self, prefix: &str) -> Option<String> {
+        let followed = self.follow(&format!("{prefix}/conda-meta"));
+        let mut names = followed.node?.entries.keys().map(AsRef::as_ref);
+        let name = names.find(|name: &&str| name.ends_with(".json") || *name == "history")?;
+        Some(format!("{}/{name}", followed.path))
+    }
+
+    /// A file or symlink in the directory that a path leads to, however deep.
+    pub fn any_file_in(&self, path: &str) -> Option<String> {
+        let followed = self.follow(path);
+        first_file(followed.node.filter(|node| node.is_directory())?, &followed.path)
+    }
+
     /// The name of the file that a path leads to; nothing when it does not lead to a file.
     fn program(&self, path: &str) -> Option<String> {
         let followed = self.follow(path);
@@ -314,6 +328,13 @@ impl Tree {
             }
         }
         found
+    }
+}
+
+fn first_file(node: &Node, path: &str) -> Option<String> {
+    match node.kind {
+        Kind::Directory(_) => node.entries.iter().find_map(|(name, node)| first_file(node, &format!("{path}/{name}"))),
+        _ => Some(path.to_owned()),
     }
 }
 
@@ -485,6 +506,29 @@ mod tests {
         assert_eq!(tree.obstacle("a/file"), Some(Obstacle::File("a/file".to_owned())));
         assert_eq!((tree.obstacle("a/new/x"), tree.obstacle("usr/local/cuda")), (None, None));
         assert_eq!(facts.passwd_path.as_deref(), Some("usr/lib/passwd"));
+    }
+
+    #[test]
+    fn environments_and_files_at_a_prefix_are_found() {
+        let lower: &[(&str, Entry<'_>)] = &[
+            ("opt/conda/envs", Entry::Symlink("/data/envs")),
+            ("data/envs/one/conda-meta/history", Entry::File),
+            ("data/envs/two/conda-meta/tiny-1-0.json", Entry::File),
+            ("data/envs/three/conda-meta/", FOLDER),
+            ("data/envs/four/share/tiny", Entry::Symlink("/real")),
+            ("data/envs/five/conda-meta/history", Entry::File),
+        ];
+        let tree = tree(&[lower, &[("data/envs/five/conda-meta/.wh.history", Entry::File)]]);
+        let found = |name: &str| {
+            let prefix = format!("/opt/conda/envs/{name}");
+            (tree.environment_at(&prefix), tree.any_file_in(&prefix))
+        };
+        assert_eq!(found("one").0.as_deref(), Some("data/envs/one/conda-meta/history"));
+        assert_eq!(found("two").0.as_deref(), Some("data/envs/two/conda-meta/tiny-1-0.json"));
+        assert_eq!(found("four"), (None, Some("data/envs/four/share/tiny".to_owned())));
+        for none in ["three", "five", "six"] {
+            assert_eq!(found(none), (None, None), "{none}");
+        }
     }
 
     #[test]
