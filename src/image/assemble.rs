@@ -1,6 +1,6 @@
 //! Base and layers to config and manifest. Pure: equal inputs give equal bytes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use oci_spec::image::{
@@ -30,6 +30,8 @@ pub struct Assembly<'a> {
     pub layers: Vec<LayerBlob>,
     /// Variables beside the base's.
     pub env: BTreeMap<String, String>,
+    /// Variables of the base that the image does not have.
+    pub removed: BTreeSet<String>,
     /// Folders put before the base's `PATH`.
     pub path_prefix: Vec<String>,
     /// Whom processes run as.
@@ -139,8 +141,10 @@ fn config(assembly: &Assembly<'_>) -> Result<ImageConfiguration> {
 fn execution(assembly: &Assembly<'_>) -> Config {
     let base = assembly.base.config.config().clone().unwrap_or_default();
     let mut config = Config::default();
-    let variables = base.env().as_deref().unwrap_or_default();
-    config.set_env(Some(environment::variables(variables, &assembly.env, &assembly.path_prefix)));
+    let name = |variable: &String| variable.split('=').next().map(str::to_owned).unwrap_or_default();
+    let of_base = base.env().iter().flatten().filter(|variable| !assembly.removed.contains(&name(variable)));
+    let of_base: Vec<String> = of_base.cloned().collect();
+    config.set_env(Some(environment::variables(&of_base, &assembly.env, &assembly.path_prefix)));
     config.set_user(Some(assembly.user.to_string()));
     config.set_entrypoint(assembly.entrypoint.clone()).set_cmd(assembly.cmd.clone());
     config.set_working_dir(assembly.workdir.clone().or_else(|| base.working_dir().clone().filter(|it| !it.is_empty())));

@@ -1,6 +1,6 @@
 //! The variables of an image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Base;
 
@@ -39,6 +39,12 @@ pub(super) fn variables(base: &[String], ours: &BTreeMap<String, String>, path_p
 
 fn variables_of(base: &Base) -> Vec<String> {
     base.config.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default()
+}
+
+/// The names of a base's variables.
+pub fn variable_names(base: &Base) -> BTreeSet<String> {
+    let name = |variable: String| variable.split('=').next().map(str::to_owned);
+    variables_of(base).into_iter().filter_map(name).collect()
 }
 
 /// The value of a variable of a base.

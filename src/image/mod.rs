@@ -36,7 +36,7 @@ pub use assemble::{Assembly, Image, assemble, platform_entry};
 pub use base::{Base, DOCUMENT_LIMIT, Documents, check_size, choose, open, open_image};
 pub use codec::diff_id;
 pub use docker_archive::write_docker_archive;
-pub use environment::{path, variable_of};
+pub use environment::{path, variable_names, variable_of};
 pub use fetch::{Fetch, Fetched, Offline};
 pub use index::{documents, image_index};
 pub use layout::{layout_has, write_layout, write_layout_of};

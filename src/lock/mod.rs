@@ -197,7 +197,7 @@ pub struct Activation {
 
 /// One variable that activation sets (`value`) or unsets (no value), and the file that says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ActivationStep {
     /// The file, relative to the prefix. Activation goes through the files by name.
     pub file: String,
@@ -206,6 +206,9 @@ pub struct ActivationStep {
     /// Its value; `$CONDA_PREFIX` in it stands for the prefix.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
+    /// Whether it is only set if programs see the variable already: one that a script assigns without `export`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub if_set: bool,
 }
 
 impl PackageFacts {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::account::Account;
-use super::activation::Shell;
+use super::activation::{Shell, order};
 use super::layout::ancestors;
 use super::login;
 use super::metadata::DIRECTORY_MTIME;
@@ -21,7 +21,7 @@ pub const ENTRYPOINT: &str = "etc/conda/condaimg-entrypoint.sh";
 
 /// Whether the environment's activation needs a shell.
 pub fn needs_entrypoint(lock: &Lock) -> bool {
-    lock.packages.iter().any(|package| !package.facts.activation.dynamic.is_empty())
+    !order(lock, true).sourced.is_empty()
 }
 
 /// What of the image's config the environment layer says, too.
@@ -33,6 +33,8 @@ pub struct Session {
     pub account: Account,
     /// Variables that condaimg adds to the base's.
     pub variables: BTreeMap<String, String>,
+    /// Variables of the base that the image does not have.
+    pub removed: BTreeSet<String>,
     /// `PATH` of the image.
     pub path: String,
 }
@@ -132,15 +134,13 @@ fn state(variables: &BTreeMap<String, String>) -> Result<String> {
 }
 
 fn entrypoint(lock: &Lock, target: &Target) -> String {
-    let scripts: BTreeSet<&str> =
-        lock.packages.iter().flat_map(|package| &package.facts.activation.dynamic).map(String::as_str).collect();
     let shell = Shell::of(lock, &target.prefix);
     let is_bash = shell.as_ref().is_some_and(Shell::is_bash);
     let mut text = format!("#!{}\n", shell.as_ref().map_or("/bin/sh", |shell| shell.path.as_str()));
     // `command` keeps dash alive when a script has a syntax error; to bash's `exec`, `-c` and `-l` are options.
     let (source, exec) = if is_bash { (".", "exec --") } else { ("command .", "exec") };
     text.push_str(ENTRY_FUNCTIONS.replace("@source@", source).trim_start());
-    for script in scripts {
+    for script in order(lock, true).sourced {
         let _ = writeln!(text, "condaimg_activate {}", shell_quote(&format!("{}/{script}", target.prefix)));
     }
     text.push_str(ENTRY_END.replace("@exec@", exec).trim_start());
@@ -216,6 +216,7 @@ mod tests {
             user,
             account: Account::new(&lock.base.facts, user, OfBase::default(), &target.root, false).expect("an account"),
             variables: BTreeMap::new(),
+            removed: BTreeSet::new(),
             path: "/opt/env/bin".to_owned(),
         };
         let modes = |lock: &Lock| {

@@ -11,10 +11,9 @@ use rattler_conda_types::package::PathType;
 use rattler_conda_types::{PackageRecord, RepoDataRecord};
 use serde::{Deserialize, Serialize};
 
-use super::activation::{ACTIVATE_FOLDER, ENV_VARS_FOLDER, add_script, parse_variables};
 use super::archive::Archive;
 use super::layout::{PackageLayout, ancestors};
-use super::{bytecode, pypi};
+use super::{activation, bytecode, pypi};
 use crate::lock::{Activation, LockedPackage, PackageFacts, archive_digest};
 use crate::model::LAYOUT_VERSION;
 use crate::model::pyc::module_of;
@@ -22,8 +21,8 @@ use crate::util::{Digest, Error, Result, parallel};
 
 /// Raised whenever facts say more or other of the same archives: what stores have of older versions is read anew.
 /// 2: `pypi`. 3: `made`. 4: `links`, `index_time`, byte code goes with its module; the texts of activation scripts,
-/// numbers in `env_vars.d`.
-pub const FACTS_VERSION: u32 = 4;
+/// numbers in `env_vars.d`. 5: what a script comes to, by bash's rules; limits and places of `env_vars.d`.
+pub const FACTS_VERSION: u32 = 5;
 
 /// What an archive by itself tells an environment with a certain Python.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -237,37 +236,32 @@ fn facts_of_archive(
     let post_link = layout.files.values().any(|file| file.target == post_link).then_some(post_link);
     Ok(PackageFacts {
         stale: bytecode::stale(layout),
-        activation: activation(archive, layout, warnings)?,
+        activation: read_activation(archive, layout, warnings)?,
         post_link,
         pypi: python.map(|python| pypi::distributions(layout.targets(), python)).unwrap_or_default(),
         ..PackageFacts::default()
     })
 }
 
-fn activation(archive: &Archive, layout: &PackageLayout, warnings: &mut Vec<String>) -> Result<Activation> {
-    let wanted = |target: &str| {
-        (target.starts_with(ACTIVATE_FOLDER) && target.ends_with(".sh"))
-            || (target.starts_with(ENV_VARS_FOLDER) && target.ends_with(".json"))
-    };
-    let mut activation = Activation::default();
-    if !layout.files.values().any(|file| wanted(&file.target)) {
-        return Ok(activation);
+fn read_activation(archive: &Archive, layout: &PackageLayout, warnings: &mut Vec<String>) -> Result<Activation> {
+    let mut found = Activation::default();
+    if !layout.files.values().any(|file| activation::file(&file.target).is_some()) {
+        return Ok(found);
     }
     archive.visit_content(|entry, reader| {
-        let Some(file) = layout.files.get(&entry.path).filter(|file| wanted(&file.target)) else {
-            return Ok(ControlFlow::Continue(()));
-        };
+        let Some(file) = layout.files.get(&entry.path) else { return Ok(ControlFlow::Continue(())) };
+        let Some(kind) = activation::file(&file.target) else { return Ok(ControlFlow::Continue(())) };
         let is_link = file.entry.path_type == PathType::SoftLink;
         let content = if is_link { None } else { Some(archive.content(entry, reader)?) };
-        if file.target.starts_with(ACTIVATE_FOLDER) {
+        if kind == activation::File::Script {
             let placeholder = file.entry.prefix_placeholder.as_ref().map(|found| found.placeholder.as_str());
-            add_script(&mut activation, &file.target, content.as_deref(), placeholder);
+            activation::add_script(&mut found, &file.target, content.as_deref(), placeholder);
             return Ok(ControlFlow::Continue(()));
         }
         let read = content.ok_or_else(|| "is a link, and is ignored".to_owned());
-        match read.and_then(|content| parse_variables(&file.target, &content)) {
+        match read.and_then(|content| activation::parse_variables(&file.target, &content)) {
             Ok((steps, left_out)) => {
-                activation.steps.extend(steps);
+                found.steps.extend(steps);
                 warnings
                     .extend(left_out.iter().map(|what| format!("`{}` of `{}` {what}", file.target, archive.package)));
             }
@@ -275,8 +269,8 @@ fn activation(archive: &Archive, layout: &PackageLayout, warnings: &mut Vec<Stri
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    activation.steps.sort_by(|a, b| a.file.cmp(&b.file));
-    Ok(activation)
+    found.steps.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(found)
 }
 
 /// Who loses which paths to whom: decided once for the whole environment, as rattler decides it: a path is of the

@@ -16,6 +16,30 @@ pub fn scalar(raw: &RawValue) -> Option<Option<String>> {
     }
 }
 
+/// JSON as Python's `json` reads it: the numbers that are none, as the texts that `str` makes of them.
+pub fn plain_json(json: &[u8]) -> Vec<u8> {
+    const NUMBERS: [(&[u8], &[u8]); 3] = [(b"-Infinity", b"\"-inf\""), (b"Infinity", b"\"inf\""), (b"NaN", b"\"nan\"")];
+    let (mut plain, mut rest, mut in_text) = (Vec::with_capacity(json.len()), json, false);
+    while let Some((&byte, after)) = rest.split_first() {
+        if !in_text && let Some((name, text)) = NUMBERS.iter().find(|(name, _)| rest.starts_with(name)) {
+            plain.extend_from_slice(text);
+            rest = &rest[name.len()..];
+            continue;
+        }
+        in_text ^= byte == b'"';
+        plain.push(byte);
+        rest = after;
+        if in_text
+            && byte == b'\\'
+            && let Some((&escaped, after)) = rest.split_first()
+        {
+            plain.push(escaped);
+            rest = after;
+        }
+    }
+    plain
+}
+
 /// A JSON number as Python's `str` writes it.
 fn number(text: &str) -> Option<String> {
     if !text.contains(['.', 'e', 'E']) {

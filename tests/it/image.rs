@@ -5,7 +5,7 @@
 
 mod registry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -193,6 +193,7 @@ impl Bench {
             base,
             layers: vec![layer(&self.store, "python", &python), layer(&self.store, "environment", &top)],
             env: [("CONDA_PREFIX".to_owned(), format!("/{PREFIX}"))].into(),
+            removed: BTreeSet::new(),
             path_prefix: vec![format!("/{PREFIX}/bin")],
             user: "1000:0".parse().expect("a user"),
             entrypoint: None,

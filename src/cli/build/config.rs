@@ -1,14 +1,14 @@
 //! What the image says: user, variables, entrypoint, labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::options::Options;
 use crate::cli::world::World;
 use crate::image::{self, Assembly, Base, Image};
-use crate::lock::{self, ActivationStep, Lock, RESERVED_VARIABLES, UNSET};
+use crate::lock::{self, ActivationStep, Lock, LockedPackage, RESERVED_VARIABLES, UNSET};
 use crate::model::{BaseFacts, LAYOUT_VERSION, LayerBlob, Parameters, Platform, User};
 use crate::pack::account::{Account, OfBase, Origin};
-use crate::pack::activation::{self, ACTIVATE_FOLDER, expand};
+use crate::pack::activation::{self, State};
 use crate::pack::environment::{self, ENTRYPOINT, Session};
 use crate::util::{Digest, Error, Result};
 
@@ -56,10 +56,9 @@ pub fn session(options: &Options, lock: &Lock, base: &Base, user: User) -> Resul
     let root = facts.resolve(&options.parameters.prefix)?;
     let of_base = OfBase { name, home: home.as_deref() };
     let account = Account::new(facts, user, of_base, &root, options.parameters.image.keep_home_mode)?;
-    let variables = variables(options, lock, base, user, &account)?;
-    let path = variables.get("PATH").cloned();
-    let path = path.unwrap_or_else(|| image::path(base, &[format!("{}/bin", options.parameters.prefix)]));
-    Ok(Session { user, account, variables, path })
+    let State { variables, removed, path, .. } = variables(options, lock, base, user, &account)?;
+    let path = variables.get("PATH").cloned().unwrap_or(path);
+    Ok(Session { user, account, variables, removed, path })
 }
 
 /// Says what becomes of a home that the base has, and who cannot reach the image's.
@@ -137,12 +136,17 @@ pub fn tell_activation(options: &Options, lock: &Lock, world: &World) {
     }
 }
 
+/// Whether the image's entrypoint begins with the entry script. One that cannot start would keep everything else from
+/// starting.
+fn activates(parameters: &Parameters, lock: &Lock) -> bool {
+    let is_wanted = environment::needs_entrypoint(lock) && !parameters.no_activation;
+    is_wanted && activation::Shell::of(lock, &parameters.prefix).is_some()
+}
+
 /// What the container's first process is: activation where it needs a shell, then the user's own entrypoint.
 fn entrypoint(parameters: &Parameters, lock: &Lock) -> Option<Vec<String>> {
     let wished = parameters.image.entrypoint.clone();
-    let activates = environment::needs_entrypoint(lock) && !parameters.no_activation;
-    // One that cannot start would keep everything else from starting.
-    if !activates || activation::Shell::of(lock, &parameters.prefix).is_none() {
+    if !activates(parameters, lock) {
         return wished;
     }
     let ours = format!("{}/{ENTRYPOINT}", parameters.prefix);
@@ -168,6 +172,7 @@ pub fn image(
         base,
         layers: layers.collect(),
         env: session.variables,
+        removed: session.removed,
         path_prefix: vec![format!("{}/bin", parameters.prefix)],
         user: session.user,
         entrypoint: entrypoint(parameters, lock),
@@ -196,13 +201,7 @@ fn with_ours(theirs: &BTreeMap<String, String>, lock_digest: Digest) -> BTreeMap
 /// The variables of the activated environment: conda's own, `env_vars.d`, `variables:`, then what the activation
 /// scripts do, in conda's order; `--env` has the last word. A base that a lock of ours describes has those of its own
 /// environment already, and perhaps others on purpose.
-fn variables(
-    options: &Options,
-    lock: &Lock,
-    base: &Base,
-    user: User,
-    account: &Account,
-) -> Result<BTreeMap<String, String>> {
+fn variables(options: &Options, lock: &Lock, base: &Base, user: User, account: &Account) -> Result<State> {
     let prefix = &options.parameters.prefix;
     let name = prefix.rsplit('/').next().unwrap_or(prefix);
     let mut variables = BTreeMap::from([
@@ -215,28 +214,42 @@ fn variables(
     if is_active && is_of_base(lock, base, user) && image::variable_of(base, "HOME").is_some() {
         variables.remove("HOME");
     }
-    let path = image::path(base, &[format!("{prefix}/bin")]);
-    let packages = lock.packages.iter().filter(|package| !(is_active && lock.is_of_base(package.name())));
-    let mut steps: Vec<&ActivationStep> = packages.flat_map(|package| &package.facts.activation.steps).collect();
-    // Stable: several steps of one file stay in their order.
-    steps.sort_by(|a, b| a.file.cmp(&b.file));
-    let (scripts, files): (Vec<_>, Vec<_>) = steps.into_iter().partition(|step| step.file.starts_with(ACTIVATE_FOLDER));
-    let reserved = |step: &&ActivationStep| RESERVED_VARIABLES.contains(&step.name.as_str());
+    let mut state = State {
+        variables,
+        removed: BTreeSet::new(),
+        of_base: image::variable_names(base),
+        path: image::path(base, &[format!("{prefix}/bin")]),
+    };
+    let order = activation::order(lock, activates(&options.parameters, lock));
+    let reserved = |step: &ActivationStep| RESERVED_VARIABLES.contains(&step.name.as_str());
     // Older locks may hold some.
-    let files: Vec<_> = files.into_iter().filter(|step| !reserved(step)).collect();
-    apply(&files, &mut variables, &path)?;
+    for step in order.variables.into_iter().filter(|step| !reserved(step)) {
+        apply(&mut state, step, lock)?;
+    }
     // Marked as removed, although a package sets it.
-    variables.retain(|name, _| lock.variables.get(name).is_none_or(|value| value != UNSET));
-    variables.extend(if is_active { lock.own_variables() } else { lock.all_variables() });
-    apply(&scripts, &mut variables, &path)?;
+    state.variables.retain(|name, _| lock.variables.get(name).is_none_or(|value| value != UNSET));
+    let declared = if is_active { lock.own_variables() } else { lock.all_variables() };
+    declared.into_iter().for_each(|(name, value)| state.set(name, value));
+    for step in order.steps {
+        apply(&mut state, step, lock)?;
+    }
     if lock.extended().is_some()
-        && let Some(path) = variables.get_mut("PATH")
+        && let Some(path) = state.variables.get_mut("PATH")
     {
         // The base's own may have what its activation puts there.
         *path = each_once(path);
     }
-    variables.extend(options.parameters.image.env.clone());
-    Ok(variables)
+    options.parameters.image.env.clone().into_iter().for_each(|(name, value)| state.set(name, value));
+    Ok(state)
+}
+
+fn apply(state: &mut State, step: &ActivationStep, lock: &Lock) -> Result<()> {
+    state.apply(step).ok_or_else(|| {
+        let brings = |package: &&LockedPackage| package.facts.activation.steps.contains(step);
+        let package = lock.packages.iter().find(brings).map_or("the base", LockedPackage::name);
+        Error::user(format!("`{}` of `{package}` makes `{}` too long for any program to start", step.file, step.name))
+            .hint(format!("tell the maintainers of `{package}`"))
+    })
 }
 
 /// The folders of a `PATH`, each where it is first.
@@ -248,29 +261,6 @@ fn each_once(path: &str) -> String {
         }
     }
     folders.join(":")
-}
-
-fn apply(steps: &[&ActivationStep], variables: &mut BTreeMap<String, String>, path: &str) -> Result<()> {
-    for step in steps {
-        match &step.value {
-            Some(template) => {
-                let value = expand(template, |name| match (variables.get(name), name) {
-                    (Some(value), _) => Some(value.as_str()),
-                    (None, "PATH") => Some(path),
-                    (None, _) => None,
-                });
-                let value = value.ok_or_else(|| {
-                    Error::user(format!("`{}` makes `{}` too long for any program to start", step.file, step.name))
-                        .hint("tell the maintainers of the package that brings it")
-                })?;
-                variables.insert(step.name.clone(), value);
-            }
-            None => {
-                variables.remove(&step.name);
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::lock::{
     self, Activation, BaseEnvironment, Lock, LockedPackage, LockedWheel, PackageFacts, canonical_channel, canonical_url,
 };
 use crate::model::{BaseFacts, BaseRef, LAYER_NAME, LAYER_PACKAGES, LAYER_ROLE, LayerBlob, LayerRole, Platform};
-use crate::pack::activation::{ACTIVATE_FOLDER, add_script, parse_variables};
+use crate::pack::activation::{self, File, add_script, parse_variables};
 use crate::resolve::{Channels, Present, VirtualPackageOptions};
 use crate::ship;
 use crate::util::{Digest, Error, Result};
@@ -248,18 +248,21 @@ fn requested(packages: &[installed::Package]) -> Vec<String> {
 }
 
 fn locked(package: &installed::Package, environment: &installed::Environment, prefix: &str) -> LockedPackage {
-    let mut activation = Activation::default();
+    let mut found = Activation::default();
     for (path, content) in &environment.activation {
         if package.files.binary_search(path).is_err() {
             continue;
         }
-        if path.starts_with(ACTIVATE_FOLDER) {
-            add_script(&mut activation, path, Some(content.as_bytes()), Some(prefix));
-        } else if let Ok((steps, _)) = parse_variables(path, content.as_bytes()) {
-            activation.steps.extend(steps);
+        match activation::file(path) {
+            Some(File::Script) => add_script(&mut found, path, Some(content.as_bytes()), Some(prefix)),
+            Some(File::Variables) => {
+                let read = parse_variables(path, content.as_bytes());
+                found.steps.extend(read.into_iter().flat_map(|(steps, _)| steps));
+            }
+            None => {}
         }
     }
-    let facts = PackageFacts { activation, pypi: package.distributions(), ..PackageFacts::default() };
+    let facts = PackageFacts { activation: found, pypi: package.distributions(), ..PackageFacts::default() };
     LockedPackage { record: package.record.clone(), facts }
 }
 

@@ -1,6 +1,7 @@
 //! Which shell sources the activation scripts that need one, and what it will not understand of them.
 
 use super::bashisms::{Dialect, Fault, faults};
+use super::order::order;
 use crate::lock::{Lock, LockedPackage};
 
 /// Constructs of one script that a warning names.
@@ -51,7 +52,12 @@ impl Shell {
 pub fn warnings(lock: &Lock) -> Vec<String> {
     // Only the path depends on the prefix, and bash of an environment is bash anywhere.
     let shell = Shell::of(lock, "");
-    lock.packages.iter().flat_map(|package| of_package(package, shell.as_ref())).collect()
+    let order = order(lock, shell.is_some());
+    let of_package = |package| {
+        let late = order.late.get(LockedPackage::name(package)).into_iter().flatten();
+        of_package(package, shell.as_ref()).into_iter().chain(late.map(|script| late_script(script, package)))
+    };
+    lock.packages.iter().flat_map(of_package).collect()
 }
 
 fn of_package(package: &LockedPackage, shell: Option<&Shell>) -> Vec<String> {
@@ -73,6 +79,13 @@ fn of_package(package: &LockedPackage, shell: Option<&Shell>) -> Vec<String> {
         warnings.extend(text.and_then(|text| misunderstood(script, name, text, shell)));
     }
     warnings
+}
+
+fn late_script(script: &str, package: &LockedPackage) -> String {
+    format!(
+        "the activation script `{script}` of `{}` comes after one that needs a shell: the entrypoint sources it, too, so `docker exec` does not see what it sets",
+        package.name()
+    )
 }
 
 /// What a shell will not understand of a script, as a sentence.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
+use super::fits;
 use crate::lock::{ActivationStep, RESERVED_VARIABLES, UNSET};
 use crate::model::is_shell_name;
 use crate::util::python;
@@ -17,8 +18,9 @@ pub type Variables = (Vec<ActivationStep>, Vec<String>);
 /// # Errors
 /// A file that is no JSON object: what it is not.
 pub fn parse_variables(file: &str, json: &[u8]) -> Result<Variables, String> {
+    let json = python::plain_json(json);
     let object: BTreeMap<String, &RawValue> =
-        serde_json::from_slice(json).map_err(|_| "is not a JSON object, and is ignored".to_owned())?;
+        serde_json::from_slice(&json).map_err(|_| "is not a JSON object, and is ignored".to_owned())?;
     let (mut steps, mut left_out) = (Vec::new(), Vec::new());
     for (name, raw) in object {
         if RESERVED_VARIABLES.contains(&name.as_str()) {
@@ -31,10 +33,13 @@ pub fn parse_variables(file: &str, json: &[u8]) -> Result<Variables, String> {
         }
         match python::scalar(raw) {
             Some(Some(value)) if value == UNSET => {}
+            Some(Some(value)) if !fits(&name, &value) => left_out
+                .push(format!("sets `{name}` to a value that is too long for any program to start: it is ignored")),
             Some(value) => steps.push(ActivationStep {
                 file: file.to_owned(),
                 name,
                 value: value.map(|value| value.replace('$', "$$")),
+                if_set: false,
             }),
             None => left_out.push(format!("sets `{name}` to what is not text: it is ignored")),
         }
@@ -71,12 +76,28 @@ mod tests {
             ("0.0001", "0.0001"),
             ("true", "True"),
             ("false", "False"),
+            ("NaN", "nan"),
+            ("-Infinity", "-inf"),
+            ("\"NaN \\\" Infinity\"", "NaN \" Infinity"),
         ] {
             let (steps, left_out) = read(&format!("{{\"A\": {json}, \"B\": \"b\"}}"));
             assert_eq!(steps[0].1.as_deref(), Some(expected), "{json}");
             assert_eq!((steps.len(), left_out.len()), (2, 0), "{json}");
         }
         assert_eq!(read(r#"{"A": null, "B": "***unset***"}"#).0, [("A".to_owned(), None)]);
+    }
+
+    #[test]
+    fn a_variable_that_no_program_takes_drops_itself() {
+        let told = |length: usize| read(&format!("{{\"LONG\": \"{}\", \"B\": 1}}", "x".repeat(length)));
+        // `LONG=`, the value and the byte at its end.
+        let (steps, left_out) = told((128 << 10) - 6);
+        assert_eq!((steps.len(), left_out.len()), (2, 0));
+        for length in [(128 << 10) - 5, 200_000] {
+            let (steps, left_out) = told(length);
+            assert_eq!(steps, [("B".to_owned(), Some("1".to_owned()))]);
+            assert!(left_out.len() == 1 && left_out[0].contains("`LONG`"), "{left_out:?}");
+        }
     }
 
     #[test]
@@ -96,7 +117,7 @@ mod tests {
             assert_eq!(steps, [("GOOD".to_owned(), Some("1".to_owned()))], "{json}");
             assert!(left_out.len() == 1 && left_out[0].contains(culprit), "{json}: {left_out:?}");
         }
-        for wrong in ["[]", "", "{", "1"] {
+        for wrong in ["[]", "", "{", "1", "{\"A\": xNaN}"] {
             assert!(parse_variables("x", wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
