@@ -283,7 +283,10 @@ fn next_word(text: &str, is_first: bool) -> Option<Option<&str>> {
     match rest.chars().next() {
         None | Some('#') => Some(None),
         // Only as the end of the line: two commands on one line are left to the shell.
-        Some(';') => (!is_first && rest[1..].trim_matches([' ', '\t']).is_empty()).then_some(None),
+        Some(';') => {
+            let after = rest[1..].trim_start_matches([' ', '\t']);
+            (!is_first && (after.is_empty() || after.starts_with('#'))).then_some(None)
+        }
         Some(_) => Some(Some(rest)),
     }
 }
