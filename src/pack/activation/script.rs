@@ -391,7 +391,7 @@ mod tests {
         "export A=\"a b\"\nexport B=$A\nC=$A\nexport C",
         "export export=1\nexport unset=$export",
         "export A=%s B=-x C=x-",
-        "XX=$PATH:3\nunset XX\nexport XX",
+        "XX=$PATH:3\nunset XX\nXX=$PATH",
         "XX=4\nexport XX",
     ];
     /// Scripts that are left to the shell: whatever they do, it does it.
