@@ -141,9 +141,7 @@ fn config(assembly: &Assembly<'_>) -> Result<ImageConfiguration> {
 fn execution(assembly: &Assembly<'_>) -> Config {
     let base = assembly.base.config.config().clone().unwrap_or_default();
     let mut config = Config::default();
-    let name = |variable: &String| variable.split('=').next().map(str::to_owned).unwrap_or_default();
-    let of_base = base.env().iter().flatten().filter(|variable| !assembly.removed.contains(&name(variable)));
-    let of_base: Vec<String> = of_base.cloned().collect();
+    let of_base = environment::without(base.env().as_deref().unwrap_or_default(), &assembly.removed);
     config.set_env(Some(environment::variables(&of_base, &assembly.env, &assembly.path_prefix)));
     config.set_user(Some(assembly.user.to_string()));
     config.set_entrypoint(assembly.entrypoint.clone()).set_cmd(assembly.cmd.clone());

@@ -37,6 +37,12 @@ pub(super) fn variables(base: &[String], ours: &BTreeMap<String, String>, path_p
     names.into_iter().filter_map(|name| Some(format!("{name}={}", values.get(name)?))).collect()
 }
 
+/// Variables without those of some names.
+pub(super) fn without(variables: &[String], removed: &BTreeSet<String>) -> Vec<String> {
+    let is_kept = |variable: &&String| variable.split('=').next().is_none_or(|name| !removed.contains(name));
+    variables.iter().filter(is_kept).cloned().collect()
+}
+
 fn variables_of(base: &Base) -> Vec<String> {
     base.config.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default()
 }
@@ -76,6 +82,13 @@ mod tests {
         let ours = ours.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let prefix: Vec<String> = prefix.iter().map(|&text| text.to_owned()).collect();
         assert_eq!(variables(&base, &ours, &prefix), expected);
+    }
+
+    #[test]
+    fn what_is_removed_of_the_base_is_gone() {
+        let base = ["PYTHONPATH=/x=y", "PYTHON=1", "EMPTY"].map(str::to_owned);
+        let removed = ["PYTHONPATH", "EMPTY", "OTHER"].map(str::to_owned).into();
+        assert_eq!(without(&base, &removed), ["PYTHON=1"]);
     }
 
     #[test]

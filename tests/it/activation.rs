@@ -245,6 +245,30 @@ fn no_command_is_told_and_is_no_success() {
 }
 
 #[test]
+fn static_scripts_after_dynamic_ones_come_after_them() {
+    let scripts = [
+        ("a-dynamic", "export X=$(echo dyn) SEEN=x$LATE\nexport PATH=/a:$PATH\n"),
+        ("b-static", "export X=final LATE=1\nexport PATH=/b:$PATH\n"),
+        ("c-static", "export ALONE=1\nHOME=/tmp\nNOBODY_EXPORTS_THIS=1\n"),
+    ];
+    let bench = Bench::new("order", &scripts);
+    let told = bench.build(with_bash(), &[]);
+    assert!(told.contains("`etc/conda/activate.d/b-static.sh` of `b-static` comes after"), "{told}");
+    let printed = bench.printed(&["sh", "-c", "echo $X $SEEN ${PATH%%/opt*} $HOME $NOBODY_EXPORTS_THIS"]);
+    assert_eq!(printed, "final x /b:/a: /tmp\n");
+}
+
+#[test]
+fn variables_too_long_for_programs_are_refused() {
+    let bench = Bench::new("long", &[("plain", "export PLAIN=1\n")]);
+    let file = format!("{}variables:\n  LONG: {}\n", environment(&["plain"]), "x".repeat(140_000));
+    bench.workspace.file("environment.yml", file);
+    let mut build = bench.condaimg("build", without_bash());
+    let told = fail(build.args(["--output", &bench.layout.image()]), 1);
+    assert!(told.contains("`variables:`") && told.contains("`LONG`"), "{told}");
+}
+
+#[test]
 fn reserved_variables_are_ignored_with_a_warning() {
     let mut bench = Bench::new("reserved", &[("plain", "export PLAIN=1\n")]);
     let json = r#"{"PATH": "/evil", "CONDA_PREFIX": "/evil", "NUMBER": 8, "RATIO": 1.50, "ON": true, "A-B": "x"}"#;

@@ -240,7 +240,23 @@ fn variables(options: &Options, lock: &Lock, base: &Base, user: User, account: &
         *path = each_once(path);
     }
     options.parameters.image.env.clone().into_iter().for_each(|(name, value)| state.set(name, value));
-    Ok(state)
+    match state.variables.iter().find(|(name, value)| !activation::fits(name, value)) {
+        Some((name, value)) => Err(too_long(name, value.len(), options, lock)),
+        None => Ok(state),
+    }
+}
+
+fn too_long(name: &str, length: usize, options: &Options, lock: &Lock) -> Error {
+    let place = match () {
+        () if options.parameters.image.env.contains_key(name) => "`--env` (`image.env`)",
+        () if lock.all_variables().contains_key(name) => "`variables:`",
+        () => "an activation script",
+    };
+    Error::user(format!(
+        "{place} makes `{name}` too long for any program to start: {length} bytes, and Linux takes {} at most",
+        activation::longest(name)
+    ))
+    .hint("put the value into a file of the image, and its path into the variable")
 }
 
 fn apply(state: &mut State, step: &ActivationStep, lock: &Lock) -> Result<()> {

@@ -221,7 +221,12 @@ impl Walk<'_> {
                 self.word(&clause.value, clause.loc.start.line);
                 for case in &clause.cases {
                     let line = case.loc.as_ref().map_or(clause.loc.start.line, |place| place.start.line);
-                    case.patterns.iter().for_each(|pattern| self.word(pattern, line));
+                    for pattern in &case.patterns {
+                        self.word(pattern, line);
+                        if pattern.value.contains("[^") {
+                            self.dash_lacks(line, When::Run, &pattern.value);
+                        }
+                    }
                     match case.post_action {
                         CaseItemPostAction::ExitCase => {}
                         CaseItemPostAction::UnconditionallyExecuteNextCaseItem => self.lacks(line, When::Read, ";&"),
@@ -451,6 +456,17 @@ mod tests {
             ("A=1 B=2 source x", "source"),
             (". x.sh argument", ". with arguments"),
             ("type -t ls", "type -t"),
+            ("R=$RANDOM", "$RANDOM"),
+            ("R=$((16#ff))", "$((16#ff))"),
+            ("R=$((1,2))", "$((1,2))"),
+            ("printf '\\x41'", "printf \\x"),
+            ("printf '%(%Y)T' 0", "printf %("),
+            ("case b in [^a]) ls ;; esac", "[^a]"),
+            ("echo 'a\\tb'", "echo 'a\\tb'"),
+            ("wait -n", "wait -n"),
+            ("ulimit -u 5", "ulimit -u"),
+            ("kill -s SIGURG 1", "kill SIGURG"),
+            ("trap 'x' SIGINT", "trap SIGINT"),
         ] {
             assert!(
                 whats(script, Dialect::Posix).contains(&expected.to_owned()),
@@ -475,6 +491,7 @@ mod tests {
             "for i in a b; do echo \"$i\"; done; while true; do break; done",
             "set -eu; set +e; trap 'x' EXIT INT; read -r x; printf '%s' x; echo -n x; set -o nounset",
             "D=${BASH_SOURCE:-$0}",
+            "A=$((${#B} + $(f a,b))); kill -s URG 1; trap - INT; wait; ulimit -n; echo 'a\\\\.b' a\\tb; R=${RANDOM:-1}",
             "export A=~/x B=\"a b\"; echo {} \\{a,b\\} \"{a,b}\" ${x}{",
             "[ -f x ] || [ ! -d y ] && test -z \"$z\"",
         ] {

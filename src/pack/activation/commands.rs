@@ -61,11 +61,17 @@ pub(super) fn check(walk: &mut Walk<'_>, line: usize, name: &str, arguments: &[S
             let letters = if name == "echo" { "eE" } else { "tpPaf" };
             if let Some(option) = option(arguments, letters) {
                 walk.dash_lacks(line, When::Run, &format!("{name} -{option}"));
+            } else if name == "echo"
+                && let Some(escaped) = arguments.iter().find(|argument| has_escape(argument))
+            {
+                walk.dash_lacks(line, When::Run, &format!("echo {escaped}"));
             }
         }
         "printf" => match arguments.first().map(String::as_str) {
             Some("-v") => walk.lacks(line, When::Run, "printf -v"),
             Some(format) if format.contains("%q") => walk.lacks(line, When::Run, "printf %q"),
+            Some(format) if format.contains("%(") => walk.lacks(line, When::Run, "printf %("),
+            Some(format) if format.contains("\\x") => walk.dash_lacks(line, When::Run, "printf \\x"),
             _ => {}
         },
         "trap" => {
@@ -73,7 +79,11 @@ pub(super) fn check(walk: &mut Walk<'_>, line: usize, name: &str, arguments: &[S
             {
                 walk.lacks(line, When::Run, &format!("trap {signal}"));
             }
+            signals(walk, line, name, arguments);
         }
+        "kill" => signals(walk, line, name, arguments),
+        "wait" if option(arguments, "n").is_some() => walk.lacks(line, When::Run, "wait -n"),
+        "ulimit" if option(arguments, "u").is_some() => walk.dash_lacks(line, When::Run, "ulimit -u"),
         "exec" if arguments.iter().any(|it| it.starts_with('{') && it.ends_with('}')) => {
             walk.lacks(line, When::Run, "exec {fd}>");
         }
@@ -91,6 +101,20 @@ pub(super) fn check(walk: &mut Walk<'_>, line: usize, name: &str, arguments: &[S
 fn option(arguments: &[String], letters: &str) -> Option<char> {
     let options = arguments.iter().map_while(|argument| argument.strip_prefix('-').filter(|rest| !rest.is_empty()));
     options.take_while(|option| *option != "-").flat_map(str::chars).find(|letter| letters.contains(*letter))
+}
+
+/// Signals by names that POSIX does not have.
+fn signals(walk: &mut Walk<'_>, line: usize, name: &str, arguments: &[String]) {
+    let mut names = arguments.iter().map(|argument| argument.trim_start_matches('-'));
+    if let Some(signal) = names.find(|it| it.len() > 3 && it.starts_with("SIG")) {
+        walk.dash_lacks(line, When::Run, &format!("{name} {signal}"));
+    }
+}
+
+/// Whether a quoted text has what dash's `echo` makes other characters of.
+fn has_escape(argument: &str) -> bool {
+    let follows = |text: &str| text.starts_with(|char: char| "abcefnrtv0".contains(char));
+    argument.contains(['\'', '"']) && argument.split('\\').skip(1).any(follows)
 }
 
 fn test(walk: &mut Walk<'_>, line: usize, arguments: &[String], bracket: bool) {

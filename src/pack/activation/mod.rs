@@ -24,7 +24,13 @@ const LONGEST_VARIABLE: usize = 128 << 10;
 
 /// Whether a program can be started with a variable.
 pub fn fits(name: &str, value: &str) -> bool {
-    name.len() + value.len() + 2 <= LONGEST_VARIABLE
+    value.len() <= longest(name)
+}
+
+/// The longest value of a variable with which a program can be started.
+pub fn longest(name: &str) -> usize {
+    // Beside it, there are a `=` and a byte at the end.
+    LONGEST_VARIABLE.saturating_sub(name.len() + 2)
 }
 
 /// The folder of the scripts that conda sources when it activates an environment.

@@ -112,7 +112,7 @@ mod tests {
             ("export X=$(echo dyn)", "export PATH=/b:$PATH", true),
             ("export X=$(echo dyn)", "export Y=$PATH", true),
             ("export X=$(echo dyn)", "unset Y", true),
-            ("export X=$(echo dyn)", "HOME=/x", true),
+            ("export X=$(echo dyn)", "XX=/x", true),
             (". \"$CONDA_PREFIX/x\"", "export Y=1", true),
             ("eval \"$Z\"", "export Y=1", true),
             ("export X=$(echo dyn)", "export Y=$CONDA_PREFIX/y", false),

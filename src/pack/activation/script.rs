@@ -283,7 +283,10 @@ fn next_word(text: &str, is_first: bool) -> Option<Option<&str>> {
     match rest.chars().next() {
         None | Some('#') => Some(None),
         // Only as the end of the line: two commands on one line are left to the shell.
-        Some(';') => (!is_first && rest[1..].trim_matches([' ', '\t']).is_empty()).then_some(None),
+        Some(';') => {
+            let after = rest[1..].trim_start_matches([' ', '\t']);
+            (!is_first && (after.is_empty() || after.starts_with('#'))).then_some(None)
+        }
         Some(_) => Some(Some(rest)),
     }
 }
@@ -388,7 +391,7 @@ mod tests {
         "export A=\"a b\"\nexport B=$A\nC=$A\nexport C",
         "export export=1\nexport unset=$export",
         "export A=%s B=-x C=x-",
-        "XX=$PATH:3\nunset XX\nexport XX",
+        "XX=$PATH:3\nunset XX\nXX=$PATH",
         "XX=4\nexport XX",
     ];
     /// Scripts that are left to the shell: whatever they do, it does it.

@@ -82,17 +82,25 @@ fn piece(walk: &mut Walk<'_>, piece: &WordPiece, (text, written): (&str, &str), 
         WordPiece::BackquotedCommandSubstitution(command) => {
             walk.within(&command.replace("\\`", "`").replace("\\$", "$").replace("\\\\", "\\"), line);
         }
-        WordPiece::ArithmeticExpression(expression) => {
-            if ["**", "++", "--"].iter().any(|operator| expression.value.contains(operator)) {
-                walk.lacks(line, When::Run, written);
-            }
-        }
+        WordPiece::ArithmeticExpression(expression) => arithmetic(walk, &expression.value, written, line),
         WordPiece::Text(plain) => {
             if ["@(", "?(", "*(", "+(", "!("].iter().any(|group| plain.contains(group)) {
                 walk.lacks(line, When::Read, written);
             }
         }
         WordPiece::SingleQuotedText(_) | WordPiece::TildeExpansion(_) | WordPiece::EscapeSequence(_) => {}
+    }
+}
+
+fn arithmetic(walk: &mut Walk<'_>, expression: &str, written: &str, line: usize) {
+    if ["**", "++", "--"].iter().any(|operator| expression.contains(operator)) {
+        return walk.lacks(line, When::Run, written);
+    }
+    // `2#101`, and `1, 2`. In an expansion both mean something else.
+    let bytes = expression.as_bytes();
+    let has_base = bytes.windows(2).any(|pair| pair[0].is_ascii_digit() && pair[1] == b'#');
+    if !expression.contains(['{', '(', '`']) && (has_base || expression.contains(',')) {
+        walk.dash_lacks(line, When::Run, written);
     }
 }
 
@@ -127,6 +135,9 @@ fn expansion(walk: &mut Walk<'_>, expression: &ParameterExpr, written: &str, lin
         && OF_BASH.contains(&name.as_str())
     {
         walk.lacks(line, When::Run, written);
+    }
+    if matches!(parameter, Parameter::Named(name) if name == "RANDOM") && !has_default {
+        walk.dash_lacks(line, When::Run, written);
     }
     match expression {
         E::UseDefaultValues { default_value: Some(inner), .. }
