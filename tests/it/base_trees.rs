@@ -268,7 +268,7 @@ fn closed_folders_of_the_base_are_told_of() {
 }
 
 #[test]
-fn large_passwd_keeps_all_users_and_its_mode() {
+fn large_passwd_keeps_all_users() {
     let users: String = (0..60_000).map(|number| format!("u{number}:x:{}:1::/:/bin/sh\n", 10_000 + number)).collect();
     let passwd = format!("{ROOT}{users}last:x:900:900::/:/bin/sh\n");
     let base = Variant::new(&[File("etc/passwd", &passwd)], json!({"User": "last"}));
