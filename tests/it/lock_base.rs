@@ -87,6 +87,54 @@ fn base_beside_lock_is_found_from_elsewhere() {
 }
 
 #[test]
+fn relative_base_elsewhere_is_found_from_the_lock() {
+    let bench = Bench::new();
+    bench.workspace.file("root/etc/os-release", "NAME=none\n");
+    bench.workspace.file("envs/app/environment.yml", environment(&["app"]));
+    let condaimg = |words: &[&str], folder: &str| {
+        let mut program = bench.condaimg(words);
+        program.current_dir(bench.workspace.path(folder)).args(["--glibc", "2.36"]);
+        program
+    };
+    let path = bench.workspace.path("envs/app/condaimg.lock");
+    let read = || fs_err::read_to_string(&path).expect("a lock");
+    succeed(&mut condaimg(&["lock", "--base", "rootfs:../../root"], "envs/app"));
+    let text = read();
+    assert!(text.contains("reference: rootfs:./../../root\n"), "{text}");
+    let digest = succeed(&mut condaimg(&["build", "--locked"], "envs/app"));
+    for (folder, file) in [("envs", "app"), ("", "envs/app"), ("root", "../envs/app")] {
+        assert_eq!(succeed(&mut condaimg(&["build", "--locked", file], folder)), digest, "{folder}");
+        // A lock that is made again says the same, and so does one with the base as this directory has it.
+        succeed(&mut condaimg(&["lock", file], folder));
+        assert_eq!(read(), text, "{folder}");
+    }
+    succeed(&mut condaimg(&["lock", "envs/app", "--base", "rootfs:root"], ""));
+    assert_eq!(read(), text);
+    // Older locks have what was given: it is found in that directory, and else in that of the lock.
+    fs_err::write(&path, text.replace("rootfs:./../../root", "rootfs:../../root")).expect("writes");
+    for (folder, file) in [("envs/app", "."), ("", "envs/app")] {
+        assert_eq!(succeed(&mut condaimg(&["build", "--locked", file], folder)), digest, "{folder}");
+    }
+}
+
+#[test]
+fn base_that_was_changed_is_told_as_changed() {
+    let bench = Bench::new();
+    bench.workspace.file("root/etc/os-release", "NAME=none\n");
+    succeed(&mut bench.condaimg(&["lock", "--base", "rootfs:root", "--glibc", "2.36"]));
+    bench.workspace.file("root/etc/os-release", "NAME=other\n");
+    for words in [&["build", "--locked"][..], &["build", "--frozen"], &["lock", "--check"]] {
+        for base in [&["--base", "rootfs:root"][..], &[]] {
+            let told = fail(bench.condaimg(words).args(["--glibc", "2.36"]).args(base), 1);
+            assert!(told.contains("`condaimg lock`") && told.contains("root"), "{words:?}: {told}");
+            assert!(!told.contains("or no base at all"), "{words:?}: {told}");
+        }
+    }
+    succeed(&mut bench.condaimg(&["lock", "--glibc", "2.36"]));
+    succeed(&mut bench.condaimg(&["build", "--locked", "--glibc", "2.36"]));
+}
+
+#[test]
 fn other_base_is_told_without_network() {
     let bench = Bench::new();
     succeed(&mut bench.condaimg(&["lock", "--base", &debian()]));
@@ -100,7 +148,10 @@ fn other_base_is_told_without_network() {
     };
     for words in [&["build", "--locked"][..], &["build", "--frozen"], &["lock", "--check"]] {
         check(bench.condaimg(words).args(["--base", &other]));
-        check(bench.condaimg(words).env("CONDAIMG_BASE", &other));
+        let mut by_variable = bench.condaimg(words);
+        by_variable.env("CONDAIMG_BASE", &other);
+        check(&mut by_variable);
+        assert!(fail(&mut by_variable, 1).contains("`CONDAIMG_BASE`"));
     }
     bench.workspace.file("condaimg.yaml", format!("environment: environment.yml\nbase: {other}\n"));
     check(&mut bench.condaimg(&["build", "--locked"]));

@@ -103,14 +103,16 @@ fn two_clones_have_one_lock() {
 }
 
 #[test]
-fn what_lies_elsewhere_is_named_as_it_was_given() {
+fn what_lies_elsewhere_is_found_from_the_lock() {
     let repository = Repository::clone_at("clone");
     let channel = repository.folder.join("vendor/my channel");
     let lock = repository.workspace.path("locks/a.lock");
     fs_err::create_dir_all(lock.parent().expect("a parent")).expect("a folder");
     succeed(repository.condaimg("lock").arg("--lock-file").arg(&lock));
     let text = fs_err::read_to_string(&lock).expect("a lock");
-    for expected in [&*format!("conda: {}/linux-64/app-1.0-0.conda", channel.display()), "reference: rootfs:root\n"] {
+    for expected in
+        [&*format!("conda: {}/linux-64/app-1.0-0.conda", channel.display()), "reference: rootfs:./../clone/root\n"]
+    {
         assert!(text.contains(expected), "`{expected}` is not in {text}");
     }
     let elsewhere = succeed(repository.condaimg("build").arg("--locked").arg("--lock-file").arg(&lock));

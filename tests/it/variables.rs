@@ -46,6 +46,8 @@ fn switches_that_are_neither_are_refused_by_name() {
         ("CONDAIMG_NO_CACHE", "--no-cache"),
         ("CONDAIMG_NO_ACTIVATION", "--no-activation"),
         ("CONDAIMG_GROUP_WRITE", "--group-write"),
+        ("CONDAIMG_KEEP_HOME_MODE", "--keep-home-mode"),
+        ("CONDAIMG_KEEP_SETUID", "--keep-setuid"),
         ("CONDAIMG_QUIET", "--quiet"),
         ("CONDAIMG_VERBOSE", "--verbose"),
     ] {
@@ -62,4 +64,68 @@ fn empty_variables_are_as_good_as_none() {
     let empty =
         ["CONDAIMG_USER", "CONDAIMG_TAG", "CONDAIMG_WORKDIR", "CONDAIMG_FROM", "CONDAIMG_FILE", "CONDAIMG_JOBS"];
     succeed(build(&workspace).envs(empty.map(|name| (name, ""))));
+}
+
+#[test]
+fn wrong_values_are_refused_by_variable() {
+    let workspace = workspace();
+    for (name, flag) in [
+        ("CONDAIMG_JOBS", "--jobs"),
+        ("CONDAIMG_CHANNEL_PRIORITY", "--channel-priority"),
+        ("CONDAIMG_MAX_LAYERS", "--max-layers"),
+        ("CONDAIMG_PROGRESS", "--progress"),
+        ("CONDAIMG_INDEX_STRATEGY", "--index-strategy"),
+        ("CONDAIMG_UPLOAD_CHUNK_SIZE", "--upload-chunk-size"),
+    ] {
+        let told = fail(build(&workspace).env(name, "maybe"), 2);
+        assert!(told.contains(&format!("`{name}`")) && told.contains(flag) && told.contains("maybe"), "{told}");
+    }
+    // The flag's own value is none of a variable.
+    let told = fail(build(&workspace).env("CONDAIMG_JOBS", "2").args(["--jobs", "maybe"]), 2);
+    assert!(!told.contains("CONDAIMG_JOBS"), "{told}");
+    let told = fail(workspace.condaimg().args(["cache", "prune"]).env("CONDAIMG_OLDER_THAN", "maybe"), 2);
+    assert!(told.contains("`CONDAIMG_OLDER_THAN`"), "{told}");
+}
+
+#[test]
+fn flags_come_before_variables_they_exclude() {
+    let workspace = workspace();
+    succeed(build(&workspace).env("CONDAIMG_FROM", "127.0.0.1:9/team/base:1"));
+    succeed(build(&workspace).arg("--frozen").env("CONDAIMG_LOCKED", "1"));
+    succeed(build(&workspace).arg("--locked").envs([("CONDAIMG_REFRESH_STABILITY", "1"), ("CONDAIMG_FROZEN", "1")]));
+    succeed(build(&workspace).arg("environment.yml").env("CONDAIMG_FILE", "nowhere.yml"));
+    succeed(build(&workspace).args(["--file", "environment.yml"]).env("CONDAIMG_PATH", "nowhere.yml"));
+    let mut extending = workspace.condaimg();
+    extending.args(["build", "--from", "oci:nowhere"]).env("CONDAIMG_BASE", "scratch");
+    assert!(fail(&mut extending, 1).contains("oci:nowhere"));
+    // Before a subcommand of a subcommand, too.
+    succeed(build(&workspace).args(["--output", "oci:o:1"]));
+    let mut prune = workspace.condaimg();
+    succeed(prune.args(["cache", "prune", "--layout", "oci:o"]).env("CONDAIMG_MAX_SIZE", "1G"));
+}
+
+#[test]
+fn variables_that_exclude_each_other_are_named() {
+    let workspace = workspace();
+    for (one, other) in [
+        (("CONDAIMG_BASE", "scratch"), ("CONDAIMG_FROM", "oci:nowhere")),
+        (("CONDAIMG_LOCKED", "1"), ("CONDAIMG_FROZEN", "yes")),
+        (("CONDAIMG_PUSH", "1"), ("CONDAIMG_OFFLINE", "1")),
+    ] {
+        let told = fail(workspace.condaimg().arg("build").envs([one, other]), 2);
+        assert!(told.contains(one.0) && told.contains(other.0), "{told}");
+    }
+    // Two flags are told as flags.
+    let told = fail(build(&workspace).args(["--from", "x"]), 2);
+    assert!(told.contains("--from") && !told.contains("CONDAIMG"), "{told}");
+}
+
+#[test]
+fn variable_that_outdoes_from_is_named() {
+    let workspace = workspace();
+    workspace.file("condaimg.yaml", "environment: environment.yml\nfrom: oci:nowhere\n");
+    let mut build = workspace.condaimg();
+    build.args(["build", "--glibc", "2.36", "--override-channels", "--channel"]).arg(workspace.path("channel"));
+    let told = String::from_utf8(run_output(build.env("CONDAIMG_BASE", "scratch")).stderr).expect("UTF-8");
+    assert!(told.contains("`CONDAIMG_BASE`") && told.contains("`from: oci:nowhere`"), "{told}");
 }

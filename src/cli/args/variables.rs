@@ -81,7 +81,9 @@ fn without_conflicts(mut command: Command, typed: &ArgMatches) -> Result<Command
 
 /// Flags as errors write them, and the variables that say what they are.
 fn variables(command: &Command, typed: &ArgMatches) -> Vec<(String, String)> {
-    let own = command.get_arguments().filter_map(|arg| Some((arg.to_string(), variable(arg, typed)?.to_owned())));
+    let own = command
+        .get_arguments()
+        .filter_map(|arg| Some((format!("--{}", arg.get_long()?), variable(arg, typed)?.to_owned())));
     let mut all: Vec<_> = own.collect();
     if let Some((name, typed)) = typed.subcommand()
         && let Some(command) = command.find_subcommand(name)
@@ -94,7 +96,9 @@ fn variables(command: &Command, typed: &ArgMatches) -> Vec<(String, String)> {
 /// Adds to an error about a flag that the value is a variable's.
 fn naming_variable(mut error: Error, variables: &[(String, String)]) -> Error {
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
-    let Some((_, name)) = variables.iter().find(|(known, _)| known == flag) else { return error };
+    let Some((_, name)) = variables.iter().find(|(known, _)| flag.split([' ', '[', '=']).next() == Some(known)) else {
+        return error;
+    };
     let tip = format!("this is the value of the variable `{name}`");
     let mut tips = match error.remove(ContextKind::Suggested) {
         Some(ContextValue::StyledStrs(tips)) => tips,
@@ -189,6 +193,22 @@ mod tests {
             command.get_subcommands().for_each(check);
         }
         check(&Cli::command());
+    }
+
+    #[test]
+    fn command_lines_are_parsed_with_their_conflicts() {
+        let parse = |words: &[&str]| {
+            let words = ["condaimg"].iter().chain(words).map(OsString::from).collect();
+            super::parse(Cli::command(), words)
+        };
+        for words in [&["cache", "dir"][..], &["build", "--base", "scratch", "x"], &["lock", "--upgrade"], &["schema"]]
+        {
+            parse(words).expect("is right");
+        }
+        for words in [&["build", "--base", "scratch", "--from", "x"][..], &["build", "--jobs", "x"], &["nothing"], &[]]
+        {
+            parse(words).expect_err("is wrong");
+        }
     }
 
     #[test]

@@ -56,6 +56,9 @@ pub struct Locked {
 /// or stale are made, and written when all of them are.
 pub async fn obtain(options: &EnvironmentOptions, spec: &Spec, world: &World) -> Result<Vec<Locked>> {
     tell_condarc(options, spec, world);
+    if let Some(notice) = settings::outdone_base(&options.args, &spec.settings) {
+        world.reporter.notice(&notice);
+    }
     let path = path(options, spec);
     // A build that was killed while it wrote the lock may have left something.
     if options.keeps_lock {

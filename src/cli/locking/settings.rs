@@ -4,7 +4,7 @@ use crate::cli::args::{BytecodeArg, EnvironmentArgs, PriorityArg};
 use crate::model::BaseRef;
 use crate::registry::Registry;
 use crate::spec::{Settings, Target};
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, redact};
 
 /// Completes the arguments.
 ///
@@ -42,16 +42,15 @@ pub fn fill(mut args: EnvironmentArgs, file: &Settings) -> Result<EnvironmentArg
     Ok(args)
 }
 
-/// What to tell of a variable that names a base where the file names one of the other kind.
-///
-/// # Errors
-/// Never: the variable comes first, as it does for every key, but says something else here than the user may expect.
+/// What to tell of a variable that names a base where the file names one of the other kind: it comes first, as it does
+/// for every key, but says more here than another value.
 pub fn outdone_base(args: &EnvironmentArgs, file: &Settings) -> Option<String> {
     let name = args.base_variable()?;
     let (key, text) = match name {
         "CONDAIMG_BASE" => ("from", file.from.as_ref()?),
         _ => ("base", file.base.as_ref()?),
     };
+    let text = redact::text(text);
     Some(format!(
         "`{name}` comes before `{key}: {text}` of the file, which is not used: give `--{key} {text}` to use it"
     ))
