@@ -377,11 +377,43 @@ impl Lock {
     }
 
     fn newest_timestamp(&self) -> Option<i64> {
-        let times = self.packages.iter().filter_map(|package| package.record.package_record.timestamp.as_ref());
-        times.map(|time| time.jiff_timestamp().as_second()).max()
+        self.packages.iter().filter_map(|package| built_at(&package.record.package_record)).max()
     }
 
     fn newest_index(&self) -> Option<i64> {
         self.packages.iter().filter_map(|package| package.facts.index_time).max()
+    }
+}
+
+/// The first second of 2100. A later time of a build is a wrong one.
+const TOO_LATE: i64 = 4_102_444_800;
+
+/// Seconds since 1970 at which a package was built, if its channel says that and it can be: after 1970 and before 2100.
+pub fn built_at(record: &PackageRecord) -> Option<i64> {
+    let time = record.timestamp.as_ref()?.jiff_timestamp().as_second();
+    (1..TOO_LATE).contains(&time).then_some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use rattler_conda_types::utils::TimestampMs;
+
+    use super::*;
+
+    fn built(seconds: i64) -> LockedPackage {
+        let mut package = sample::package("a", "1", 1);
+        let time = jiff::Timestamp::from_second(seconds).expect("a time");
+        package.record.package_record.timestamp = Some(TimestampMs::from(time));
+        package
+    }
+
+    #[test]
+    fn odd_build_times_do_not_count() {
+        for odd in [0, -5, TOO_LATE, 99_999_999_999] {
+            let lock = |packages: Vec<LockedPackage>| sample::lock(packages);
+            assert_eq!(lock(vec![built(odd)]).created(Some(7)), 7, "{odd}");
+            assert!(!lock(vec![built(odd)]).knows_times(), "{odd}");
+            assert_eq!(lock(vec![built(odd), built(1_700_000_000)]).newest_build(), 1_700_000_000, "{odd}");
+        }
     }
 }

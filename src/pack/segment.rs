@@ -18,7 +18,7 @@ use super::findings::Findings;
 use super::layout::{LaidFile, PackageLayout};
 use super::metadata::{DIRECTORY_MTIME, ModePolicy, SETUID};
 use super::record::{RecordBuilder, WrittenFile};
-use crate::lock::{LockedPackage, PackageFacts};
+use crate::lock::{LockedPackage, PackageFacts, built_at};
 use crate::model::{FolderFacts, Folders, pyc};
 use crate::util::paths::check_length;
 use crate::util::report::Progress;
@@ -120,8 +120,7 @@ pub fn write(
 
 /// When the package was built; the time of what packing adds to it.
 fn build_time(package: &LockedPackage) -> u64 {
-    let time = package.record.package_record.timestamp.as_ref();
-    time.and_then(|time| u64::try_from(time.jiff_timestamp().as_second()).ok()).unwrap_or(DIRECTORY_MTIME)
+    built_at(&package.record.package_record).and_then(|time| u64::try_from(time).ok()).unwrap_or(DIRECTORY_MTIME)
 }
 
 /// Replaces the build prefix in a file's content.
@@ -286,7 +285,10 @@ impl<W: Sink> SegmentWriter<'_, W> {
         placeholder: &PrefixPlaceholder,
         source: &[u8],
     ) -> Result<WrittenFile> {
-        let content = replace_prefix(self.archive, file, placeholder, source, self.target)?;
+        let mut content = replace_prefix(self.archive, file, placeholder, source, self.target)?;
+        if let Some(mtime) = file.restamp {
+            pyc::restamp(&mut content, &file.target, mtime);
+        }
         self.content(file, entry, &content)?;
         Ok(WrittenFile {
             sha256: Some(Digest::of(&content)),
@@ -303,7 +305,7 @@ impl<W: Sink> SegmentWriter<'_, W> {
     /// Byte code, with the time of its module in it.
     fn restamped(&mut self, file: &LaidFile, entry: &Entry, mut content: Vec<u8>) -> Result<WrittenFile> {
         if let Some(mtime) = file.restamp {
-            pyc::restamp(&mut content, mtime);
+            pyc::restamp(&mut content, &file.target, mtime);
         }
         self.content(file, entry, &content)?;
         Ok(WrittenFile { sha256: Some(Digest::of(&content)), size: content.len() as u64, patched: None })

@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 use super::archive::{Archive, Entry, Kind};
 use super::layout::PackageLayout;
 use crate::model::LAYOUT_VERSION;
-use crate::model::pyc::{HEAD, Head, Module, Name, Verdict};
+use crate::model::pyc::{self, HEAD, Head, Module, Name, Verdict};
 use crate::util::{Digest, Result};
 
 /// Raised whenever something else would be said of the same archive.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// By path in the archive (of wheels: in the prefix).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,9 +64,8 @@ impl Shipped {
             let (Some(module), Some(head)) = (found.modules.get(&pair.name.module), found.heads.get(pair.pyc)) else {
                 continue;
             };
-            let verdict = head.map_or(Verdict::Unfit, |head| head.verdict(pair.name.version, *module));
-            match (verdict, head) {
-                (Verdict::AskHash(hash), Some(head)) => hashed.push((pair, *head, hash)),
+            match pyc::judge(head, pair.name.python, *module) {
+                (Verdict::AskHash(hash), Some(head)) => hashed.push((pair, head, hash)),
                 (verdict, _) => shipped.judge(pair.pyc, verdict, module.mtime),
             }
         }
@@ -103,14 +102,13 @@ impl Shipped {
     }
 }
 
-/// The byte code of a package whose module it ships, too, and that prefix replacement leaves alone.
+/// The byte code of a package whose module it ships, too, and that prefix replacement leaves alone. In byte code it
+/// changes no head.
 fn pairs(layout: &PackageLayout) -> Vec<Pair<'_>> {
-    let is_file = |path: &str| {
-        let file = layout.files.get(path);
-        file.is_some_and(|file| file.entry.path_type == PathType::HardLink && file.entry.prefix_placeholder.is_none())
-    };
+    let file = |path: &str| layout.files.get(path).filter(|file| file.entry.path_type == PathType::HardLink);
+    let is_same = |path: &str| file(path).is_some_and(|file| file.entry.prefix_placeholder.is_none());
     let named = layout.files.keys().filter_map(|path| Some(Pair { pyc: path, name: Name::parse(path)? }));
-    named.filter(|pair| is_file(pair.pyc) && is_file(&pair.name.module)).collect()
+    named.filter(|pair| file(pair.pyc).is_some() && is_same(&pair.name.module)).collect()
 }
 
 /// What a pass over an archive finds.
@@ -118,8 +116,8 @@ fn pairs(layout: &PackageLayout) -> Vec<Pair<'_>> {
 struct Found {
     /// All files so far: hard links may lead to any.
     modules: HashMap<String, Module>,
-    /// The beginnings of byte code; nothing where it is none.
-    heads: HashMap<String, Option<Head>>,
+    /// The first bytes of byte code.
+    heads: HashMap<String, Vec<u8>>,
 }
 
 impl Found {
@@ -147,10 +145,10 @@ impl Found {
         if is_byte_code {
             let head = match &entry.kind {
                 Kind::Hardlink(source) => match self.heads.get(source) {
-                    Some(known) => *known,
-                    None => Head::parse(&archive.content(entry, reader)?),
+                    Some(known) => known.clone(),
+                    None => head(&mut archive.content(entry, reader)?.as_slice())?,
                 },
-                _ => Head::parse(&head(reader)?),
+                _ => head(reader)?,
             };
             self.heads.insert(entry.path.clone(), head);
         }

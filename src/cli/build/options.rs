@@ -228,10 +228,13 @@ fn max_layers(number: usize) -> Result<usize> {
 
 fn source_date_epoch() -> Result<Option<i64>> {
     let Some(text) = variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let seconds = text.parse().map_err(|_| {
-        Error::usage(format!("SOURCE_DATE_EPOCH is `{text}`")).hint("it is a number of seconds since 1970")
-    })?;
-    Ok(Some(seconds))
+    // The end of the year 9999: RFC 3339, which image configs use, has four digits for a year.
+    let seconds = text.parse().ok().filter(|seconds| (0..253_402_300_800_i64).contains(seconds));
+    match seconds {
+        Some(seconds) => Ok(Some(seconds)),
+        None => Err(Error::usage(format!("invalid SOURCE_DATE_EPOCH `{text}`: expected seconds from 1970 to 9999"))
+            .hint("set it as in `SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)`, or unset it")),
+    }
 }
 
 /// The pairs of a repeated flag; without one, those of its environment variable, one a line.

@@ -8,7 +8,7 @@ use rattler::install::PythonInfo;
 
 use super::{WheelFile, WheelLayout, WheelZip};
 use crate::lock::LockedWheel;
-use crate::model::pyc::{self, Head, Name, Verdict};
+use crate::model::pyc::{self, Name, Verdict};
 use crate::pack::bytecode::{Module, Source, grouped};
 use crate::pack::shipped::{Shipped, head};
 use crate::util::report::Silent;
@@ -38,15 +38,12 @@ pub fn shipped(layout: &WheelLayout, zip: &mut WheelZip) -> Result<Shipped> {
         let Some(module) = layout.files.get(&name.module) else { continue };
         let bytes = zip.stream(&file.source, &file.entry, &Silent, head)?;
         let (size, mtime) = (module.entry.size, module.entry.mtime);
-        let verdict = match Head::parse(&bytes) {
-            None => Verdict::Unfit,
-            Some(head) => match head.verdict(name.version, pyc::Module { size, mtime }) {
-                Verdict::AskHash(hash) => {
-                    let content = zip.read(&module.source)?.unwrap_or_default();
-                    if head.hash(&content) == hash { Verdict::Fits } else { Verdict::Unfit }
-                }
-                verdict => verdict,
-            },
+        let verdict = match pyc::judge(&bytes, name.python, pyc::Module { size, mtime }) {
+            (Verdict::AskHash(hash), Some(head)) => {
+                let content = zip.read(&module.source)?.unwrap_or_default();
+                if head.hash(&content) == hash { Verdict::Fits } else { Verdict::Unfit }
+            }
+            (verdict, _) => verdict,
         };
         shipped.judge(pyc, verdict, mtime);
     }

@@ -133,7 +133,7 @@ impl<W: Sink> SegmentWriter<'_, W> {
     fn restamped(&mut self, path: &str, file: &LaidEntry, mtime: u64, reader: &mut dyn Read) -> Result<(Digest, u64)> {
         let mut content = Vec::new();
         reader.read_to_end(&mut content)?;
-        pyc::restamp(&mut content, mtime);
+        pyc::restamp(&mut content, path, mtime);
         self.header(path, file, content.len() as u64, file.entry.executable)?;
         self.out.write_all(&content)?;
         Ok((Digest::of(&content), content.len() as u64))

@@ -25,12 +25,18 @@ fn reason(path: &str, tree: &BTreeMap<String, Node>) -> Option<String> {
     let (folder, name) = path.strip_suffix(".pyc")?.split_once("__pycache__/")?;
     let name = name.split(".opt-").next()?;
     let (stem, tag) = name.rsplit_once('.')?;
-    if tag != "cpython-311" {
-        return None;
-    }
+    let minor: u32 = tag.strip_prefix("cpython-3")?.parse().ok()?;
     let source = tree.get(&format!("{folder}{stem}.py"))?;
     let (Kind::File(code), Kind::File(module)) = (&tree.get(path)?.kind, &source.kind) else { return None };
     let word = |at: usize| u32::from_le_bytes(code.head[at..at + 4].try_into().expect("four bytes"));
+    if (3..7).contains(&minor) {
+        // Before PEP 552: magic number, time, size.
+        let fits = code.head.len() >= 12 && word(4) == source.mtime as u32 && word(8) == module.size as u32;
+        return (!fits).then(|| format!("old head {:02x?}", code.head));
+    }
+    if minor != 11 {
+        return None;
+    }
     if code.head.len() < 16 || code.head[..4] != MAGIC {
         return Some(format!("bad magic number {:02x?}", code.head));
     }
