@@ -15,7 +15,7 @@ use url::Url;
 use super::answers::Absent;
 use super::sift::{Sifted, sift};
 use super::{Tell, http_error, is_unreached};
-use crate::resolve::client::index_client;
+use crate::resolve::client::{chain, index_client};
 use crate::resolve::{Credentials, ResolveOptions};
 use crate::util::report::Progress;
 use crate::util::{Error, Result, plural, redact};
@@ -73,6 +73,7 @@ pub(in crate::resolve) struct Opened {
 /// Reads indexes.
 pub(in crate::resolve) struct Reader<'a> {
     options: &'a ResolveOptions<'a>,
+    credentials: &'a Credentials,
     client: ClientWithMiddleware,
     absent: Absent,
     /// By the channel's URL.
@@ -84,11 +85,11 @@ pub(in crate::resolve) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// # Errors
     /// When no client can be made.
-    pub(in crate::resolve) fn new(options: &'a ResolveOptions<'a>, credentials: &Credentials) -> Result<Self> {
+    pub(in crate::resolve) fn new(options: &'a ResolveOptions<'a>, credentials: &'a Credentials) -> Result<Self> {
         let absent = Absent::default();
         let client = index_client(options.offline, credentials, absent.clone())?;
         let usual = gateway(options, &client, source_config(options, Form::Shards), Vec::new());
-        Ok(Self { options, client, absent, ways: BTreeMap::new(), usual })
+        Ok(Self { options, credentials, client, absent, ways: BTreeMap::new(), usual })
     }
 
     /// The subdirs that are read.
@@ -133,12 +134,21 @@ impl<'a> Reader<'a> {
             if form != Form::Shards && is_about_data(&error) {
                 match self.sift(channel, form).await {
                     Ok(way) => return Ok(Opened { names: Some(names(&way)), way }),
-                    Err(reason) => tracing::debug!(%reason, file = form.file(), "not an index"),
+                    Err(reason) => {
+                        let reason = self.credentials.scrub(&chain(&reason));
+                        tracing::debug!(reason, file = form.file(), "not an index");
+                    }
                 }
             }
             match form.next().filter(|_| may_be_read_otherwise(&error)) {
                 Some(next) => {
-                    tracing::debug!(%error, file = form.file(), next = next.file(), "the index is read in another form");
+                    let reason = self.credentials.scrub(&chain(&error));
+                    tracing::debug!(
+                        reason,
+                        file = form.file(),
+                        next = next.file(),
+                        "the index is read in another form"
+                    );
                     tried.push((form.file(), error));
                     form = next;
                 }
