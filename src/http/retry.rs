@@ -248,13 +248,16 @@ impl Again {
     }
 }
 
-/// The wait that an answer asks for, in seconds or as a date (RFC 9110, 10.2.3).
+/// The wait that an answer asks for, in seconds or as a date in one of the three forms (RFC 9110, 10.2.3).
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let date = SystemTime::from(jiff::fmt::rfc2822::parse(text).ok()?.timestamp());
+    let older = |form: &str| jiff::civil::DateTime::strptime(form, text).ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+    let date = jiff::fmt::rfc2822::parse(text).ok();
+    let date = date.or_else(|| older("%A, %d-%b-%y %H:%M:%S GMT")).or_else(|| older("%a %b %e %H:%M:%S %Y"))?;
+    let date = SystemTime::from(date.timestamp());
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_in_both_forms() {
+    fn retry_after_is_read_in_all_forms() {
         let asked = |text: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, reqwest::header::HeaderValue::from_static(text));
@@ -305,6 +308,9 @@ mod tests {
         };
         assert_eq!(asked("7"), Some(Duration::from_secs(7)));
         assert_eq!(asked("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(asked("Wednesday, 21-Oct-15 07:28:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(asked("Sun Nov  6 08:49:37 1994"), Some(Duration::ZERO));
+        assert!(asked("Sunday, 06-Nov-50 08:49:37 GMT") > Some(Duration::from_secs(3600)));
         assert_eq!(asked("soon"), None);
     }
 

@@ -1,5 +1,6 @@
 //! What registries answer when they do not do what they are asked for, in words.
 
+use reqwest::header::LOCATION;
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
@@ -8,7 +9,7 @@ use crate::http::proxy::{self, Proxies};
 use crate::http::retry::{Again, Contact, Failure};
 use crate::http::trouble::Hints;
 use crate::http::wire::explanation;
-use crate::util::Error;
+use crate::util::{Error, redact};
 
 /// What to do when a registry cannot be spoken to.
 pub(super) const HINTS: Hints = Hints {
@@ -26,7 +27,16 @@ pub(super) async fn failure(whom: &str, answer: Response) -> Failure {
         return proxy::refuses(whom, &proxy);
     }
     let (status, again) = (answer.status(), Again::of(answer.status(), answer.headers()));
-    unwelcome(whom, status, again, &explanation(answer).await)
+    let target = answer.headers().get(LOCATION).filter(|_| status.is_redirection());
+    let target = target.and_then(|target| Some(redact::within(target.to_str().ok()?)));
+    let failure = unwelcome(whom, status, again, &explanation(answer).await);
+    match target {
+        Some(target) => {
+            let hint = format!("it leads to `{target}`, where this request must not follow: name that registry");
+            Failure { error: failure.error.hint(hint), ..failure }
+        }
+        None => failure,
+    }
 }
 
 /// Whether the registry lacks something that a manifest names.
@@ -182,5 +192,13 @@ mod tests {
         ] {
             assert_eq!(registry_message(body.as_bytes()).as_deref(), expected, "{body}");
         }
+    }
+
+    #[tokio::test]
+    async fn redirects_not_followed_tell_their_target() {
+        let answer = http::Response::builder().status(302).header(LOCATION, "https://u:hush@other/v2/x?key=hush");
+        let failure = failure("`host`", answer.body("").expect("an answer").into()).await;
+        assert!(failure.error.to_string().contains("302"), "{}", failure.error);
+        assert!(failure.error.hints().concat().contains("`https://other/v2/x`"), "{:?}", failure.error.hints());
     }
 }

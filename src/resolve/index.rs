@@ -26,8 +26,8 @@ use super::stability::SMALL_INDEX;
 use super::unknown::{self, Names};
 use crate::util::files;
 use crate::util::report::Progress;
-use crate::util::{Error, Result, redact};
-use answers::WebPage;
+use crate::util::{Error, Result, plural, redact};
+use answers::{OtherObject, WebPage};
 use reader::{Opened, Reader, Unread, platforms};
 
 /// What the channels have, by channel and subdir.
@@ -41,6 +41,8 @@ pub(super) struct Index {
     pub(super) named: Vec<RepoData>,
     /// Of small indexes every record.
     whole: Vec<RepoData>,
+    /// Records that cannot be read: `SUBDIR/FILE: REASON`.
+    skipped: Vec<String>,
 }
 
 impl Index {
@@ -59,7 +61,13 @@ impl Index {
             Ok(Err(_)) | Err(_) => self.parts.clone(),
         };
         let (gateway, sources) = (self.gateway.clone(), self.sources.clone());
-        Self { gateway, sources, parts, named: self.named.clone(), whole: Vec::new() }
+        let (named, skipped) = (self.named.clone(), self.skipped.clone());
+        Self { gateway, sources, parts, named, whole: Vec::new(), skipped }
+    }
+
+    /// Adds to an error what was skipped of the packages that are asked for.
+    pub(super) fn with_skipped(&self, task: &Task<'_>, error: Error) -> Error {
+        with_skipped(task, &self.skipped, error)
     }
 }
 
@@ -91,19 +99,44 @@ pub(super) async fn read(task: &Task<'_>, progress: &Arc<dyn Progress>) -> Resul
     let mut reader = Reader::new(task.options, &task.channels.credentials)?;
     let names = names(task, &mut reader, progress).await?;
     reader.tell();
-    unknown::refuse(task, &names, &reader.gateway()).await?;
+    let known = unknown::refuse(task, &names, &reader.gateway()).await;
+    known.map_err(|error| with_skipped(task, &reader.skipped, error))?;
     let small = all_of_small(&names);
+    // What the first form lacks is the cause when there is no other one.
+    let mut first: Option<GatewayError> = None;
     loop {
         let sources = task.channels.sources(|channel| reader.source(channel))?;
         match query(task, &reader, sources, &small, progress).await {
             Ok(index) => {
                 reader.tell();
-                return Ok(index);
+                return Ok(Index { skipped: std::mem::take(&mut reader.skipped), ..index });
             }
-            Err(error) if give_way(task, &mut reader, &error, &small, progress).await => reader.tell(),
-            Err(error) => return Err(failed_query(task, &error)),
+            Err(error) if give_way(task, &mut reader, &error, &small, progress).await => {
+                reader.tell();
+                first.get_or_insert(error);
+            }
+            Err(error) => return Err(failed_query(task, first.as_ref().unwrap_or(&error))),
         }
     }
+}
+
+/// Adds a hint for each package that is asked for of which records cannot be read.
+fn with_skipped(task: &Task<'_>, skipped: &[String], error: Error) -> Error {
+    let names: BTreeSet<&str> =
+        task.specs.iter().filter_map(|wanted| Some(wanted.name.as_exact()?.as_normalized())).collect();
+    let hint = |name: &str| {
+        let of_it: Vec<&String> = skipped.iter().filter(|record| package_of(record) == Some(name)).collect();
+        let count = plural(of_it.len(), "record");
+        of_it.first().map(|first| format!("skipped {count} of `{name}` that cannot be read: {first}"))
+    };
+    names.into_iter().filter_map(hint).fold(error, Error::hint)
+}
+
+/// The package of a record that was skipped, by the archive's name.
+fn package_of(record: &str) -> Option<&str> {
+    let (_, file) = record.split_once(": ").map_or(record, |(file, _)| file).split_once('/')?;
+    let stem = file.strip_suffix(".conda").or_else(|| file.strip_suffix(".tar.bz2"))?;
+    stem.rsplitn(3, '-').nth(2)
 }
 
 async fn query(
@@ -120,7 +153,7 @@ async fn query(
     let named = ask(task.open().map(any_version).collect(), false).await?;
     let parts = ask(task.open().cloned().collect(), true).await?;
     let whole = ask(small.to_vec(), false).await?;
-    Ok(Index { gateway, sources, parts, named, whole })
+    Ok(Index { gateway, sources, parts, named, whole, skipped: Vec::new() })
 }
 
 /// Finds out of which channels something cannot be read, and reads them in another way; false when that helps nobody.
@@ -259,6 +292,9 @@ fn with_way_out(failed: Error, error: &GatewayError) -> Error {
             "it wants a login: give credentials in `~/.netrc`, in rattler's store (`pixi auth login`), or in the channel's URL",
         );
     }
+    if is_ours::<OtherObject>(error) {
+        return failed.hint("is the channel's URL right? What is not there gets such an answer from some servers");
+    }
     failed.hint(match http_error(error).is_some() || is_unreached(error) {
         true => "is its server up, and the way to it free (proxy, firewall)?",
         false => "its index is broken: tell the channel's owner, or index the folder again",
@@ -331,5 +367,22 @@ impl DownloadReporter for Tell {
     fn on_download_start(&self, url: &Url) -> usize {
         self.0.item(&redact::url(url));
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipped_records_tell_their_package() {
+        for (record, expected) in [
+            ("linux-64/six-1.0-0.conda: missing field `build`", Some("six")),
+            ("noarch/scikit-learn-1-py_0.tar.bz2: x: y/z", Some("scikit-learn")),
+            ("noarch/odd.conda: not the name of a package's archive", None),
+            ("noarch/odd: x", None),
+        ] {
+            assert_eq!(package_of(record), expected, "{record}");
+        }
     }
 }

@@ -93,6 +93,7 @@ async fn listed(
         let any = |name: &String| Some(PackageNameMatcher::Exact(name.parse().ok()?));
         wanted = names.iter().filter_map(any).map(|name| MatchSpec { name, ..MatchSpec::default() }).collect();
     }
+    let mut first = None;
     loop {
         let answer = reader
             .gateway()
@@ -111,8 +112,10 @@ async fn listed(
                     .flat_map(|part| part.iter_arc().cloned().collect::<Vec<_>>())
                     .collect());
             }
-            Err(error) if reader.give_way(&channel, &error).await => {}
-            Err(error) => return Err(chain(&error)),
+            Err(error) if reader.give_way(&channel, &error).await => {
+                first.get_or_insert(error);
+            }
+            Err(error) => return Err(chain(first.as_ref().unwrap_or(&error))),
         }
     }
 }

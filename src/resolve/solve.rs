@@ -80,8 +80,8 @@ pub(super) async fn solve(task: &Task<'_>, index: &Index) -> Result<Vec<RepoData
         }
         Err(SolveError::Unsolvable(reasons)) => match against_base(task, index).await? {
             Against::Base(error) => Err(error),
-            Against::Nothing => Err(conflict::explain(task, index, &reasons, true).await?),
-            Against::Itself => Err(conflict::explain(task, index, &reasons, false).await?),
+            Against::Nothing => Err(index.with_skipped(task, conflict::explain(task, index, &reasons, true).await?)),
+            Against::Itself => Err(index.with_skipped(task, conflict::explain(task, index, &reasons, false).await?)),
         },
         Err(SolveError::Cancelled) => Err(Error::interrupted(130)),
         Err(error) => Err(Error::user("the environment cannot be solved").caused_by(error)),

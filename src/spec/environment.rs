@@ -53,6 +53,18 @@ static ENVIRONMENT: Table = Table {
 const CALLED_DEPENDENCIES: [&str; 9] =
     ["dependency", "deps", "depends", "packages", "package", "requirements", "requires", "specs", "conda"];
 
+/// What people and other tools call a list of packages for pip.
+const CALLED_PIP: [&str; 8] = [
+    "pip-dependencies",
+    "pip-packages",
+    "pip-requirements",
+    "pip-deps",
+    "pypi",
+    "pypi-dependencies",
+    "pypi-packages",
+    "pypi-requirements",
+];
+
 /// Keys that are ignored, but for those that somebody wrote for one that is known.
 ///
 /// # Errors
@@ -60,6 +72,12 @@ const CALLED_DEPENDENCIES: [&str; 9] =
 fn refuse_misspelt(key: &str) -> Result<()> {
     if key == "pip" {
         return Err(super::forms::misplaced_pip());
+    }
+    let plain = key.to_lowercase().replace('_', "-");
+    if CALLED_PIP.contains(&plain.as_str()) {
+        let shown: String = key.chars().take(100).collect();
+        return Err(Error::user(format!("`{shown}:` is no key of environment files: it installs nothing"))
+            .hint("put its list among the dependencies: an item `- pip:` of `dependencies:`"));
     }
     // A name that is misspelt changes nothing.
     let known = [&CHANNELS, &DEPENDENCIES, &VARIABLES].map(|entry| entry.key);
@@ -222,6 +240,14 @@ impl Document {
             let left_out = self.left_out.join("`, `");
             notices
                 .push(format!("{}: images are for Linux, and their selectors leave out `{left_out}`", file.display()));
+        }
+        if dependencies.is_empty() && pip.is_empty() && !self.left_out.is_empty() {
+            let left_out = self.left_out.join("`, `");
+            return Err(Error::user(format!(
+                "{}: no dependency is for Linux: their selectors leave out `{left_out}`",
+                file.display()
+            ))
+            .hint("add packages for Linux, or write `dependencies: []` for an empty environment"));
         }
         if dependencies.is_empty() && pip.is_empty() {
             notices.push(format!("{}: no dependencies, the environment will be empty", file.display()));

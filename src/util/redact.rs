@@ -34,10 +34,12 @@ pub fn within(text: &str) -> String {
     while let Some((before, after)) = rest.split_once("://") {
         clean.push_str(before);
         clean.push_str("://");
-        let end = after.find(|c: char| c.is_whitespace() || "'\"`]<>".contains(c)).unwrap_or(after.len());
+        let host = bracketed_end(after);
+        let ends = |c: char| c.is_whitespace() || "'\"`]<>".contains(c);
+        let end = after[host..].find(ends).map_or(after.len(), |at| host + at);
         let (url, behind) = after.split_at(end);
         // `channel::package`: the package is no part of the URL.
-        let (url, package) = url.rfind("::").map_or((url, ""), |at| url.split_at(at));
+        let (url, package) = url[host..].rfind("::").map_or((url, ""), |at| url.split_at(host + at));
         clean.push_str(&match before {
             before if before.ends_with("file") => url.to_owned(),
             before if before.ends_with("ssh") => without_password(url),
@@ -48,6 +50,17 @@ pub fn within(text: &str) -> String {
         rest = behind;
     }
     clean + rest
+}
+
+/// Where the brackets of an IPv6 address end in what follows `://`; 0 where there are none.
+fn bracketed_end(text: &str) -> usize {
+    let authority = text.find(|c: char| c == '/' || c.is_whitespace()).map_or(text, |end| &text[..end]);
+    let address = authority.rfind('[').map(|at| &authority[at..]);
+    let is_address = |c: char| c.is_ascii_hexdigit() || ":.%".contains(c);
+    match address.and_then(|it| it[1..].split_once(']')) {
+        Some((inner, behind)) if inner.contains(':') && inner.chars().all(is_address) => authority.len() - behind.len(),
+        _ => 0,
+    }
 }
 
 /// A text of [`within`] as locks have it: without the users of ssh.
@@ -92,10 +105,12 @@ fn without_secrets(url: &str) -> String {
     let host_end = url.find('/').unwrap_or(url.len());
     // A password with a slash in it makes no URL, and is none the less a password.
     let port = url[..host_end].split_once(':').map(|(_, port)| port);
-    let odd_port = port.is_some_and(|port| !port.chars().all(|c| c.is_ascii_digit()));
+    let odd_port = !url.starts_with('[') && port.is_some_and(|port| !port.chars().all(|c| c.is_ascii_digit()));
     let userinfo = if odd_port { url.rfind('@') } else { url[..host_end].rfind('@') };
     let url = userinfo.map_or(url, |at| &url[at + 1..]);
-    let url = url.split('?').next().unwrap_or_default();
+    // `?***` stands for a query that was taken out before.
+    let (url, query) = url.split_once('?').map_or((url, ""), |(url, query)| (url, query));
+    let query = if query.starts_with("***") { "?***" } else { "" };
     let mut parts = url.split('/');
     let mut kept = Vec::new();
     while let Some(part) = parts.next() {
@@ -107,7 +122,7 @@ fn without_secrets(url: &str) -> String {
             part => kept.push(part),
         }
     }
-    kept.join("/")
+    kept.join("/") + query
 }
 
 /// The URL without credentials: user and password, conda's token segment and the query. This is the form that
@@ -149,6 +164,9 @@ mod tests {
             ("https://user:pa/ss@host/x", "https://host/x"),
             ("https://host/@scope/x and file:///t/abc/x", "https://host/@scope/x and file:///t/abc/x"),
             ("https://t/t/abc", "https://t"),
+            ("error=no (http://[::1]:80/t/abc/c/noarch/x) at=1", "error=no (http://[::1]:80/c/noarch/x) at=1"),
+            ("https://u:p@[fe80::1]/t/abc/c::numpy[x]", "https://[fe80::1]/c::numpy[x]"),
+            ("GET url=https://host/x?*** status=200", "GET url=https://host/x?*** status=200"),
             ("x @ git+ssh://git@host/a.git@v1", "x @ git+ssh://git@host/a.git@v1"),
             ("git+ssh://git@host:team/a.git@v1", "git+ssh://git@host:team/a.git@v1"),
             ("git+ssh://git@host:22/a.git@v1", "git+ssh://git@host:22/a.git@v1"),

@@ -138,6 +138,53 @@ fn odd_records_do_not_stop_a_channel() {
         for part in ["linux-64/unnumbered-0.9-0.conda", "nothing-0.9", "wordy-0.9", "lib-0.9-0.conda", "odd.conda"] {
             assert!(said.contains(part), "{part}: {said}");
         }
+        // All that there is of a package, and a version that is asked for.
+        for (wanted, record) in [("unnumbered", "unnumbered-0.9-0.conda: "), ("lib=0.9", "lib-0.9-0.conda: ")] {
+            bench.environment(&[&channel], &[wanted]);
+            bench.forget();
+            let said = fail(bench.lock().arg("-q"), 1);
+            let name = wanted.split('=').next().unwrap_or_default();
+            assert!(said.contains(&format!("skipped 1 record of `{name}`")) && said.contains(record), "{said}");
+        }
+    }
+}
+
+#[test]
+fn other_json_is_not_an_index() {
+    let bench = Bench::new("team");
+    let channels = [format!("{}/team", bench.server.url), bench.served("team").display().to_string()];
+    for subdir in ["linux-64", "noarch"] {
+        let path = bench.served(&format!("team/{subdir}/repodata.json"));
+        let whole = fs_err::read(&path).expect("reads");
+        for file in [SHARDS, ZSTD, "repodata.json.bz2"] {
+            let _ = fs_err::remove_file(bench.served(&format!("team/{subdir}/{file}")));
+        }
+        fs_err::write(&path, r#"{"error": "not found"}"#).expect("writes");
+        for channel in &channels {
+            bench.environment(&[channel], &["lib"]);
+            bench.forget();
+            let said = fail(&mut bench.lock(), 1);
+            assert!(said.contains("/team/` cannot be read") && said.contains("not an index"), "{said}");
+        }
+        fs_err::write(&path, whole).expect("writes");
+    }
+    for channel in &channels {
+        bench.environment(&[channel], &["lib"]);
+        bench.forget();
+        succeed(&mut bench.lock());
+    }
+}
+
+#[test]
+fn failing_forms_are_told_without_tokens() {
+    let bench = Bench::new("t/tk-hush-token/team");
+    bench.environment(&[&format!("{}/t/tk-hush-token/team", bench.server.url)], &["lib"]);
+    for style in [&["-v"][..], &["-vv"], &["-v", "--progress", "json"]] {
+        bench.server.fault(SHARDS, usize::MAX, FaultKind::Status(500));
+        bench.forget();
+        let said = told(bench.lock().args(style));
+        assert!(said.contains("another form") && said.contains(SHARDS), "{said}");
+        assert!(!said.contains("hush"), "{said}");
     }
 }
 

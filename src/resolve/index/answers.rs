@@ -12,6 +12,7 @@ use reqwest::{Body, Request, Response, ResponseBuilderExt as _, StatusCode};
 use reqwest_middleware::{Error, Next, Result};
 use url::Url;
 
+use super::sift::is_other_object;
 use crate::util::redact;
 
 /// The whole index of a platform.
@@ -23,6 +24,9 @@ const COMPRESSED: [(&str, &[u8]); 2] =
 
 /// So many bytes of an answer tell what it is.
 const BEGINNING: usize = 16;
+
+/// An answer that is longer is an index: what servers say of errors is short.
+pub(super) const LONGEST_ERROR: usize = 64 * 1024;
 
 /// The indexes of platforms that were taken for absent since the server forbids to read them.
 #[derive(Clone, Default)]
@@ -51,6 +55,18 @@ impl fmt::Display for WebPage {
 
 impl std::error::Error for WebPage {}
 
+/// An answer that is a JSON object and no index.
+#[derive(Debug)]
+pub(in crate::resolve) struct OtherObject(String);
+
+impl fmt::Display for OtherObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the server answers with JSON that is not an index to {}", self.0)
+    }
+}
+
+impl std::error::Error for OtherObject {}
+
 /// Makes a 404 of an answer that says no more than that there is no such file, so that the next form is asked for.
 ///
 /// The platform's own index may be missing: the one for all platforms may not, so that a channel that forbids everything
@@ -74,19 +90,25 @@ pub(in crate::resolve) async fn check(
             missing(&url)
         }
         (StatusCode::FORBIDDEN, Some(_)) => missing(&url),
-        (StatusCode::OK, Some((_, beginning))) if reads => match beginning_of(answer).await? {
+        (StatusCode::OK, Some((_, beginning))) if reads => match beginning_of(answer, BEGINNING).await? {
             (first, answer) if first.starts_with(beginning) => Ok(answer),
             _ => missing(&url),
         },
         // Not every server of files knows JSON: what comes counts.
         (StatusCode::OK, None) if reads && file == WHOLE && is_page(answer.headers()) => {
-            match beginning_of(answer).await? {
+            match beginning_of(answer, BEGINNING).await? {
                 (first, _) if first.trim_ascii_start().starts_with(b"<") => {
                     Err(Error::middleware(WebPage(redact::url(&url))))
                 }
                 (_, answer) => Ok(answer),
             }
         }
+        (StatusCode::OK, None) if reads && file == WHOLE => match beginning_of(answer, LONGEST_ERROR).await? {
+            (first, _) if first.len() < LONGEST_ERROR && is_other_object(&first) => {
+                Err(Error::middleware(OtherObject(redact::url(&url))))
+            }
+            (_, answer) => Ok(answer),
+        },
         _ => Ok(answer),
     }
 }
@@ -96,10 +118,10 @@ fn is_page(headers: &HeaderMap) -> bool {
     text.to_ascii_lowercase().starts_with("text/html")
 }
 
-/// How an answer's body begins, and the answer as it came.
-async fn beginning_of(mut answer: Response) -> Result<(Bytes, Response)> {
+/// How an answer's body begins, with so many bytes at least if it has them, and the answer as it came.
+async fn beginning_of(mut answer: Response, least: usize) -> Result<(Bytes, Response)> {
     let mut first: Vec<u8> = Vec::new();
-    while first.len() < BEGINNING
+    while first.len() < least
         && let Some(chunk) = answer.chunk().await?
     {
         first.extend_from_slice(&chunk);

@@ -12,10 +12,10 @@ use reqwest::StatusCode;
 use reqwest_middleware::ClientWithMiddleware;
 use url::Url;
 
-use super::answers::Absent;
-use super::sift::{Sifted, sift};
+use super::answers::{Absent, LONGEST_ERROR};
+use super::sift::{Sifted, is_other_object, sift};
 use super::{Tell, http_error, is_unreached};
-use crate::resolve::client::index_client;
+use crate::resolve::client::{chain, index_client};
 use crate::resolve::{Credentials, ResolveOptions};
 use crate::util::report::Progress;
 use crate::util::{Error, Result, plural, redact};
@@ -73,22 +73,25 @@ pub(in crate::resolve) struct Opened {
 /// Reads indexes.
 pub(in crate::resolve) struct Reader<'a> {
     options: &'a ResolveOptions<'a>,
+    credentials: &'a Credentials,
     client: ClientWithMiddleware,
     absent: Absent,
     /// By the channel's URL.
     ways: BTreeMap<Url, Way>,
     /// For channels that are read as they should be.
     usual: Gateway,
+    /// Records that cannot be read and were told: `SUBDIR/FILE: REASON`.
+    pub(in crate::resolve) skipped: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
     /// # Errors
     /// When no client can be made.
-    pub(in crate::resolve) fn new(options: &'a ResolveOptions<'a>, credentials: &Credentials) -> Result<Self> {
+    pub(in crate::resolve) fn new(options: &'a ResolveOptions<'a>, credentials: &'a Credentials) -> Result<Self> {
         let absent = Absent::default();
         let client = index_client(options.offline, credentials, absent.clone())?;
         let usual = gateway(options, &client, source_config(options, Form::Shards), Vec::new());
-        Ok(Self { options, client, absent, ways: BTreeMap::new(), usual })
+        Ok(Self { options, credentials, client, absent, ways: BTreeMap::new(), usual, skipped: Vec::new() })
     }
 
     /// The subdirs that are read.
@@ -121,7 +124,17 @@ impl<'a> Reader<'a> {
                 .await;
             let error = match answer {
                 Ok(output) => {
-                    let names = output.names.iter().map(|name| name.as_normalized().to_owned()).collect();
+                    let names: BTreeSet<String> =
+                        output.names.iter().map(|name| name.as_normalized().to_owned()).collect();
+                    // rattler takes any JSON object for an index.
+                    if (is_local || names.is_empty())
+                        && let Some(subdir) = self.other_object(channel, form).await
+                    {
+                        let what = format!("the index for {subdir} is JSON, but not an index");
+                        let error =
+                            io::Error::new(io::ErrorKind::InvalidData, "neither `packages` nor `info` is in it");
+                        return Err(Unread { error: GatewayError::IoError(what, error), tried });
+                    }
                     return Ok(Opened { names: Some(names), way: Way { form, sifted: None } });
                 }
                 // One odd name must not make a channel useless.
@@ -133,18 +146,43 @@ impl<'a> Reader<'a> {
             if form != Form::Shards && is_about_data(&error) {
                 match self.sift(channel, form).await {
                     Ok(way) => return Ok(Opened { names: Some(names(&way)), way }),
-                    Err(reason) => tracing::debug!(%reason, file = form.file(), "not an index"),
+                    Err(reason) => {
+                        let reason = self.credentials.scrub(&chain(&reason));
+                        tracing::debug!(reason, file = form.file(), "not an index");
+                    }
                 }
             }
             match form.next().filter(|_| may_be_read_otherwise(&error)) {
                 Some(next) => {
-                    tracing::debug!(%error, file = form.file(), next = next.file(), "the index is read in another form");
+                    let reason = self.credentials.scrub(&chain(&error));
+                    tracing::debug!(
+                        reason,
+                        file = form.file(),
+                        next = next.file(),
+                        "the index is read in another form"
+                    );
                     tried.push((form.file(), error));
                     form = next;
                 }
                 None => return Err(Unread { error, tried }),
             }
         }
+    }
+
+    /// The subdir whose index is a JSON object of another kind. That what is there cannot be had is told elsewhere.
+    async fn other_object(&self, channel: &Channel, form: Form) -> Option<Subdir> {
+        // Made by hand for a folder without packages.
+        let is_empty = |bytes: &[u8]| channel.base_url.url().scheme() == "file" && bytes.trim_ascii() == b"{}";
+        for subdir in self.platforms() {
+            if let Ok(Some(bytes)) = self.whole(channel, subdir, form).await
+                && bytes.len() < LONGEST_ERROR
+                && is_other_object(&bytes)
+                && !is_empty(&bytes)
+            {
+                return Some(subdir);
+            }
+        }
+        None
     }
 
     /// Takes note of how a channel is read.
@@ -253,6 +291,7 @@ impl<'a> Reader<'a> {
             self.options
                 .reporter
                 .notice(&format!("skipped {count} of `{channel}` that cannot be read: `-v` names them"));
+            self.skipped.extend(skipped);
         }
         for url in self.absent.take() {
             let forbidden = StatusCode::FORBIDDEN;

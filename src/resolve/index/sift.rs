@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 
 use rattler_conda_types::package::DistArchiveIdentifier;
 use rattler_conda_types::{ChannelInfo, PackageRecord};
+use serde::de::Error as _;
 use serde_json::value::{RawValue, to_raw_value};
 
 /// The members that list packages by their file names.
 const PACKAGES: [&str; 2] = ["packages", "packages.conda"];
+
+/// Members of which an index has one at least. Servers answer with other objects to say that something is not there.
+const TELLING: [&str; 4] = ["packages", "packages.conda", "info", "repodata_version"];
 
 type Members<'a> = BTreeMap<String, &'a RawValue>;
 
@@ -27,6 +31,9 @@ pub(super) struct Sifted {
 /// When it is not an index at all.
 pub(super) fn sift(text: &[u8]) -> serde_json::Result<Sifted> {
     let document: Members<'_> = serde_json::from_slice(text)?;
+    if !document.keys().any(|key| TELLING.contains(&key.as_str())) {
+        return Err(serde_json::Error::custom("an object without `packages` and `info`"));
+    }
     let mut skipped = Vec::new();
     let mut kept: BTreeMap<&str, Box<RawValue>> = BTreeMap::new();
     for (member, value) in &document {
@@ -39,6 +46,12 @@ pub(super) fn sift(text: &[u8]) -> serde_json::Result<Sifted> {
         kept.insert(member, value);
     }
     Ok(Sifted { bytes: serde_json::to_vec(&kept)?, skipped })
+}
+
+/// Whether a text is a JSON object that is no index: `{"error": "not found"}`.
+pub(super) fn is_other_object(text: &[u8]) -> bool {
+    let document: serde_json::Result<BTreeMap<String, &RawValue>> = serde_json::from_slice(text);
+    document.is_ok_and(|members| !members.keys().any(|key| TELLING.contains(&key.as_str())))
 }
 
 /// The records that can be read.
@@ -113,9 +126,13 @@ mod tests {
 
     #[test]
     fn what_is_no_index_is_refused() {
-        for text in ["<html>", "[]", r#"{"packages": 1}"#] {
+        for text in ["<html>", "[]", "{}", r#"{"error": "not found"}"#, r#"{"packages": 1}"#] {
             assert!(sift(text.as_bytes()).is_err(), "{text}");
         }
         assert!(sift(br#"{"packages": null}"#).expect("sifts").skipped.is_empty());
+        assert!(is_other_object(br#"{"error": "not found"}"#));
+        for text in ["<html>", "[]", r#"{"packages": {}}"#, r#"{"info": {}, "error": 1}"#] {
+            assert!(!is_other_object(text.as_bytes()), "{text}");
+        }
     }
 }
