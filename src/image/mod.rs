@@ -44,6 +44,8 @@ pub use load::{link_layout, write_load_archive};
 pub use localise::localise;
 pub use media::{INDEX, MANIFEST, is_index};
 pub use output::{Contents, Written};
-pub use probe::{Obstacle, Selection, Tree, is_at_hand, is_tree_at_hand, probe, probe_files, probe_tree};
+pub use probe::{
+    Obstacle, Selection, Tree, is_at_hand, is_tree_at_hand, is_tree_remembered, probe, probe_files, probe_tree,
+};
 pub use reader::LayoutReader;
 pub use unused::{Unused, remove_unused_blobs, unused_blobs};

@@ -224,7 +224,7 @@ fn a_wrong_command_line_is_wrong_usage_and_does_nothing() {
         assert!(!bench.workspace.path("condaimg.lock").exists(), "{flags:?} locked");
         assert!(!bench.workspace.path("x").exists(), "{flags:?} wrote");
     }
-    let epoch = refused(bench.build_here().env("SOURCE_DATE_EPOCH", "now"), 2, &["SOURCE_DATE_EPOCH is `now`"]);
+    let epoch = refused(bench.build_here().env("SOURCE_DATE_EPOCH", "now"), 2, &["SOURCE_DATE_EPOCH `now`"]);
     assert!(epoch.contains("seconds since 1970"), "{epoch}");
     bench.recovers(&["fine"]);
 }

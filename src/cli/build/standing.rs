@@ -8,23 +8,25 @@ use crate::cli::locking::base::{refuse_environment, refuse_obstacle};
 use crate::cli::world::World;
 use crate::image::{self, Tree};
 use crate::lock::Lock;
-use crate::model::{DEFAULT_PREFIX, User};
+use crate::model::User;
 use crate::pack::Target;
 use crate::util::{Error, Result};
 
-/// Compares what is added with the names of the base, as far as these are on this machine. A lock that was made for the
-/// default prefix was compared with them then.
+/// Compares what is added with the names of the base, as far as these are on this machine. A lock is for any prefix, so it
+/// is compared by each build.
 ///
 /// # Errors
 /// A file of the base in the way; symlinks that lead nowhere.
 pub async fn check(options: &Options, locked: &Locked, chosen: Option<&Chosen>, world: &World) -> Result<()> {
     let Locked { lock, base, made, .. } = locked;
-    let is_new = *made || chosen.is_some() || options.parameters.prefix != DEFAULT_PREFIX;
     let target = layers::target(lock, &options.parameters)?;
     let user = config::user(options, lock, base, world);
     refuse_closed(lock, &target, user)?;
     let home = config::session(options, lock, base, user)?.account.home;
-    if !is_new || !image::is_tree_at_hand(base, &world.store) {
+    // Layers are read only for what is new: the names that the store remembers cost nothing.
+    let is_new = *made || chosen.is_some() || options.environment.prefix.is_some();
+    let is_known = image::is_tree_remembered(base, &world.store);
+    if !is_known && !(is_new && image::is_tree_at_hand(base, &world.store)) {
         return Ok(());
     }
     let (_, tree) = image::probe_tree(base, &world.store, world).await?;

@@ -78,6 +78,11 @@ pub fn is_tree_at_hand(base: &Base, store: &Store) -> bool {
     })
 }
 
+/// Whether the store remembers the names of all layers.
+pub fn is_tree_remembered(base: &Base, store: &Store) -> bool {
+    base.layers.iter().all(|layer| remembered(layer, None, store).is_some())
+}
+
 /// Whether [`probe_files`] reads a layer without fetching it.
 pub fn is_at_hand(layer: &LayerBlob, selection: &Selection, store: &Store) -> bool {
     match layer.blob.source {
