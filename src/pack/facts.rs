@@ -2,7 +2,7 @@
 //! post-link scripts, what a package is to pip, whether byte code is made. What one archive tells by itself is read apart from what follows
 //! from all of them together, so that the store can keep both.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use path_resolver::PathResolver;
@@ -22,7 +22,7 @@ use crate::util::{Digest, Error, Result, parallel};
 /// Raised whenever facts say more or other of the same archives: what stores have of older versions is read anew.
 /// 2: `pypi`. 3: `made`. 4: `links`, `index_time`, byte code goes with its module; the texts of activation scripts,
 /// numbers in `env_vars.d`. 5: what a script comes to, by bash's rules; limits and places of `env_vars.d`; implausible
-/// times of builds; files below the files of others are refused; byte code of linked modules.
+/// times of builds.
 pub const FACTS_VERSION: u32 = 5;
 
 /// What an archive by itself tells an environment with a certain Python.
@@ -157,9 +157,9 @@ impl ArchiveFacts {
 /// Puts together what the archives of an environment's records tell; `archives` are in the order of `records`.
 ///
 /// # Errors
-/// A package with files below a file or link of another one.
+/// A package with files below a link of another one.
 pub fn of_environment(records: &[RepoDataRecord], archives: Vec<ArchiveFacts>) -> Result<EnvironmentFacts> {
-    refuse_below_others(records, &archives)?;
+    refuse_below_links(records, &archives)?;
     let mut clobbered = clobbered_paths(records, &archives);
     follow_modules(records, &archives, &mut clobbered);
     let is_dated = records.iter().any(|record| built_at(&record.package_record).is_some());
@@ -177,32 +177,21 @@ pub fn of_environment(records: &[RepoDataRecord], archives: Vec<ArchiveFacts>) -
     Ok(environment)
 }
 
-/// Refuses files of one package below a file or symbolic link of another. Installers write them through the link; where
-/// it leads is known when the archive is packed, too late to tell whose files are there. Below a file there is no place.
-fn refuse_below_others(records: &[RepoDataRecord], archives: &[ArchiveFacts]) -> Result<()> {
+/// Refuses files of one package below a symbolic link of another. Installers write them through the link; where it
+/// leads is known when the archive is packed, too late to tell whose files are there.
+fn refuse_below_links(records: &[RepoDataRecord], archives: &[ArchiveFacts]) -> Result<()> {
     let names = || records.iter().map(|record| record.package_record.name.as_normalized());
-    let parents: HashSet<&str> = archives
-        .iter()
-        .flat_map(|archive| &archive.targets)
-        .filter_map(|path| Some(path.rsplit_once('/')?.0))
-        .collect();
-    // Folders that have no file themselves: `a` of `a/b/c`.
-    let folders: HashSet<&str> = parents.iter().flat_map(|folder| ancestors(folder).chain([*folder])).collect();
-    let in_the_way = names().zip(archives).flat_map(|(name, archive)| {
-        let paths = archive.targets.iter().filter(|path| folders.contains(path.as_str()));
-        paths.map(move |path| (path.as_str(), (name, archive.links.contains(path))))
-    });
-    let in_the_way: BTreeMap<&str, (&str, bool)> = in_the_way.collect();
-    if in_the_way.is_empty() {
+    let links = names().zip(archives).flat_map(|(name, it)| it.links.iter().map(move |link| (link.as_str(), name)));
+    let links: BTreeMap<&str, &str> = links.collect();
+    if links.is_empty() {
         return Ok(());
     }
     for (name, archive) in names().zip(archives) {
         for path in &archive.targets {
-            let above = ancestors(path).find_map(|above| in_the_way.get_key_value(above));
-            if let Some((other, (owner, is_link))) = above.filter(|(_, (owner, _))| *owner != name) {
-                let kind = if *is_link { "symlink" } else { "file" };
+            let above = ancestors(path).find_map(|above| links.get_key_value(above));
+            if let Some((link, owner)) = above.filter(|(_, owner)| **owner != name) {
                 return Err(Error::user(format!(
-                    "`{name}` brings `{path}` below `{other}`, which is a {kind} of `{owner}`"
+                    "`{name}` brings `{path}` below `{link}`, which is a symlink of `{owner}`"
                 ))
                 .hint(format!(
                     "leave out `{name}` or `{owner}`, or take a version or build of one that fits the other"
