@@ -91,6 +91,7 @@ fn relative_base_elsewhere_is_found_from_the_lock() {
     let bench = Bench::new();
     bench.workspace.file("root/etc/os-release", "NAME=none\n");
     bench.workspace.file("envs/app/environment.yml", environment(&["app"]));
+    bench.workspace.file("elsewhere/file", "");
     let condaimg = |words: &[&str], folder: &str| {
         let mut program = bench.condaimg(words);
         program.current_dir(bench.workspace.path(folder)).args(["--glibc", "2.36"]);
@@ -102,7 +103,7 @@ fn relative_base_elsewhere_is_found_from_the_lock() {
     let text = read();
     assert!(text.contains("reference: rootfs:./../../root\n"), "{text}");
     let digest = succeed(&mut condaimg(&["build", "--locked"], "envs/app"));
-    for (folder, file) in [("envs", "app"), ("", "envs/app"), ("root", "../envs/app")] {
+    for (folder, file) in [("envs", "app"), ("", "envs/app"), ("elsewhere", "../envs/app")] {
         assert_eq!(succeed(&mut condaimg(&["build", "--locked", file], folder)), digest, "{folder}");
         // A lock that is made again says the same, and so does one with the base as this directory has it.
         succeed(&mut condaimg(&["lock", file], folder));
