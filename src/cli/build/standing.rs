@@ -25,8 +25,11 @@ pub async fn check(options: &Options, locked: &Locked, chosen: Option<&Chosen>, 
     let home = config::session(options, lock, base, user)?.account.home;
     // Layers are read only for what is new: the names that the store remembers cost nothing.
     let is_new = *made || chosen.is_some() || options.environment.prefix.is_some();
-    let is_known = image::is_tree_remembered(base, &world.store);
-    if !is_known && !(is_new && image::is_tree_at_hand(base, &world.store)) {
+    let is_readable = match is_new {
+        true => image::is_tree_at_hand(base, &world.store),
+        false => image::is_tree_remembered(base, &world.store),
+    };
+    if !is_readable {
         return Ok(());
     }
     let (_, tree) = image::probe_tree(base, &world.store, world).await?;
