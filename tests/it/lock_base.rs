@@ -89,7 +89,7 @@ fn base_beside_lock_is_found_from_elsewhere() {
 #[test]
 fn relative_base_elsewhere_is_found_from_the_lock() {
     let bench = Bench::new();
-    bench.workspace.file("root/etc/os-release", "NAME=none\n");
+    bench.workspace.file("ground/etc/os-release", "NAME=none\n");
     bench.workspace.file("envs/app/environment.yml", environment(&["app"]));
     bench.workspace.file("elsewhere/file", "");
     let condaimg = |words: &[&str], folder: &str| {
@@ -99,9 +99,9 @@ fn relative_base_elsewhere_is_found_from_the_lock() {
     };
     let path = bench.workspace.path("envs/app/condaimg.lock");
     let read = || fs_err::read_to_string(&path).expect("a lock");
-    succeed(&mut condaimg(&["lock", "--base", "rootfs:../../root"], "envs/app"));
+    succeed(&mut condaimg(&["lock", "--base", "rootfs:../../ground"], "envs/app"));
     let text = read();
-    assert!(text.contains("reference: rootfs:./../../root\n"), "{text}");
+    assert!(text.contains("reference: rootfs:./../../ground\n"), "{text}");
     let digest = succeed(&mut condaimg(&["build", "--locked"], "envs/app"));
     for (folder, file) in [("envs", "app"), ("", "envs/app"), ("elsewhere", "../envs/app")] {
         assert_eq!(succeed(&mut condaimg(&["build", "--locked", file], folder)), digest, "{folder}");
@@ -109,10 +109,10 @@ fn relative_base_elsewhere_is_found_from_the_lock() {
         succeed(&mut condaimg(&["lock", file], folder));
         assert_eq!(read(), text, "{folder}");
     }
-    succeed(&mut condaimg(&["lock", "envs/app", "--base", "rootfs:root"], ""));
+    succeed(&mut condaimg(&["lock", "envs/app", "--base", "rootfs:ground"], ""));
     assert_eq!(read(), text);
     // Older locks have what was given: it is found in that directory, and else in that of the lock.
-    fs_err::write(&path, text.replace("rootfs:./../../root", "rootfs:../../root")).expect("writes");
+    fs_err::write(&path, text.replace("rootfs:./../../ground", "rootfs:../../ground")).expect("writes");
     for (folder, file) in [("envs/app", "."), ("", "envs/app")] {
         assert_eq!(succeed(&mut condaimg(&["build", "--locked", file], folder)), digest, "{folder}");
     }
