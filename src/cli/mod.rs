@@ -17,7 +17,6 @@ mod warm;
 mod world;
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,7 +136,9 @@ fn print_data(bytes: &[u8]) -> Result<()> {
     let mut output = std::io::stdout().lock();
     match output.write_all(bytes).and_then(|()| output.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(files::named(Path::new("standard output"), error))
+            Err(Error::user("failed to write to `standard output`")
+                .hint("free some space where standard output goes, or send it elsewhere")
+                .caused_by(error))
         }
         _ => Ok(()),
     }
