@@ -159,12 +159,12 @@ fn sealed_locks_that_say_other_than_archives_are_refused() {
     let forgeries: [(&str, &dyn Fn(&mut condaimg::lock::PackageFacts)); 8] = [
         ("lib", &|facts| facts.activation.steps.push(step("m.sh", "LD_PRELOAD"))),
         ("lib", &|facts| facts.activation.steps[0].value = Some("2".to_owned())),
-        ("pure", &|facts| drop(facts.activation.dynamic.insert("etc/conda/activate.d/../../x.sh".to_owned()))),
-        ("pure", &|facts| drop(facts.clobbered.insert("share/pure".to_owned(), "app".to_owned()))),
+        ("pure", &|facts| facts.activation.dynamic.extend(["etc/conda/activate.d/../../x.sh".to_owned()])),
+        ("pure", &|facts| facts.clobbered.extend([("share/pure".to_owned(), "app".to_owned())])),
         ("lib", &|facts| facts.clobbered.clear()),
-        ("pure", &|facts| drop(facts.stale.insert("share/pure".to_owned()))),
+        ("pure", &|facts| facts.stale.extend(["share/pure".to_owned()])),
         ("pure", &|facts| facts.bytecode = true),
-        ("app", &|facts| drop(facts.pypi.insert("app".to_owned(), "9".to_owned()))),
+        ("app", &|facts| facts.pypi.extend([("app".to_owned(), "9".to_owned())])),
     ];
     for (index, (culprit, forge)) in forgeries.iter().enumerate() {
         let locks = condaimg::lock::parse(&honest, &repository.folder).expect("parses");
