@@ -11,17 +11,15 @@ use crate::util::{Error, Result};
 const NEEDED: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SETPCAP];
 
 /// Enters new namespaces; the next child is the first process of a new process namespace. With `network`, the network
-/// stays the machine's.
+/// stays the machine's. The files stay so too: the helper counts processes in the machine's /proc, and the root of a
+/// mount namespace is that of all its processes.
 ///
 /// # Errors
 /// When the kernel or the container refuses them.
 pub(super) fn enter(network: bool) -> Result<()> {
     let (user, group) = (getuid(), getgid());
-    let mut flags = CloneFlags::CLONE_NEWUSER
-        | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS;
+    let mut flags =
+        CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     if !network {
         flags |= CloneFlags::CLONE_NEWNET;
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use fs_err::os::unix::fs::symlink;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::pivot_root;
 
@@ -27,6 +28,8 @@ const TEMPORARY_OPTIONS: &str = "mode=1777,size=64m";
 /// # Errors
 /// When the kernel refuses a mount, or a path of the plan cannot be reached.
 pub(super) fn enter(plan: &Plan) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)
+        .map_err(|errno| Error::user("failed to make a mount namespace").caused_by(errno))?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     call("/", mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
     let place = PLACES.iter().copied().find(|place| Path::new(place).is_dir());

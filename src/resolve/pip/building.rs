@@ -128,8 +128,8 @@ impl<'a> Building<'a> {
         let file = self.folder.join("requires.txt");
         let lines: Result<Vec<String>> = requires.iter().map(|text| line(text)).collect();
         fs::write(&file, lines?.join("\n"))?;
-        let mut command = self.uv.uv(&["pip", "install", "--quiet", "--link-mode", "copy"]);
-        command.args(["--only-binary", ":all:", "--python"]).arg(environment.join("bin/python"));
+        let words = ["pip", "install", "--quiet", "--link-mode", "copy", "--only-binary", ":all:"];
+        let mut command = self.uv.uv_with(&words, &environment.join("bin/python"));
         command.arg("--requirements").arg(&file).env("TMPDIR", self.folder.join("tmp"));
         let reach = Reach {
             network: !self.uv.is_offline(),

@@ -44,6 +44,8 @@ pub(super) struct Reach {
     pub data: Vec<PathBuf>,
     /// What it may change.
     pub write: Vec<PathBuf>,
+    /// A cache of its own, so that it asks indexes again: `--refresh` would also make uv run Python again.
+    pub fresh: Option<PathBuf>,
 }
 
 impl Uv {
@@ -70,8 +72,16 @@ impl Uv {
         if reach.network {
             job.data.extend(files_for_network());
         }
-        fs::create_dir_all(&options.cache)?;
-        job.write.push(options.cache.clone());
+        let cache = reach.fresh.as_ref().unwrap_or(&options.cache);
+        fs::create_dir_all(cache)?;
+        if cache != &options.cache {
+            copy_all_facts(&options.cache, cache)?;
+            let place = job.arguments.iter().position(|word| word == "--cache-dir");
+            if let Some(word) = place.and_then(|place| job.arguments.get_mut(place + 1)) {
+                *word = cache.clone().into_os_string();
+            }
+        }
+        job.write.push(cache.clone());
         job.write.extend(reach.write);
         job.network = reach.network;
         run(self, &job, explain)
@@ -140,17 +150,22 @@ impl<'a> Work<'a> {
         self.run(&command, (&[folder], &[]), |_| {
             Error::user(format!("the environment's Python does not run here (`{}`)", python.display()))
         })?;
-        for kind in fs::read_dir(self.folder.join("cache"))? {
-            let kind = kind?;
-            if kind.file_name().to_string_lossy().starts_with("interpreter-") && kind.file_type()?.is_dir() {
-                copy_facts(&kind.path(), &self.uv.options().cache.join(kind.file_name()))?;
-            }
-        }
-        Ok(())
+        copy_all_facts(&self.folder.join("cache"), &self.uv.options().cache)
     }
 }
 
-/// Copies what uv knows of Pythons: directories of small files.
+/// Copies what a cache of uv knows of Pythons to another.
+fn copy_all_facts(from: &Path, to: &Path) -> Result<()> {
+    for kind in fs::read_dir(from)? {
+        let kind = kind?;
+        if kind.file_name().to_string_lossy().starts_with("interpreter-") && kind.file_type()?.is_dir() {
+            copy_facts(&kind.path(), &to.join(kind.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies directories of small files.
 fn copy_facts(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {

@@ -239,10 +239,11 @@ impl Run<'_> {
         let mut links = options.find_links.clone();
         links.push(self.folder.join("links").to_string_lossy().into_owned());
         command.env("UV_FIND_LINKS", links.join(","));
+        let (installed, allow_build) = (request.installed, self.sources.allow_build);
         for (given, flag) in [
             (options.no_index, "--no-index"),
             (!self.sources.allow_build, "--no-build"),
-            (request.refresh, "--refresh"),
+            (request.refresh && allow_build, "--refresh"),
         ] {
             if given {
                 command.arg(flag);
@@ -260,7 +261,6 @@ impl Run<'_> {
         for name in options.only_binary.iter().filter(|_| self.sources.allow_build) {
             command.args(["--only-binary", name]);
         }
-        let (installed, allow_build) = (request.installed, self.sources.allow_build);
         let said = |said: &str| {
             let error = self.asked(uv::no_solution(said, installed, allow_build), said);
             match said.contains("requires Python") {
@@ -274,6 +274,7 @@ impl Run<'_> {
             code: allow_build,
             data: self.local(),
             write: vec![self.folder.to_owned()],
+            fresh: (request.refresh && !allow_build).then(|| self.folder.join("cache")),
         };
         command.env("TMPDIR", self.folder);
         self.uv.confined(&command, reach, said).map(|_| ())

@@ -163,9 +163,14 @@ impl Uv {
 
     /// `uv WORDS...` with what holds for every run.
     pub(super) fn uv(&self, words: &[&str]) -> Command {
+        self.uv_with(words, &self.options.python)
+    }
+
+    /// The same with another Python.
+    pub(super) fn uv_with(&self, words: &[&str], python: &Path) -> Command {
         let mut command = self.command(&self.program);
         command.args(words).args(["--no-config", "--no-python-downloads", "--no-progress", "--color", "never"]);
-        command.arg("--cache-dir").arg(&self.options.cache).arg("--python").arg(&self.options.python);
+        command.arg("--cache-dir").arg(&self.options.cache).arg("--python").arg(python);
         if self.options.offline {
             command.arg("--offline");
         }
