@@ -47,6 +47,7 @@ mod registry;
 mod reproducible;
 mod resolve;
 mod runs;
+mod sandbox;
 mod secrets;
 mod stability;
 mod unsolvable;

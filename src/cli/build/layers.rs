@@ -208,6 +208,7 @@ async fn materials(
         segments: BTreeMap::new(),
     };
     if segments().any(|segment| segment.kind == SegmentKind::Bytecode) {
+        locking::confined::settle(&options.environment, &world.reporter)?;
         materials.interpreter = interpreter::obtain(&options.environment, spec, lock, world).await?;
         if materials.interpreter.is_none() {
             let python = lock.closure(["python"]);

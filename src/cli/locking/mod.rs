@@ -4,6 +4,7 @@ pub mod asked;
 pub mod base;
 pub mod base_files;
 pub mod cached;
+pub mod confined;
 mod diff;
 mod errors;
 pub mod facts;
