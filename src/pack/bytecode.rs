@@ -3,7 +3,7 @@
 //! It runs in the sandbox, and what it answers is bounded and checked (`--bytecode off` leaves it out).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -235,7 +235,7 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
     held.file().lock().map_err(|error| crate::util::files::named(unfinished.path(), error))?;
     for (package, archive) in &parts.packages {
         let layout = PackageLayout::read(archive, Some(parts.python))?;
-        let (reader, writer) = std::io::pipe()?;
+        let (mut reader, writer) = std::io::pipe()?;
         std::thread::scope(|scope| -> Result<()> {
             let packing = scope.spawn(|| {
                 let mut writer = BufWriter::with_capacity(256 * 1024, writer);
@@ -243,7 +243,10 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
                 tarball::end(&mut writer)?;
                 writer.flush().map_err(Error::from)
             });
-            let unpacked = tar::Archive::new(reader).unpack(unfinished.path());
+            let unpacked = tar::Archive::new(&mut reader).unpack(unfinished.path());
+            // The reader stops in the middle of the end marker: what follows is read, or the writer would fail.
+            let unpacked = unpacked.and_then(|()| io::copy(&mut reader, &mut io::sink()).map(drop));
+            drop(reader);
             match packing.join() {
                 // A reader that failed makes the writer fail too: the reader's reason is the cause.
                 Ok(packed) => unpacked.map_err(Error::from).and(packed),
