@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::util::plural;
+use crate::util::{Error, Result, plural};
 
 /// Files that a message names of one package.
 const NAMED: usize = 10;
@@ -20,6 +20,7 @@ struct Found {
     setuid: Files,
     capabilities: Files,
     unfit: Files,
+    misstated: Files,
 }
 
 impl Findings {
@@ -38,6 +39,24 @@ impl Findings {
         add(&mut self.found().unfit, package, path);
     }
 
+    /// The package's `paths.json` states another size or sha256 than a file has.
+    pub fn misstated(&self, package: &str, path: &str) {
+        add(&mut self.found().misstated, package, path);
+    }
+
+    /// Refuses files that are not what their package states.
+    ///
+    /// # Errors
+    /// When there are such.
+    pub fn refuse_misstated(&self) -> Result<()> {
+        let misstated = &self.found().misstated;
+        match misstated.is_empty() {
+            true => Ok(()),
+            false => Err(Error::user(format!("`paths.json` states another size or sha256 for {}", named(misstated)))
+                .hint("tell the package's maintainers, or build without `--strict`: the image's records have the true ones")),
+        }
+    }
+
     /// The warnings: one for each kind of loss.
     pub fn warnings(&self) -> Vec<String> {
         let found = self.found();
@@ -50,6 +69,12 @@ impl Findings {
         }
         if !found.capabilities.is_empty() {
             warnings.push(format!("dropped the file capabilities of {}", named(&found.capabilities)));
+        }
+        if !found.misstated.is_empty() {
+            warnings.push(format!(
+                "`paths.json` states another size or sha256 for {}: the image's records have the true ones (`--strict` refuses)",
+                named(&found.misstated)
+            ));
         }
         warnings
     }

@@ -49,6 +49,7 @@ mod resolve;
 mod runs;
 mod secrets;
 mod stability;
+mod stored;
 mod unsolvable;
 mod variables;
 mod warm;

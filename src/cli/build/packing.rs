@@ -35,6 +35,8 @@ pub(super) struct Work {
     pub(super) store: Store,
     pub(super) compression: Compression,
     pub(super) jobs: usize,
+    /// Whether findings are errors.
+    pub(super) strict: bool,
     pub(super) ready: Ready,
 }
 
@@ -134,6 +136,9 @@ impl Work {
         if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
+        if self.strict {
+            packer.findings().refuse_misstated()?;
+        }
         packer.findings().warnings().iter().for_each(|warning| reporter.warn(warning));
         packer.findings().notices().iter().for_each(|notice| reporter.notice(notice));
         let bytes: u64 = packed.iter().flatten().map(|layer| layer.diff_size).sum();
@@ -153,6 +158,15 @@ impl Work {
         self.store.remember(RecordKind::Layer, &planned.key, &digests)?;
         self.ready.layer(&self.layer_blob(planned, &digests.into(), true), true)?;
         Ok(digests)
+    }
+
+    /// Where a layer of the store is read. What this process has made or hashed is not hashed again.
+    fn source(&self, digest: &Digest, new: bool) -> BlobSource {
+        let path = self.store.blob(digest);
+        match new || self.store.is_verified(&path, digest) {
+            true => BlobSource::Packed(path),
+            false => BlobSource::File(path),
+        }
     }
 
     fn layer_blob(&self, planned: &PlannedLayer, layer: &KnownLayer, new: bool) -> LayerBlob {
@@ -183,8 +197,7 @@ impl Work {
                 size: layer.size,
                 source: match &layer.at {
                     Some(reference) => BlobSource::Registry(reference.clone()),
-                    None if new => BlobSource::Packed(self.store.blob(&layer.digest)),
-                    None => BlobSource::File(self.store.blob(&layer.digest)),
+                    None => self.source(&layer.digest, new),
                 },
             },
             diff_id: layer.diff_id,

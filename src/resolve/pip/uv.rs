@@ -9,6 +9,7 @@ use url::Url;
 use super::{Installed, named_in};
 use crate::resolve::{Credentials, Cutoff};
 use crate::spec::Pip;
+use crate::store::Using;
 use crate::util::{Error, Result};
 
 /// Variables that uv and what it starts (git, compilers) may see. Indexes are set apart, see [`index_urls`].
@@ -42,7 +43,7 @@ pub struct UvOptions {
     /// A Python of the target's version that runs here.
     pub python: PathBuf,
     /// uv's own cache.
-    pub cache: PathBuf,
+    pub cache: Using,
     /// Where unfinished work is kept.
     pub scratch: PathBuf,
     /// Whether the network must not be used.
@@ -99,6 +100,8 @@ impl Uv {
         let mut set = |name: &str, value: String| environment.push((name.into(), value.into()));
         set("LANG", "C.UTF-8".to_owned());
         set("PYTHONHASHSEED", "0".to_owned());
+        // The interpreter stays what was unpacked.
+        set("PYTHONDONTWRITEBYTECODE", "1".to_owned());
         set("GIT_TERMINAL_PROMPT", "0".to_owned());
         if let Some(default) = default {
             set("UV_DEFAULT_INDEX", default);
@@ -132,7 +135,7 @@ impl Uv {
     pub(super) fn uv(&self, words: &[&str]) -> Command {
         let mut command = self.command(&self.program);
         command.args(words).args(["--no-config", "--no-python-downloads", "--no-progress", "--color", "never"]);
-        command.arg("--cache-dir").arg(&self.options.cache).arg("--python").arg(&self.options.python);
+        command.arg("--cache-dir").arg(self.options.cache.path()).arg("--python").arg(&self.options.python);
         if self.options.offline {
             command.arg("--offline");
         }
