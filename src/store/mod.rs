@@ -121,7 +121,13 @@ impl Store {
 
     /// Whether the blob is there, of the expected size; its bytes are not read. It counts as used then.
     pub fn has_blob(&self, digest: &Digest, size: u64) -> bool {
-        self.has_file(&self.blob(digest), Some(size))
+        let path = self.blob(digest);
+        let has = self.has_file(&path, Some(size));
+        if !has {
+            // It is damaged, unless who asks is wrong about its size.
+            self.is_whole(&path, digest);
+        }
+        has
     }
 
     /// Whether a file of the store is there, of the expected size if one is known. It counts as used then.

@@ -93,7 +93,10 @@ impl Store {
             Found::Value(value) => value,
             Found::Nothing => return None,
             Found::Foreign => {
-                self.tell_foreign();
+                // Of bases only the names are remembered, which many builds do without.
+                if kind != RecordKind::Base {
+                    self.tell_foreign();
+                }
                 return None;
             }
             Found::Damaged => {
