@@ -14,12 +14,12 @@ use rattler_conda_types::package::{PathType, PrefixPlaceholder};
 
 use super::archive::{Archive, Entry, Kind, read_whole};
 use super::content::{Hashed, Sink};
-use super::findings::Findings;
+use super::findings::Losses;
 use super::layout::{LaidFile, PackageLayout};
 use super::metadata::{DIRECTORY_MTIME, ModePolicy, SETUID};
 use super::record::{RecordBuilder, WrittenFile};
 use crate::lock::{LockedPackage, PackageFacts, built_at};
-use crate::model::{FolderFacts, Folders, pyc};
+use crate::model::{FolderFacts, Folders};
 use crate::util::paths::check_length;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
@@ -81,7 +81,7 @@ impl Target {
 }
 
 /// Writes one package's segment to `out`; `progress` advances by the bytes read of the archive. What is lost goes to
-/// `findings`.
+/// `losses`.
 ///
 /// # Errors
 /// Damaged and hostile archives, named; those of the writer.
@@ -91,14 +91,14 @@ pub fn write(
     package: &LockedPackage,
     layout: &PackageLayout,
     target: &Target,
-    (progress, findings): (&dyn Progress, &Findings),
+    (progress, losses): (&dyn Progress, &mut Losses),
 ) -> Result<()> {
     let mut writer = SegmentWriter {
         out,
         archive,
         layout,
         target,
-        findings,
+        losses,
         facts: &package.facts,
         written: HashMap::new(),
         attributes: HashMap::new(),
@@ -159,7 +159,7 @@ struct SegmentWriter<'a, W> {
     archive: &'a Archive,
     layout: &'a PackageLayout,
     target: &'a Target,
-    findings: &'a Findings,
+    losses: &'a mut Losses,
     facts: &'a PackageFacts,
     /// By archive path.
     written: HashMap<String, WrittenFile>,
@@ -245,22 +245,22 @@ impl<W: Sink> SegmentWriter<'_, W> {
     }
 
     /// Takes note of what the image does not give a file.
-    fn note_lost(&self, file: &LaidFile, entry: &Entry) {
+    fn note_lost(&mut self, file: &LaidFile, entry: &Entry) {
         if !entry.has_content() {
             return;
         }
         if entry.mode & SETUID != 0 && !self.target.keep_setuid {
-            self.findings.setuid(&self.archive.package, &file.target);
+            self.losses.setuid.insert(file.target.clone());
         }
         if entry.capabilities {
-            self.findings.capabilities(&self.archive.package, &file.target);
+            self.losses.capabilities.insert(file.target.clone());
         }
     }
 
     /// Takes note of a file that is not what the package's `paths.json` says. What a link says is not looked at.
-    fn note_misstated(&self, file: &LaidFile, written: &WrittenFile) {
+    fn note_misstated(&mut self, file: &LaidFile, written: &WrittenFile) {
         if written.differs_from(&file.entry) {
-            self.findings.misstated(&self.archive.package, &file.target);
+            self.losses.misstated.insert(file.target.clone());
         }
     }
 
@@ -289,8 +289,8 @@ impl<W: Sink> SegmentWriter<'_, W> {
         source: &[u8],
     ) -> Result<WrittenFile> {
         let mut content = replace_prefix(self.archive, file, placeholder, source, self.target)?;
-        if let Some(mtime) = file.restamp {
-            pyc::restamp(&mut content, &file.target, mtime);
+        if let Some(stamp) = file.restamp {
+            stamp.put(&mut content);
         }
         self.content(file, entry, &content)?;
         Ok(WrittenFile {
@@ -310,8 +310,8 @@ impl<W: Sink> SegmentWriter<'_, W> {
     fn restamped(&mut self, file: &LaidFile, entry: &Entry, mut content: Vec<u8>) -> Result<WrittenFile> {
         let source = (Digest::of(&content), content.len() as u64);
         let mut sha256 = source.0;
-        if let Some(mtime) = file.restamp {
-            pyc::restamp(&mut content, &file.target, mtime);
+        if let Some(stamp) = file.restamp {
+            stamp.put(&mut content);
             sha256 = Digest::of(&content);
         }
         self.content(file, entry, &content)?;

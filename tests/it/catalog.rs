@@ -240,14 +240,13 @@ fn bytes_that_are_not_what_an_entry_says_are_noticed_when_they_are_fetched() {
     let mut bytes = fs_err::read(&blob).expect("reads");
     *bytes.last_mut().expect("bytes") ^= 1;
     fs_err::write(&blob, &bytes).expect("writes");
-    // A diff ID that is another's.
+    // A diff ID that is another's: the entry's checksum is not that of what it says.
     let mut other = entries[1].clone();
     other["annotations"]["dev.condaimg.layer.diff-id"] =
         entries[2]["annotations"]["dev.condaimg.layer.diff-id"].clone();
     put(&registry, "cache", &tags[1], &other);
     let told = bench.expect_made("bare", &digest, 2, &flags);
-    assert_eq!(told.matches("a layer of the cache cannot be used").count(), 2, "{told}");
-    assert!(told.contains("unpacks to"), "{told}");
+    assert_eq!(told.matches("a layer of the cache cannot be used").count(), 1, "{told}");
 }
 
 #[test]

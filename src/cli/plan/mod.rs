@@ -6,7 +6,7 @@ mod table;
 
 use super::args::{Global, PlanArgs};
 use super::build::known::in_store;
-use super::build::layers::{Parts, environment_tar, planned, project_key};
+use super::build::layers::{Parts, environment_tar, planned, project_key, removals_tar};
 use super::build::options::Options;
 use super::build::room;
 use super::build::{Prepared, parts, prepare};
@@ -66,8 +66,10 @@ fn layers(parts: &Parts<'_>, plan: &LayerPlan, options: &Options, world: &World)
     let reasons = reasons(lock, &options.policy, &plan.layers);
     let weights = Weights::of(lock);
     let planned = plan.layers.iter().zip(&reasons);
-    let mut layers: Vec<Layer> =
-        planned.map(|(layer, reasons)| Layer::planned(lock, &weights, layer, reasons, blob(&layer.key))).collect();
+    let removals = removals_tar(lock, &parts.target, compression)?;
+    let removals = removals.map(|(key, tar)| Layer::beside(LayerRole::Removals, key, tar.len() as u64, blob(&key)));
+    let planned = planned.map(|(layer, reasons)| Layer::planned(lock, &weights, layer, reasons, blob(&layer.key)));
+    let mut layers: Vec<Layer> = removals.into_iter().chain(planned).collect();
     if let Some(project) = &parts.project {
         let key = project_key(project, compression)?;
         layers.push(Layer::beside(LayerRole::ProjectFiles, key, project.size(), blob(&key)));
