@@ -10,6 +10,7 @@ use fs_err as fs;
 use super::{Bench, LAYERS, files, told};
 use crate::common::fail;
 use crate::common::packages::{Format, Package};
+use crate::common::registry::{LocalRegistry, Mode};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
@@ -90,4 +91,27 @@ fn unusable_key_is_refused_with_the_flag() {
         let error = fail(bench.build().arg("--cache-key").arg(path), 1);
         assert!(error.contains("--cache-key") && !error.contains("secret"), "{error}");
     }
+}
+
+#[test]
+fn cache_registry_is_believed_with_its_key_only() {
+    let bench = Bench::new();
+    let registry = LocalRegistry::start(Mode::Plain);
+    let cache = format!("{}/team/cache", registry.host());
+    let [key, other] = [("key", KEY), ("other", "fedcba9876543210")].map(|(name, key)| bench.workspace.file(name, key));
+    let build = |key: Option<&Path>| {
+        let _ = fs::remove_dir_all(bench.cache());
+        let asked = || bench.server.seen("").iter().filter(|seen| seen.path.contains("-1.0-0.")).count();
+        let before = asked();
+        let mut build = bench.build();
+        build.args(["--locked", "--cache-registry", &cache]).env("CONDAIMG_CACHE_KEY", key.unwrap_or(Path::new("")));
+        let (digest, notices) = told(&mut build);
+        assert_eq!(digest, bench.digest, "{notices}");
+        asked() - before
+    };
+    assert_eq!(build(None), 4, "nothing is known yet");
+    assert_eq!(build(Some(&key)), 4, "entries without a MAC are not believed");
+    assert_eq!(build(Some(&key)), 0);
+    assert_eq!(build(None), 0, "a checksum is enough without a key");
+    assert_eq!(build(Some(&other)), 4);
 }
