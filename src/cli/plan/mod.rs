@@ -11,14 +11,14 @@ use super::build::options::Options;
 use super::build::room;
 use super::build::{Prepared, parts, prepare};
 use super::locking::Locked;
-use super::print_data;
+use super::terminal::{print_json, print_table};
 use super::world::World;
 use crate::lock;
 use crate::model::LayerRole;
 use crate::plan::weights::Weights;
 use crate::plan::{LayerPlan, reasons};
 use crate::util::report::SharedReporter;
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Result};
 use report::{Blob, Layer, Plan, PlatformPlan};
 
 /// Runs the command.
@@ -38,14 +38,10 @@ pub async fn run(mut args: PlanArgs, global: Global, reporter: SharedReporter) -
         compression: options.parameters.compression.to_string(),
         platforms: shown.collect::<Result<_>>()?,
     };
-    let text = match args.json {
-        true => {
-            let json = serde_json::to_string_pretty(&plan);
-            json.map_err(|error| Error::bug("the plan has no JSON form").caused_by(error))? + "\n"
-        }
-        false => table::text(&plan, global.verbose > 0),
-    };
-    print_data(text.as_bytes())
+    match args.json {
+        true => print_json(&plan),
+        false => print_table(&table::text(&plan, global.verbose > 0)),
+    }
 }
 
 fn of_platform(prepared: &Prepared, locked: &Locked) -> Result<PlatformPlan> {
