@@ -61,8 +61,11 @@ impl Store {
             // Others may be writing to it whom the key does not vouch for.
             let scratch = self.scratch();
             let made = tempfile::Builder::new().prefix("private-").tempdir_in(&scratch);
-            using.private = Some(made.map_err(|error| files::named(&scratch, error))?);
-            using.lock = None;
+            let made = made.map_err(|error| files::named(&scratch, error))?;
+            // So that no other process sweeps it away.
+            using.lock = File::open(made.path()).ok().filter(|held| held.lock().is_ok());
+            using.private = Some(made);
+            return Ok(using);
         }
         if let Some(lock) = &using.lock {
             let _ = lock.unlock();
