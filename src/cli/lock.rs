@@ -35,7 +35,7 @@ pub async fn run(args: LockArgs, global: Global, reporter: SharedReporter) -> Re
     for notice in &spec.notices {
         reporter.notice(notice);
     }
-    let world = World::open(&options.cache_dir, options.args.registry.options(&[]), reporter, options.args.offline)?;
+    let world = World::open(&options.cache, options.args.registry.options(&[]), reporter, options.args.offline)?;
     let locked = locking::obtain(&options, &spec, &world).await?;
     if !args.check {
         tell(&locked, &world);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::args::{CopyArgs, Global, PushArgs, TransferArgs};
 use super::events::{self, Moved, shown};
 use super::summary;
-use super::world::{World, cache_dir};
+use super::world::{CachePlace, World};
 use crate::model::BaseRef;
 use crate::registry::{Reference, Registry};
 use crate::ship::{Carrier, Copied, CopyOptions, Destination};
@@ -99,7 +99,7 @@ fn outcome(copied: &Copied, to: &Destination) -> Outcome {
 }
 
 fn world(args: &TransferArgs, targets: &[Reference], global: &Global, reporter: SharedReporter) -> Result<World> {
-    World::open(&cache_dir(global)?, args.registry.options(targets), reporter, false)
+    World::open(&CachePlace::of(global)?, args.registry.options(targets), reporter, false)
 }
 
 /// Without the scheme that skopeo's users write before references.

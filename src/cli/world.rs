@@ -1,7 +1,7 @@
 //! What the commands reach beyond their arguments: the store, the registries, the reporter.
 
-use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
+use std::path::PathBuf;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use super::args::Global;
 use crate::image::{Fetch, Fetched};
 use crate::registry::{Reference, Registry, RegistryOptions};
-use crate::store::Store;
+use crate::store::{CacheKey, Store};
 use crate::util::error::ResultExt as _;
 use crate::util::report::SharedReporter;
 use crate::util::{Digest, Error, Result};
@@ -33,24 +33,27 @@ impl World {
     ///
     /// # Errors
     /// When the store or what registries are spoken to with cannot be used.
-    pub fn open(cache: &Path, registries: RegistryOptions, reporter: SharedReporter, offline: bool) -> Result<Self> {
+    pub fn open(
+        cache: &CachePlace,
+        registries: RegistryOptions,
+        reporter: SharedReporter,
+        offline: bool,
+    ) -> Result<Self> {
         let registries = RegistryOptions { reporter: Some(SharedReporter::clone(&reporter)), ..registries };
-        Ok(Self { store: Store::open(cache)?, registry: Registry::new(registries)?, reporter, offline, cache: None })
+        let store = cache.open()?.telling(SharedReporter::clone(&reporter));
+        Ok(Self { store, registry: Registry::new(registries)?, reporter, offline, cache: None })
     }
 
     /// A manifest by digest may be in the store already: bases are pinned.
     fn stored_manifest(&self, reference: &str) -> Option<Fetched> {
         let digest: Digest = reference.split_once('@')?.1.parse().ok()?;
         let path = self.store.blob(&digest);
-        self.store.claim(&path)?;
-        let bytes = std::fs::File::open(path).ok().and_then(|file| {
-            let mut bytes = Vec::new();
-            // A layer may have this digest, too: only as much as a manifest may have.
-            file.take(8 << 20).read_to_end(&mut bytes).ok().map(|_| bytes)
-        })?;
-        if Digest::of(&bytes) != digest {
+        // A layer may have this digest, too: only as much as a manifest may have.
+        let is_large = std::fs::metadata(&path).is_ok_and(|it| it.is_file() && it.len() > 8 << 20);
+        if is_large || !self.store.is_whole(&path, &digest) {
             return None;
         }
+        let bytes = fs_err::read(&path).ok().filter(|bytes| Digest::of(bytes) == digest)?;
         // Which is optional in manifests.
         let document: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
         let media_type = document.get("mediaType").and_then(|it| it.as_str()).unwrap_or_default().to_owned();
@@ -84,8 +87,8 @@ impl Fetch for World {
 
     fn blob<'a>(&'a self, reference: &'a str, digest: &'a Digest, size: u64) -> BoxFuture<'a, Result<PathBuf>> {
         async move {
-            if self.store.has_blob(digest, size) {
-                return Ok(self.store.blob(digest));
+            if let Some(path) = self.store.find_blob(digest, size).await {
+                return Ok(path);
             }
             self.refuse_offline(reference)?;
             let reference = Registry::parse(reference)?;
@@ -95,6 +98,34 @@ impl Fetch for World {
                 .context(|| format!("cannot fetch {digest} of `{reference}`"))
         }
         .boxed()
+    }
+}
+
+/// The store's folder, and the key that vouches for what is derived in it.
+#[derive(Debug, Clone)]
+pub struct CachePlace {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Of `--cache-key`.
+    pub key: Option<CacheKey>,
+}
+
+impl CachePlace {
+    /// What the flags say.
+    ///
+    /// # Errors
+    /// As [`cache_dir`]; a key that cannot be read, or is none.
+    pub fn of(global: &Global) -> Result<Self> {
+        let key = global.cache_key.as_deref().map(CacheKey::read).transpose()?;
+        Ok(Self { folder: cache_dir(global)?, key })
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn open(&self) -> Result<Store> {
+        Ok(Store::open(&self.folder)?.with_key(self.key.clone()))
     }
 }
 

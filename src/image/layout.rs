@@ -16,7 +16,7 @@ use crate::model::{Blob, BlobSource};
 use crate::util::files::{UNFINISHED_PREFIX, named, persist, sweep, temporary_beside, write_atomic};
 use crate::util::json::canonical;
 use crate::util::report::Progress;
-use crate::util::{Error, Result, ResultExt as _, parallel};
+use crate::util::{Digest, Error, Result, ResultExt as _, parallel};
 
 pub(super) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// Blobs that are written at once.
@@ -66,7 +66,7 @@ fn write_all(contents: &Contents, folder: &Path, names: &[Option<&str>], progres
     fs::create_dir_all(&blobs)?;
     sweep(folder);
     sweep(&blobs);
-    let missing = contents.blobs.iter().filter(|blob| !is_there(&blobs, blob));
+    let missing = contents.blobs.iter().filter(|blob| !is_there(&blobs, &blob.digest, blob.size));
     let missing: Vec<&Blob> = missing.collect();
     progress.grow(missing.iter().map(|blob| blob.size).sum());
     // One layer after the other would be a tenth of a build.
@@ -157,12 +157,12 @@ fn holds_something(folder: &Path) -> bool {
 }
 
 /// Whether a layout folder has a blob.
-pub fn layout_has(folder: &Path, blob: &Blob) -> bool {
-    is_there(&folder.join("blobs").join("sha256"), blob)
+pub fn layout_has(folder: &Path, digest: &Digest, size: u64) -> bool {
+    is_there(&folder.join("blobs").join("sha256"), digest, size)
 }
 
-fn is_there(blobs: &Path, blob: &Blob) -> bool {
-    std::fs::metadata(blobs.join(blob.digest.hex())).is_ok_and(|file| file.is_file() && file.len() == blob.size)
+fn is_there(blobs: &Path, digest: &Digest, size: u64) -> bool {
+    std::fs::metadata(blobs.join(digest.hex())).is_ok_and(|file| file.is_file() && file.len() == size)
 }
 
 fn write_blob(blobs: &Path, blob: &Blob, progress: &dyn Progress) -> Result<()> {

@@ -7,15 +7,31 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Fetch, Image};
 use crate::model::{Blob, BlobSource, LayerBlob};
+use crate::store::Store;
 use crate::util::{Digest, Result, ResultExt as _};
 
-/// Fetches the base layers that are still in a registry, at most `downloads` at once, so that the images can be written
-/// to files. A push to a registry does not need this.
+/// Takes layers that the store has from there. Their bytes are not looked at: whoever reads them compares them.
+pub fn from_store(images: &mut [Image], store: &Store) {
+    for blob in images.iter_mut().flat_map(|image| &mut image.layers).map(|layer| &mut layer.blob) {
+        if matches!(blob.source, BlobSource::Registry(_)) && store.has_blob(&blob.digest, blob.size) {
+            blob.source = BlobSource::File(store.blob(&blob.digest));
+        }
+    }
+}
+
+/// Fetches the layers that are still in a registry and that are `wanted`, at most `downloads` at once, so that the images
+/// can be written to files. A push to a registry does not need this.
 ///
 /// # Errors
 /// Those of the registry and of the store.
-pub async fn localise(images: &mut [Image], fetch: &dyn Fetch, downloads: usize) -> Result<()> {
-    let files = fetch_all(images.iter().flat_map(|image| &image.layers), fetch, downloads).await?;
+pub async fn localise(
+    images: &mut [Image],
+    fetch: &dyn Fetch,
+    downloads: usize,
+    wanted: impl Fn(&Blob) -> bool,
+) -> Result<()> {
+    let layers = images.iter().flat_map(|image| &image.layers).filter(|layer| wanted(&layer.blob));
+    let files = fetch_all(layers, fetch, downloads).await?;
     for layer in images.iter_mut().flat_map(|image| &mut image.layers) {
         if let Some(path) = files.get(&layer.blob.digest) {
             layer.blob.source = BlobSource::File(path.clone());

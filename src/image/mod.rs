@@ -41,7 +41,7 @@ pub use fetch::{Fetch, Fetched, Offline};
 pub use index::{documents, image_index};
 pub use layout::{layout_has, write_layout, write_layout_of};
 pub use load::{link_layout, write_load_archive};
-pub use localise::localise;
+pub use localise::{from_store, localise};
 pub use media::{INDEX, MANIFEST, is_index};
 pub use output::{Contents, Written};
 pub use probe::{

@@ -25,7 +25,7 @@ pub enum BlobSource {
     Bytes(Bytes),
     /// In a file that is whole and holds nothing else.
     File(PathBuf),
-    /// Likewise, and this process has made it: its bytes need not be hashed again. It lies in the store.
+    /// Likewise, and this process has made or hashed it: its bytes need not be hashed again. It lies in the store.
     Packed(PathBuf),
     /// In a registry, under this reference (`HOST/REPOSITORY[:TAG][@DIGEST]`).
     Registry(String),

@@ -13,9 +13,10 @@ use fs_err::File;
 use rattler_package_streaming::{read, seek};
 
 use super::pax::{Pax, header_seconds};
+use crate::store::Store;
 use crate::util::error::ResultExt as _;
 use crate::util::report::{Progress, Silent};
-use crate::util::{Error, Result, paths};
+use crate::util::{Digest, Error, Result, paths};
 
 /// An archive in the store.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct Archive {
     pub package: String,
     /// Which of the two formats it has.
     pub format: Format,
+    /// The store that has verified it, and its sha256; none in tests.
+    pub held: Option<(Store, Digest)>,
 }
 
 /// The archive formats of conda.
@@ -103,12 +106,18 @@ impl Archive {
     pub fn visit_info(&self, mut visit: impl FnMut(&Entry, &mut dyn Read) -> Result<ControlFlow<()>>) -> Result<()> {
         match self.format {
             Format::Conda => {
-                let mut tar = seek::stream_conda_info(self.open(&Silent)?).map_err(|error| self.broken(error))?;
-                self.visit(&mut tar, &mut visit)
+                let (file, watch) = self.open(&Silent)?;
+                let mut tar = seek::stream_conda_info(file).map_err(|error| self.broken(error))?;
+                self.visit(&mut tar, &mut visit)?;
+                watch.end()
             }
-            Format::TarBz2 => self.visit(&mut self.open_old(&Silent)?, &mut |entry, reader| {
-                if entry.path.starts_with("info/") { visit(entry, reader) } else { Ok(ControlFlow::Continue(())) }
-            }),
+            Format::TarBz2 => {
+                let (mut tar, watch) = self.open_old(&Silent)?;
+                self.visit(&mut tar, &mut |entry, reader| {
+                    if entry.path.starts_with("info/") { visit(entry, reader) } else { Ok(ControlFlow::Continue(())) }
+                })?;
+                watch.end()
+            }
         }
     }
 
@@ -131,14 +140,19 @@ impl Archive {
     ) -> Result<()> {
         match self.format {
             Format::Conda => {
-                let file = self.open(progress)?;
+                let (file, watch) = self.open(progress)?;
                 let mut tar = seek::stream_conda_content(file).map_err(|error| self.broken(error))?;
-                self.visit(&mut tar, &mut visit)
+                self.visit(&mut tar, &mut visit)?;
+                watch.end()
             }
-            Format::TarBz2 => self.visit(&mut self.open_old(progress)?, &mut |entry, reader| {
-                let metadata = entry.path == "info" || entry.path.starts_with("info/");
-                if metadata { Ok(ControlFlow::Continue(())) } else { visit(entry, reader) }
-            }),
+            Format::TarBz2 => {
+                let (mut tar, watch) = self.open_old(progress)?;
+                self.visit(&mut tar, &mut |entry, reader| {
+                    let metadata = entry.path == "info" || entry.path.starts_with("info/");
+                    if metadata { Ok(ControlFlow::Continue(())) } else { visit(entry, reader) }
+                })?;
+                watch.end()
+            }
         }
     }
 
@@ -188,25 +202,49 @@ impl Archive {
         (self.format == Format::TarBz2).then(|| self.path.with_extension("zst"))
     }
 
-    fn open<'p>(&self, progress: &'p dyn Progress) -> Result<BufReader<Counted<'p>>> {
-        let file = Counted { file: File::open(&self.path)?, progress, scale: (1, 1) };
-        Ok(BufReader::with_capacity(256 * 1024, file))
+    fn open<'p>(&self, progress: &'p dyn Progress) -> Result<(BufReader<Counted<'p>>, Watch<'_>)> {
+        let watch = self.watch(&self.path)?;
+        let file = Counted { file: watch.file()?, progress, scale: (1, 1) };
+        Ok((BufReader::with_capacity(256 * 1024, file), watch))
+    }
+
+    /// The compressed bytes of a `.tar.bz2`.
+    pub(super) fn open_slow(&self) -> Result<(impl Read + use<'_>, Watch<'_>)> {
+        self.open(&Silent)
+    }
+
+    /// A file of the archive, which must not change while it is read.
+    fn watch(&self, path: &Path) -> Result<Watch<'_>> {
+        let store = self.held.as_ref().map(|(store, _)| store);
+        let file = match store {
+            Some(store) => store.open_verified(path)?,
+            None => File::open(path)?.into_parts().0,
+        };
+        Ok(Watch { store, path: path.to_owned(), file })
     }
 
     /// The tar of a `.tar.bz2`, from its faster form where there is one.
-    fn open_old<'p>(&self, progress: &'p dyn Progress) -> Result<tar::Archive<Box<dyn Read + 'p>>> {
-        let faster = self.transcoded().and_then(|path| File::open(path).ok());
-        let tar: Box<dyn Read + 'p> = match faster {
-            Some(file) => {
+    fn open_old<'p>(&self, progress: &'p dyn Progress) -> Result<(tar::Archive<Box<dyn Read + 'p>>, Watch<'_>)> {
+        // One that was not compared with its record is none.
+        let is_usable = |path: &PathBuf| match &self.held {
+            Some((store, sha256)) => super::transcode::is_usable(path, sha256, store),
+            None => path.exists(),
+        };
+        let (tar, watch): (Box<dyn Read + 'p>, _) = match self.transcoded().filter(is_usable) {
+            Some(path) => {
+                let watch = self.watch(&path)?;
                 // What is awaited are the archive's bytes.
                 let length = |metadata: std::io::Result<std::fs::Metadata>| metadata.map_or(1, |it| it.len().max(1));
-                let scale = (length(std::fs::metadata(&self.path)), length(file.metadata()));
-                let file = Counted { file, progress, scale };
-                Box::new(zstd::stream::read::Decoder::new(file).map_err(|error| self.broken(error))?)
+                let scale = (length(std::fs::metadata(&self.path)), length(watch.file.metadata()));
+                let file = Counted { file: watch.file()?, progress, scale };
+                (Box::new(zstd::stream::read::Decoder::new(file).map_err(|error| self.broken(error))?), watch)
             }
-            None => Box::new(read::stream_tar_bz2(self.open(progress)?).into_inner()),
+            None => {
+                let (file, watch) = self.open(progress)?;
+                (Box::new(read::stream_tar_bz2(file).into_inner()), watch)
+            }
         };
-        Ok(tar::Archive::new(tar))
+        Ok((tar::Archive::new(tar), watch))
     }
 
     fn visit(&self, tar: &mut tar::Archive<impl Read>, visit: &mut Visit<'_>) -> Result<()> {
@@ -315,9 +353,30 @@ impl Archive {
     }
 }
 
+/// A file that is being read: whether it stayed what it was.
+pub(super) struct Watch<'a> {
+    store: Option<&'a Store>,
+    path: PathBuf,
+    file: std::fs::File,
+}
+
+impl Watch<'_> {
+    fn file(&self) -> Result<std::fs::File> {
+        Ok(self.file.try_clone()?)
+    }
+
+    /// Whether what was read is what was verified.
+    ///
+    /// # Errors
+    /// When it was written to meanwhile, and has other bytes now.
+    pub(super) fn end(self) -> Result<()> {
+        self.store.map_or(Ok(()), |store| store.check_unchanged(&self.path, &self.file))
+    }
+}
+
 /// A file that tells how much of it was read.
 struct Counted<'p> {
-    file: File,
+    file: std::fs::File,
     progress: &'p dyn Progress,
     /// What is told of so many bytes that are read.
     scale: (u64, u64),
@@ -451,11 +510,11 @@ pub fn read_whole(entry: &Entry, reader: &mut dyn Read) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// When the file name is of neither format.
-pub fn archive_at(path: &Path, file_name: &str, package: String) -> Result<Archive> {
+pub fn archive_at(path: &Path, file_name: &str, package: String, held: Option<(Store, Digest)>) -> Result<Archive> {
     let format = Format::of(file_name).ok_or_else(|| {
         Error::user(format!("`{file_name}` is no conda archive")).hint("archives end in .conda or .tar.bz2")
     })?;
-    Ok(Archive { path: path.to_owned(), package, format })
+    Ok(Archive { path: path.to_owned(), package, format, held })
 }
 
 #[cfg(test)]
@@ -471,7 +530,7 @@ mod tests {
     }
 
     fn visited(tar: &[u8]) -> Vec<String> {
-        let archive = Archive { path: "a".into(), package: "a-1-0".to_owned(), format: Format::TarBz2 };
+        let archive = Archive { path: "a".into(), package: "a-1-0".to_owned(), format: Format::TarBz2, held: None };
         let mut paths = Vec::new();
         let mut visit = |entry: &Entry, _: &mut dyn Read| {
             paths.push(entry.path.clone());

@@ -22,11 +22,12 @@ use crate::lock::LockedPackage;
 use crate::model::pyc::{is_made_of, module_of};
 use crate::model::{Folders, Platform};
 use crate::sandbox::{Ended, Job, Limits, Running, System};
-use crate::store::Store;
+use crate::store::{RecordKind, Store};
 use crate::util::error::ResultExt as _;
 use crate::util::paths::check_length;
 use crate::util::report::Silent;
 use crate::util::tarball;
+use crate::util::tree::digest_of_tree;
 use crate::util::{Digest, Error, Result};
 
 /// The program that the interpreter runs.
@@ -172,8 +173,8 @@ impl Interpreter {
         }
         let key = Digest::of(crate::util::json::canonical(&contents)?);
         let folder = store.interpreter(&key);
-        if store.claim(&folder).is_none() {
-            unpack(parts, store, &folder).context(|| format!("cannot unpack `{}`", python.full_name()))?;
+        if !is_there(&folder, &key, store) {
+            unpack(parts, store, (&folder, &key)).context(|| format!("cannot unpack `{}`", python.full_name()))?;
         }
         let executable = folder.join(&parts.python.path);
         Ok(Self { folder, executable, version: parts.python.short_version })
@@ -214,8 +215,24 @@ impl Interpreter {
     }
 }
 
-/// Unpacks Python and what it needs below `folder`; it appears there when it is whole.
-fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<()> {
+/// Whether an interpreter is in the store and is what was unpacked; something else in its place is removed.
+fn is_there(folder: &Path, key: &Digest, store: &Store) -> bool {
+    let there = fs::symlink_metadata(folder).is_ok();
+    store.claim(folder);
+    let unpacked = store.record::<Digest>(RecordKind::Interpreter, key).filter(|_| there);
+    let same = unpacked.is_some_and(|unpacked| digest_of_tree(folder, threads()).is_ok_and(|found| found == unpacked));
+    if there && !same {
+        store.discard_interpreter(key, unpacked.is_some());
+    }
+    same
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Unpacks Python and what it needs below a folder; it appears there when it is whole, and after its digest.
+fn unpack(parts: &InterpreterParts<'_>, store: &Store, (folder, key): (&Path, &Digest)) -> Result<()> {
     let prefix = folder.to_str().ok_or_else(|| Error::user("the cache folder's path is not UTF-8"))?;
     let target = Target {
         prefix: prefix.to_owned(),
@@ -254,6 +271,7 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
             }
         })?;
     }
+    store.remember(RecordKind::Interpreter, key, &digest_of_tree(unfinished.path(), threads())?)?;
     match fs::rename(unfinished.path(), folder) {
         Ok(()) => {
             let _ = unfinished.keep();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::util::plural;
+use crate::util::{Error, Result, plural};
 
 /// Files that a message names of one package.
 const NAMED: usize = 10;
@@ -25,6 +25,8 @@ pub struct Losses {
     pub unfit: BTreeSet<String>,
     /// The same, where byte code is made in its place, if any is made of the package.
     pub remade: BTreeSet<String>,
+    /// Are not what the package's `paths.json` states: another size or sha256.
+    pub misstated: BTreeSet<String>,
 }
 
 impl Losses {
@@ -40,21 +42,38 @@ pub struct Findings {
     setuid: Files,
     capabilities: Files,
     unfit: Files,
+    misstated: Files,
 }
 
 impl Findings {
     /// Adds those of a segment of a package; `is_compiled`, if byte code is made of it.
     pub fn add(&mut self, package: &str, losses: Losses, is_compiled: bool) {
-        let Losses { setuid, capabilities, mut unfit, remade } = losses;
+        let Losses { setuid, capabilities, mut unfit, remade, misstated } = losses;
         if !is_compiled {
             unfit.extend(remade);
         }
-        for (files, paths) in
-            [(&mut self.setuid, setuid), (&mut self.capabilities, capabilities), (&mut self.unfit, unfit)]
-        {
+        for (files, paths) in [
+            (&mut self.setuid, setuid),
+            (&mut self.capabilities, capabilities),
+            (&mut self.unfit, unfit),
+            (&mut self.misstated, misstated),
+        ] {
             if !paths.is_empty() {
                 files.entry(package.to_owned()).or_default().extend(paths);
             }
+        }
+    }
+
+    /// Refuses files that are not what their package states.
+    ///
+    /// # Errors
+    /// When there are such.
+    pub fn refuse_misstated(&self) -> Result<()> {
+        let misstated = &self.misstated;
+        match misstated.is_empty() {
+            true => Ok(()),
+            false => Err(Error::user(format!("`paths.json` states another size or sha256 for {}", named(misstated)))
+                .hint("tell the package's maintainers, or build without `--strict`: the image's records have the true ones")),
         }
     }
 
@@ -69,6 +88,12 @@ impl Findings {
         }
         if !self.capabilities.is_empty() {
             warnings.push(format!("dropped the file capabilities of {}", named(&self.capabilities)));
+        }
+        if !self.misstated.is_empty() {
+            warnings.push(format!(
+                "`paths.json` states another size or sha256 for {}: the image's records have the true ones (`--strict` refuses)",
+                named(&self.misstated)
+            ));
         }
         warnings
     }

@@ -356,7 +356,7 @@ mod tests {
     use super::*;
 
     fn archive() -> Archive {
-        Archive { path: "bad-1-0.conda".into(), package: "bad-1-0".to_owned(), format: Format::Conda }
+        Archive { path: "bad-1-0.conda".into(), package: "bad-1-0".to_owned(), format: Format::Conda, held: None }
     }
 
     #[test]

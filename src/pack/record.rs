@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use rattler_conda_types::package::{FileMode, PathType};
+use rattler_conda_types::package::{FileMode, PathType, PathsEntry};
 use rattler_conda_types::prefix_record::{PathType as InstalledType, PathsEntry as InstalledPath};
 use rattler_conda_types::{PackageRecord, PrefixRecord, RepoDataRecord};
 use rattler_digest::Sha256Hash;
@@ -15,12 +15,25 @@ use crate::util::{Digest, Error, Result};
 /// What was written for one file of the package.
 #[derive(Debug, Clone, Copy)]
 pub struct WrittenFile {
-    /// Digest of the content as it is in the image; not computed when the package states it and nothing changed.
+    /// Digest and size of the content as it is in the archive; none of links.
+    pub source: Option<(Digest, u64)>,
+    /// Digest of the content as it is in the image; none of links.
     pub sha256: Option<Digest>,
     /// Size in the image.
     pub size: u64,
     /// How the placeholder was replaced, if it was.
     pub patched: Option<FileMode>,
+}
+
+impl WrittenFile {
+    /// Whether a package's `paths.json` states another size or sha256 than the file has in its archive. What it does not
+    /// state is not compared.
+    pub fn differs_from(&self, entry: &PathsEntry) -> bool {
+        self.source.is_some_and(|(sha256, size)| {
+            entry.sha256.is_some_and(|stated| stated[..] != sha256.as_bytes()[..])
+                || entry.size_in_bytes.is_some_and(|stated| stated != size)
+        })
+    }
 }
 
 /// Collects the paths of one package's record.
@@ -34,13 +47,18 @@ impl RecordBuilder {
     pub fn file(&mut self, file: &LaidFile, written: &WrittenFile) {
         let entry = &file.entry;
         let in_prefix = written.sha256.map(|digest| Sha256Hash::from(*digest.as_bytes()));
-        let same = entry.path_type == PathType::SoftLink || in_prefix == entry.sha256;
+        // What the archive has, whatever is stated.
+        let stated = entry.sha256.map(|stated| match written.source {
+            Some((sha256, _)) => Sha256Hash::from(*sha256.as_bytes()),
+            None => stated,
+        });
+        let same = entry.path_type == PathType::SoftLink || in_prefix == stated;
         self.paths.push(InstalledPath {
             relative_path: PathBuf::from(&file.target),
             original_path: None,
             path_type: entry.path_type.into(),
             no_link: entry.no_link,
-            sha256: entry.sha256,
+            sha256: stated,
             sha256_in_prefix: if same { None } else { in_prefix },
             size_in_bytes: Some(written.size),
             file_mode: written.patched,

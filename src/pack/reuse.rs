@@ -45,6 +45,11 @@ impl KnownSegment {
         (fits && store.has_blob(&known.digest, known.size)).then_some(known)
     }
 
+    /// The blob that holds it: digest, and size in bytes.
+    pub fn blob(&self) -> (Digest, u64) {
+        (self.digest, self.size)
+    }
+
     /// What it puts into the layer.
     pub fn content(&self) -> &Content {
         &self.content
@@ -69,7 +74,7 @@ impl KnownSegment {
     }
 
     fn lost(&self, store: &Store, error: io::Error) -> Error {
-        store.remove_blob(&self.digest);
+        store.discard_blob(&self.digest);
         Error::user(format!("the layer {} in the cache is damaged, or was removed meanwhile", self.digest))
             .hint("build again: it is not used any more")
             .caused_by(error)

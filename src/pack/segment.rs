@@ -216,6 +216,7 @@ impl<W: Sink> SegmentWriter<'_, W> {
             Kind::Hardlink(source) => self.hardlink(file, entry, source, reader)?,
         };
         self.note_lost(file, entry);
+        self.note_misstated(file, &written);
         if self.written.insert(entry.path.clone(), written).is_some() {
             return Err(self.archive.hostile(&format!("it holds `{}` twice", entry.path)));
         }
@@ -256,6 +257,13 @@ impl<W: Sink> SegmentWriter<'_, W> {
         }
     }
 
+    /// Takes note of a file that is not what the package's `paths.json` says. What a link says is not looked at.
+    fn note_misstated(&mut self, file: &LaidFile, written: &WrittenFile) {
+        if written.differs_from(&file.entry) {
+            self.losses.misstated.insert(file.target.clone());
+        }
+    }
+
     fn header(&mut self, file: &LaidFile, kind: TarKind<'_>, entry: &Entry) -> Result<()> {
         let path = self.target.path(&file.target);
         Ok(tarball::header(self.out, path, kind, self.mode(entry), entry.mtime)?)
@@ -263,19 +271,14 @@ impl<W: Sink> SegmentWriter<'_, W> {
 
     fn plain(&mut self, file: &LaidFile, entry: &Entry, reader: &mut dyn Read) -> Result<WrittenFile> {
         self.header(file, TarKind::File(entry.size), entry)?;
-        let (copied, sha256) = match file.entry.sha256 {
-            Some(stated) => (self.out.take_all(reader)?, Digest::from_bytes(stated.into())),
-            None => {
-                let mut hashed = Hashed::new(reader, Hasher::default());
-                let copied = self.out.take_all(&mut hashed)?;
-                (copied, hashed.finish().finish().0)
-            }
-        };
+        let mut hashed = Hashed::new(reader, Hasher::default());
+        let copied = self.out.take_all(&mut hashed)?;
+        let (sha256, _) = hashed.finish().finish();
         if copied != entry.size {
             return Err(self.archive.broken(format!("`{}` ends after {copied} of {} bytes", entry.path, entry.size)));
         }
         tarball::padding(self.out, copied)?;
-        Ok(WrittenFile { sha256: Some(sha256), size: file.entry.size_in_bytes.unwrap_or(copied), patched: None })
+        Ok(WrittenFile { source: Some((sha256, copied)), sha256: Some(sha256), size: copied, patched: None })
     }
 
     fn patched(
@@ -291,6 +294,7 @@ impl<W: Sink> SegmentWriter<'_, W> {
         }
         self.content(file, entry, &content)?;
         Ok(WrittenFile {
+            source: Some((Digest::of(source), source.len() as u64)),
             sha256: Some(Digest::of(&content)),
             size: content.len() as u64,
             patched: Some(placeholder.file_mode),
@@ -304,11 +308,14 @@ impl<W: Sink> SegmentWriter<'_, W> {
 
     /// Byte code, with the time of its module in it.
     fn restamped(&mut self, file: &LaidFile, entry: &Entry, mut content: Vec<u8>) -> Result<WrittenFile> {
+        let source = (Digest::of(&content), content.len() as u64);
+        let mut sha256 = source.0;
         if let Some(stamp) = file.restamp {
             stamp.put(&mut content);
+            sha256 = Digest::of(&content);
         }
         self.content(file, entry, &content)?;
-        Ok(WrittenFile { sha256: Some(Digest::of(&content)), size: content.len() as u64, patched: None })
+        Ok(WrittenFile { source: Some(source), sha256: Some(sha256), size: content.len() as u64, patched: None })
     }
 
     fn symlink(&mut self, file: &LaidFile, entry: &Entry, link: &str) -> Result<WrittenFile> {
@@ -317,7 +324,7 @@ impl<W: Sink> SegmentWriter<'_, W> {
         self.header(file, TarKind::Symlink(link.as_bytes()), entry)?;
         // As rattler records it: what the package says, else the length of the link's text.
         let size = file.entry.size_in_bytes.unwrap_or(link.len() as u64);
-        Ok(WrittenFile { sha256: None, size, patched: None })
+        Ok(WrittenFile { source: None, sha256: None, size, patched: None })
     }
 
     /// A hard link stays one when it leads to an unchanged file of this segment, else it becomes a copy.

@@ -1,16 +1,17 @@
 //! `.tar.bz2` archives once more as zstd. bzip2 takes about a minute of CPU time for each gigabyte, and an archive is
 //! read when its facts are, when it is packed, and again when a layer changes; so it is decoded once, and what came
-//! out is kept beside it (`<sha256>.tar.zst`), which reads fifty times as fast.
+//! out is kept beside it (`<sha256>.tar.zst`), which reads fifty times as fast. A record under the archive's sha256 has its
+//! digest: another file in its place is made again.
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 use rattler_package_streaming::read::stream_tar_bz2;
 
 use super::archive::Archive;
-use crate::store::Store;
-use crate::util::Result;
-use crate::util::files::{named, persist};
-use crate::util::parallel;
+use crate::store::{RecordKind, Store};
+use crate::util::files::named;
+use crate::util::{Digest, Hasher, Result, parallel};
 
 /// The level costs little time, and the file lies on this machine only.
 const LEVEL: i32 = 1;
@@ -20,19 +21,25 @@ const LEVEL: i32 = 1;
 /// # Errors
 /// Damaged archives, named; those of the file system.
 pub fn transcode(archives: &[Archive], store: &Store, jobs: usize) -> Result<()> {
-    let is_old = |archive: &&Archive| {
-        let Some(path) = archive.transcoded() else { return false };
-        !store.has_file(&path, None)
-    };
-    let old: Vec<&Archive> = archives.iter().filter(is_old).collect();
+    let old: Vec<&Archive> = archives.iter().filter(|archive| archive.transcoded().is_some()).collect();
     parallel(&old, jobs, |archive| transcode_one(archive, store)).map(|_| ())
 }
 
+/// Whether the faster form of the archive with this sha256 is what was made of it.
+pub(super) fn is_usable(path: &Path, sha256: &Digest, store: &Store) -> bool {
+    let made = store.record::<Digest>(RecordKind::Transcoded, sha256);
+    made.is_some_and(|made| store.is_whole(path, &made))
+}
+
 fn transcode_one(archive: &Archive, store: &Store) -> Result<()> {
-    let Some(path) = archive.transcoded() else { return Ok(()) };
-    let file = store.temporary()?;
-    let mut decoder = stream_tar_bz2(fs_err::File::open(&archive.path)?).into_inner();
-    let mut encoder = encoder(file).map_err(|error| named(&path, error))?;
+    let (Some(path), Some((_, sha256))) = (archive.transcoded(), &archive.held) else { return Ok(()) };
+    if is_usable(&path, sha256, store) {
+        return Ok(());
+    }
+    let (slow, watch) = archive.open_slow()?;
+    let mut decoder = stream_tar_bz2(slow).into_inner();
+    let written = Hashing { file: store.temporary()?, hasher: Hasher::default() };
+    let mut encoder = encoder(written).map_err(|error| named(&path, error))?;
     let mut buffer = vec![0; 256 * 1024];
     loop {
         let count = match decoder.read(&mut buffer) {
@@ -43,8 +50,29 @@ fn transcode_one(archive: &Archive, store: &Store) -> Result<()> {
         };
         encoder.write_all(&buffer[..count]).map_err(|error| named(&path, error))?;
     }
-    let file = encoder.finish().map_err(|error| named(&path, error))?;
-    persist(file, &path)
+    watch.end()?;
+    let Hashing { file, hasher } = encoder.finish().map_err(|error| named(&path, error))?;
+    let (made, _) = hasher.finish();
+    store.put(file, &path, &made)?;
+    store.remember(RecordKind::Transcoded, sha256, &made)
+}
+
+/// Hashes what is written to a file.
+struct Hashing {
+    file: tempfile::NamedTempFile,
+    hasher: Hasher,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 fn encoder<W: Write>(file: W) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
@@ -62,12 +90,15 @@ mod tests {
     use super::*;
     use crate::pack::archive::Format;
 
-    fn archive(folder: &std::path::Path, tar: &[u8]) -> Archive {
-        let path = folder.join("archive.tar.bz2");
+    fn archive(store: &Store, tar: &[u8]) -> Archive {
         let mut encoder = BzEncoder::new(Vec::new(), bzip2::Compression::fast());
         encoder.write_all(tar).expect("compresses");
-        fs_err::write(&path, encoder.finish().expect("ends")).expect("writes");
-        Archive { path, package: "a-1-0".to_owned(), format: Format::TarBz2 }
+        let bytes = encoder.finish().expect("ends");
+        let sha256 = Digest::of(&bytes);
+        let path = store.archive(&sha256, "tar.bz2");
+        fs_err::write(&path, bytes).expect("writes");
+        let held = Some((store.clone(), sha256));
+        Archive { path, package: "a-1-0".to_owned(), format: Format::TarBz2, held }
     }
 
     fn content(archive: &Archive) -> Result<Vec<(String, Vec<u8>)>> {
@@ -90,7 +121,7 @@ mod tests {
             crate::util::tarball::file(&mut tar, path, &vec![7; size], 0o644, 1).expect("writes");
         }
         crate::util::tarball::end(&mut tar).expect("ends");
-        let archive = archive(folder.path(), &tar);
+        let archive = archive(&store, &tar);
         let before = content(&archive).expect("reads");
         transcode(std::slice::from_ref(&archive), &store, 2).expect("transcodes");
         assert_eq!(content(&archive).expect("reads"), before);
@@ -99,13 +130,19 @@ mod tests {
         fs_err::write(&archive.path, "").expect("writes");
         assert_eq!(content(&archive).expect("reads"), before);
         transcode(std::slice::from_ref(&archive), &store, 2).expect("is there already");
+        let faster = archive.transcoded().expect("has a place");
+        let mut bytes = fs_err::read(&faster).expect("reads");
+        bytes[30] ^= 1;
+        fs_err::write(&faster, bytes).expect("writes");
+        assert!(transcode(std::slice::from_ref(&archive), &store, 2).is_err(), "it is read again");
+        assert!(!faster.exists());
     }
 
     #[test]
     fn a_damaged_archive_is_named_and_leaves_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(&folder.path().join("cache")).expect("opens");
-        let archive = archive(folder.path(), &[7; 2_000_000]);
+        let archive = archive(&store, &[7; 2_000_000]);
         let whole = fs_err::read(&archive.path).expect("reads");
         fs_err::write(&archive.path, &whole[..whole.len() / 2]).expect("writes");
         let error = transcode(std::slice::from_ref(&archive), &store, 1).expect_err("is damaged");

@@ -24,7 +24,7 @@ const MOUNT_SOURCES: usize = 2;
 
 impl Registry {
     /// Fetches a blob of the reference's repository into the store, in bounded memory; gives its path there.
-    /// Nothing is fetched when the store has it. `size` is in bytes, as the manifest says. When the connection
+    /// Nothing is fetched when the store has it, with the right bytes. `size` is in bytes, as the manifest says. When the connection
     /// breaks, or a process was killed while it fetched the blob, the rest is asked for. Of two that want the same blob
     /// one waits for the other.
     ///
@@ -37,7 +37,7 @@ impl Registry {
         size: u64,
         store: &Store,
     ) -> Result<PathBuf> {
-        if !store.has_blob(digest, size) {
+        if store.find_blob(digest, size).await.is_none() {
             self.fetch(reference, digest, size, store)
                 .await
                 .map_err(|failure| failure.error)
@@ -92,7 +92,7 @@ impl Registry {
     }
 
     async fn fetch(&self, reference: &Reference, digest: &Digest, size: u64, store: &Store) -> Result<(), Failure> {
-        let there = || store.has_blob(digest, size);
+        let there = || store.has_whole_blob(digest, size);
         let Some(mut part) = Part::lock(store.partial(digest), false, there).await? else { return Ok(()) };
         let mut tries = Tries::default();
         let mut again = Again::Later(None);
@@ -100,7 +100,10 @@ impl Registry {
             let resumed = self.complete(&mut part, reference, digest, size).await?;
             let found = part.sha256();
             if found == *digest {
-                return Ok(part.finish(&store.blob(digest)).await?);
+                let path = store.blob(digest);
+                part.finish(&path).await?;
+                store.note_whole(&path, digest);
+                return Ok(());
             }
             part.clear()?;
             if resumed {

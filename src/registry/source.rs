@@ -63,7 +63,7 @@ pub(super) async fn body(
         BlobSource::File(path) | BlobSource::Packed(path) => {
             let mut file = fs_err::tokio::File::open(path).await.map_err(Error::from)?;
             let length = file.metadata().await.map_err(Error::from)?.len();
-            check_size(blob, length, &format!("the file `{}`", path.display()))?;
+            check_size(blob, length, &format!("the file `{}`", path.display())).map_err(Gone::mark)?;
             file.seek(SeekFrom::Start(part.start)).await.map_err(Error::from)?;
             let pieces = ReaderStream::with_capacity(file.take(part.end - part.start), PIECE);
             Ok(fed(feed, pieces.map_err(|error| Error::from(error).into())))
@@ -84,8 +84,8 @@ pub(super) async fn body(
     }
 }
 
-/// Looks again at where bytes came from that the registry found to be others: a damaged file is not the registry's fault,
-/// nor is what another repository has.
+/// Looks at the bytes of a blob that is to be sent, or that the registry found to be others: a damaged file is not the
+/// registry's fault, nor is what another repository has.
 ///
 /// # Errors
 /// When the source does not have the blob.
@@ -107,7 +107,7 @@ pub(super) async fn check_bytes(blob: &Blob) -> Result<()> {
         return Ok(());
     }
     let message = format!("the file `{}` should be the blob {}, but is {found}", path.display(), blob.digest);
-    Err(Error::user(message).hint(DAMAGED))
+    Err(Gone::mark(Error::user(message).hint(DAMAGED)))
 }
 
 fn check_size(blob: &Blob, found: u64, what: &str) -> Result<()> {

@@ -19,7 +19,7 @@ use super::transport::{Call, MAX_REDIRECTS, Place, Prepared, in_circles};
 use crate::http::retry::Failure;
 use crate::http::trouble::silent;
 use crate::http::wire::dispatch;
-use crate::model::Blob;
+use crate::model::{Blob, BlobSource};
 use crate::util::report::Progress;
 
 /// How often progress is told and a stall looked for.
@@ -39,6 +39,10 @@ pub(super) struct Upload<'a> {
 impl Upload<'_> {
     /// Sends the blob, in the session when one is open already.
     pub(super) async fn run(&self, session: Option<Session>) -> Result<(), Failure> {
+        // No session is opened for a file that is not what it should be.
+        if matches!(self.blob.source, BlobSource::File(_)) {
+            check_bytes(self.blob).await?;
+        }
         if let Some(chunk) = self.usual_chunk() {
             return self.in_chunks(self.session(session).await?, chunk).await;
         }

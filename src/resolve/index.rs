@@ -24,6 +24,7 @@ use super::client::{Unreached, certificate_hint, chain};
 use super::solve::Task;
 use super::stability::SMALL_INDEX;
 use super::unknown::{self, Names};
+use crate::store::Using;
 use crate::util::files;
 use crate::util::report::Progress;
 use crate::util::{Error, Result, plural, redact};
@@ -35,6 +36,8 @@ pub(super) struct Index {
     /// What answers further questions, and the channels as it wants them.
     gateway: Gateway,
     sources: Vec<Source>,
+    /// Where the gateway keeps what it reads.
+    indexes: Arc<Using>,
     /// Every record that the specs may lead to; of packages that the specs name, only those that match.
     pub(super) parts: Vec<RepoData>,
     /// Every record of the packages that the specs name.
@@ -62,7 +65,8 @@ impl Index {
         };
         let (gateway, sources) = (self.gateway.clone(), self.sources.clone());
         let (named, skipped) = (self.named.clone(), self.skipped.clone());
-        Self { gateway, sources, parts, named, whole: Vec::new(), skipped }
+        let indexes = Arc::clone(&self.indexes);
+        Self { gateway, sources, indexes, parts, named, whole: Vec::new(), skipped }
     }
 
     /// Adds to an error what was skipped of the packages that are asked for.
@@ -153,7 +157,8 @@ async fn query(
     let named = ask(task.open().map(any_version).collect(), false).await?;
     let parts = ask(task.open().cloned().collect(), true).await?;
     let whole = ask(small.to_vec(), false).await?;
-    Ok(Index { gateway, sources, parts, named, whole, skipped: Vec::new() })
+    let indexes = Arc::clone(&reader.indexes);
+    Ok(Index { gateway, sources, indexes, parts, named, whole, skipped: Vec::new() })
 }
 
 /// Finds out of which channels something cannot be read, and reads them in another way; false when that helps nobody.

@@ -45,6 +45,7 @@ pub use virtual_packages::{VirtualPackageOptions, virtual_packages};
 
 use crate::model::{Cutoff, Platform, Stability};
 use crate::spec::Spec;
+use crate::store::Store;
 use crate::util::report::{Outcome, SharedReporter, Step};
 use crate::util::{Error, Result};
 
@@ -63,8 +64,8 @@ pub struct ResolveOptions<'a> {
     pub virtual_packages: VirtualPackageOptions,
     /// Whether the network must not be used: indexes come from the cache, `file://` channels from the disk.
     pub offline: bool,
-    /// Where channel indexes are kept (`Store::index`).
-    pub index_cache: PathBuf,
+    /// Keeps channel indexes.
+    pub store: Store,
     /// Records to prefer as long as they fit and their channels still have them: what an older lock holds. Of those
     /// for another platform, their versions.
     pub locked: Vec<RepoDataRecord>,
@@ -84,12 +85,7 @@ pub struct ResolveOptions<'a> {
 
 impl<'a> ResolveOptions<'a> {
     /// The defaults: no more channels than the spec has, strict priority, the network is there, eight jobs.
-    pub fn new(
-        spec: &Spec,
-        platform: &'a Platform,
-        index_cache: PathBuf,
-        reporter: &'a SharedReporter,
-    ) -> Result<Self> {
+    pub fn new(spec: &Spec, platform: &'a Platform, store: &Store, reporter: &'a SharedReporter) -> Result<Self> {
         Ok(Self {
             platform,
             channels: Vec::new(),
@@ -97,7 +93,7 @@ impl<'a> ResolveOptions<'a> {
             channel_priority: ChannelPriority::Strict,
             virtual_packages: VirtualPackageOptions::default(),
             offline: false,
-            index_cache,
+            store: store.clone(),
             locked: Vec::new(),
             present: Present::default(),
             exclude_newer: None,

@@ -258,7 +258,13 @@ impl Upload {
         for repository in self.repositories.iter() {
             let mut sources = places.beside(repository);
             sources.extend(self.cache.clone());
-            let sent = self.registry.push_blob(repository, &blob, &sources, self.progress.as_ref()).await?;
+            let sent = self.registry.push_blob(repository, &blob, &sources, self.progress.as_ref()).await;
+            if sent.as_ref().is_err_and(Gone::is_cause_of) && blob.source.file() == Some(&self.store.blob(&blob.digest))
+            {
+                // What is damaged goes, so that it is made or fetched again.
+                let _ = self.store.find_blob(&blob.digest, blob.size).await;
+            }
+            let sent = sent?;
             if !matches!(sent, Sent::Existed) {
                 self.counts.new.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.digest);
             }

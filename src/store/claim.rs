@@ -18,7 +18,7 @@
 
 use std::fs::{File, Metadata, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,6 +27,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 
 use super::Store;
 use super::usage::present;
+use super::verify::NONBLOCK;
 use crate::util::Result;
 
 /// What was claimed within this time stays, whatever the limit.
@@ -68,14 +69,14 @@ impl Store {
     /// What the file system says of something in the store, if it is there. It counts as used then, and stays for an
     /// hour at least.
     pub fn claim(&self, path: &Path) -> Option<Metadata> {
-        let metadata = File::open(path).ok()?.metadata().ok()?;
+        let metadata = open(path).ok()?.metadata().ok()?;
         let age = metadata.modified().ok().and_then(|time| time.elapsed().ok());
         if age.is_some_and(|age| age < RENEWED) {
             return Some(metadata);
         }
         let _held = self.hold(File::try_lock_shared);
         // It may have gone meanwhile.
-        let file = File::open(path).ok()?;
+        let file = open(path).ok()?;
         // Best effort: the store may be another user's. Both times, because then write permission is enough.
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let _ = futimens(&file, &Timestamps { last_access: now, last_modification: now });
@@ -151,9 +152,14 @@ impl Store {
     }
 }
 
+/// Opens a file or directory, and waits for nobody: a pipe may have been put there.
+fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(NONBLOCK).open(path)
+}
+
 /// Whether nobody has used something for an hour; what cannot be told is no reason to remove it.
 fn is_old(path: &Path, now: SystemTime) -> bool {
-    let opened = File::open(path).and_then(|file| file.metadata());
+    let opened = open(path).and_then(|file| file.metadata());
     let used = opened.or_else(|_| std::fs::symlink_metadata(path)).and_then(|metadata| metadata.modified());
     used.is_ok_and(|time| now.duration_since(time).unwrap_or_default() > IN_USE)
 }

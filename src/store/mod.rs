@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! CACHE/v1/archives/<sha256>.<conda|tar.bz2>   what channels serve, verified
-//! CACHE/v1/archives/<sha256>.tar.zst           what is in a .tar.bz2, which is slow to read
+//! CACHE/v1/archives/<sha256>.tar.zst           what is in a .tar.bz2, which is slow to read; a record has its digest
 //! CACHE/v1/archives/<sha256>.<whl|sdist>       what indexes serve, verified; wheels that were built
 //! CACHE/v1/blobs/sha256/<hex>                  layer blobs
 //! CACHE/v1/records/<kind>/<key>.json           what is known: layer key → blob, archive → facts, ...
@@ -15,24 +15,33 @@
 //! CACHE/v1/lock                                keeps `prune` from what is being claimed
 //! CACHE/v1/tmp/                                unfinished files; each locked by the process that writes it
 //! ```
+//!
+//! Nothing in it is believed: [`verify`] compares files with their digests when their bytes are used, [`record`] gives
+//! records a checksum, and a [`CacheKey`] vouches for what is derived.
 
 mod claim;
+mod foreign;
+mod key;
 mod part;
+mod record;
 mod usage;
+mod verify;
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs_err as fs;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::util::error::ResultExt as _;
-use crate::util::files::{self, named, persist};
+use crate::util::files::{self, named};
 use crate::util::{Digest, Error, Hasher, Result};
 
+pub use foreign::{Foreign, Using};
+pub use key::CacheKey;
 pub use part::Part;
+pub use record::RecordKind;
 pub use usage::{Item, Limits, Pruned};
 
 /// Names the version of the store's folder layout.
@@ -42,42 +51,9 @@ const VERSION: &str = "v1";
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
-}
-
-/// What a record is about; one folder each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordKind {
-    /// Layer key → blob.
-    Layer,
-    /// Segment key → place in a blob.
-    Segment,
-    /// Segment key → what its files lose in an image.
-    Losses,
-    /// Archive sha256 → package facts.
-    Facts,
-    /// Archive sha256 → what only its content tells.
-    Content,
-    /// Layer of a base → what matters of it.
-    Base,
-    /// Blob → repositories that have it.
-    Places,
-    /// Source of a Python package → the wheel that was built of it.
-    Wheel,
-}
-
-impl RecordKind {
-    fn folder(self) -> &'static str {
-        match self {
-            Self::Layer => "layers",
-            Self::Segment => "segments",
-            Self::Losses => "losses",
-            Self::Facts => "facts",
-            Self::Content => "contents",
-            Self::Base => "bases",
-            Self::Places => "places",
-            Self::Wheel => "wheels",
-        }
-    }
+    /// Vouches for what is derived.
+    key: Option<CacheKey>,
+    verified: Arc<verify::Verified>,
 }
 
 impl Store {
@@ -92,9 +68,20 @@ impl Store {
                 .context(|| format!("the cache folder `{}` cannot be used", cache.display()))
                 .map_err(|error| error.hint("choose another with `--cache-dir`"))?;
         }
-        let store = Self { root };
+        let store = Self { root, key: None, verified: Arc::default() };
         store.sweep();
         Ok(store)
+    }
+
+    /// Believes from now on only derived things that have a MAC of this key, if there is one.
+    #[must_use]
+    pub fn with_key(self, key: Option<CacheKey>) -> Self {
+        Self { key, ..self }
+    }
+
+    /// The key that vouches for what is derived, if there is one.
+    pub fn key(&self) -> Option<&CacheKey> {
+        self.key.as_ref()
     }
 
     /// The folder of channel indexes.
@@ -132,9 +119,15 @@ impl Store {
         self.root.join("blobs").join("sha256").join(digest.hex())
     }
 
-    /// Whether the blob is there, whole: of the expected size. It counts as used then.
+    /// Whether the blob is there, of the expected size; its bytes are not read. It counts as used then.
     pub fn has_blob(&self, digest: &Digest, size: u64) -> bool {
-        self.has_file(&self.blob(digest), Some(size))
+        let path = self.blob(digest);
+        let has = self.has_file(&path, Some(size));
+        if !has {
+            // It is damaged, unless who asks is wrong about its size.
+            self.is_whole(&path, digest);
+        }
+        has
     }
 
     /// Whether a file of the store is there, of the expected size if one is known. It counts as used then.
@@ -165,37 +158,6 @@ impl Store {
         let mode = std::fs::Permissions::from_mode(0o666);
         files::unfinished(|| tempfile::Builder::new().permissions(mode).tempfile_in(&folder))
             .map_err(|error| named(&folder, error))
-    }
-
-    /// Reads what is known under a key; nothing when there is no record or it cannot be read.
-    pub fn record<T: DeserializeOwned>(&self, kind: RecordKind, key: &Digest) -> Option<T> {
-        let bytes = std::fs::File::open(self.record_path(kind, key)).ok()?;
-        serde_json::from_reader(BufReader::new(bytes)).ok()
-    }
-
-    /// Remembers something under a key.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn remember<T: Serialize>(&self, kind: RecordKind, key: &Digest, value: &T) -> Result<()> {
-        let path = self.record_path(kind, key);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        // Unfinished in the store's own folder for that, which is swept.
-        let mut file = self.temporary()?;
-        file.write_all(&crate::util::json::canonical(value)?).map_err(|error| named(&path, error))?;
-        // Not while a clean-up looks at the one that is there.
-        self.together(|| persist(file, &path))
-    }
-
-    /// Removes a blob that is damaged. Best effort: what cannot be removed stays.
-    pub fn remove_blob(&self, digest: &Digest) {
-        let _ = fs::remove_file(self.blob(digest));
-    }
-
-    fn record_path(&self, kind: RecordKind, key: &Digest) -> PathBuf {
-        self.root.join("records").join(kind.folder()).join(format!("{}.json", key.hex()))
     }
 
     /// Removes unfinished files that no living process writes. Best effort: what cannot be removed stays.
@@ -235,7 +197,8 @@ impl BlobWriter {
         {
             return Err(damaged(expected, &digest));
         }
-        persist(file, &self.store.blob(&digest))?;
+        let path = self.store.blob(&digest);
+        self.store.put(file, &path, &digest)?;
         Ok((digest, size))
     }
 

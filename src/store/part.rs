@@ -172,7 +172,7 @@ impl Part {
         self.hashes.md5.clone().map(|md5| md5.finalize().into())
     }
 
-    /// Gives the whole thing its name. On the disk first: its bytes are never read again to verify them.
+    /// Gives the whole thing its name. On the disk first: a machine that goes down leaves all of it or nothing.
     ///
     /// # Errors
     /// Those of the file system.

@@ -140,7 +140,7 @@ impl Store {
                 continue;
             }
             // Asked once more: a build may have written it anew.
-            let forget = || if self.is_lost(&path)? { present(fs::remove_file(&path)).map(drop) } else { Ok(()) };
+            let forget = || if self.is_lost(&path)? { present(super::verify::remove(&path)).map(drop) } else { Ok(()) };
             self.alone(forget).transpose()?;
         }
         Ok(())
@@ -154,8 +154,14 @@ impl Store {
             digest: crate::util::Digest,
             size: u64,
         }
-        let Some(text) = present(fs::read(record))? else { return Ok(false) };
-        let layer = serde_json::from_slice::<Blob>(&text).ok();
+        let text = match fs::read(record) {
+            // A directory in its place says nothing that helps, either.
+            Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => return Ok(true),
+            read => present(read)?,
+        };
+        let Some(text) = text else { return Ok(false) };
+        let value = super::record::value_of(&text);
+        let layer = value.and_then(|value| serde_json::from_slice::<Blob>(value).ok());
         Ok(layer.is_none_or(|layer| !self.is_blob(&layer.digest, layer.size)))
     }
 }

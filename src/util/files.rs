@@ -143,6 +143,12 @@ pub fn named(path: &Path, error: io::Error) -> Error {
     io::Error::new(kind, format!("cannot write `{}`: {error}", path.display())).into()
 }
 
+/// An I/O error that names the file that cannot be read.
+pub fn unread(path: &Path, error: io::Error) -> Error {
+    let kind = error.kind();
+    io::Error::new(kind, format!("cannot read `{}`: {error}", path.display())).into()
+}
+
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -13,6 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use condaimg::util::Digest;
 use serde_json::Value;
 
 use crate::common::file_server::FileServer;
@@ -96,6 +97,24 @@ impl Bench {
         assert_eq!(self.outcome(machine), (digest.to_owned(), made), "{told}");
         told
     }
+}
+
+/// An entry with the checksum of what it says.
+fn sealed(mut entry: Value) -> Value {
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let layer = &entry["layers"][0];
+    let digest = text(&layer["digest"]);
+    let mut parts = vec!["catalog".to_owned(), text(&entry["artifactType"])];
+    parts.extend([digest.trim_start_matches("sha256:").to_owned(), layer["size"].to_string()]);
+    for (name, value) in entry["annotations"].as_object().expect("annotations") {
+        if !["dev.condaimg.sum", "dev.condaimg.mac"].contains(&name.as_str()) {
+            parts.extend([name.clone(), text(value)]);
+        }
+    }
+    let bytes: Vec<u8> =
+        parts.iter().flat_map(|part| [&(part.len() as u64).to_be_bytes()[..], part.as_bytes()].concat()).collect();
+    entry["annotations"]["dev.condaimg.sum"] = Digest::of(bytes).hex().into();
+    entry
 }
 
 /// What a registry keeps of something with a digest.
@@ -213,7 +232,7 @@ fn what_is_wrong_in_the_cache_is_made_again_and_mended() {
     put(&registry, "cache", &tags[2], &entries[3]);
     let mut other = entries[4].clone();
     other["annotations"]["dev.condaimg.layer.key"] = entries[3]["annotations"]["dev.condaimg.layer.key"].clone();
-    put(&registry, "cache", &tags[3], &other);
+    put(&registry, "cache", &tags[3], &sealed(other));
     // One is something else altogether.
     let mut other = entries[5].clone();
     other.as_object_mut().expect("an object").remove("artifactType");
@@ -240,12 +259,17 @@ fn bytes_that_are_not_what_an_entry_says_are_noticed_when_they_are_fetched() {
     let mut bytes = fs_err::read(&blob).expect("reads");
     *bytes.last_mut().expect("bytes") ^= 1;
     fs_err::write(&blob, &bytes).expect("writes");
-    // A diff ID that is another's.
+    // A diff ID that is another's, by somebody who knows how checksums are made.
     let mut other = entries[1].clone();
     other["annotations"]["dev.condaimg.layer.diff-id"] =
         entries[2]["annotations"]["dev.condaimg.layer.diff-id"].clone();
-    put(&registry, "cache", &tags[1], &other);
-    let told = bench.expect_made("bare", &digest, 2, &flags);
+    put(&registry, "cache", &tags[1], &sealed(other));
+    // The same by accident is passed over without a fetch.
+    let mut damaged = entries[2].clone();
+    damaged["annotations"]["dev.condaimg.layer.diff-id"] =
+        entries[3]["annotations"]["dev.condaimg.layer.diff-id"].clone();
+    put(&registry, "cache", &tags[2], &damaged);
+    let told = bench.expect_made("bare", &digest, 3, &flags);
     assert_eq!(told.matches("a layer of the cache cannot be used").count(), 2, "{told}");
     assert!(told.contains("unpacks to"), "{told}");
 }

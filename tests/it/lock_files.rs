@@ -143,6 +143,9 @@ fn locks_with_whole_paths_are_read() {
     assert_eq!(succeed(repository.condaimg("build").arg("--locked")), digest);
 }
 
+/// What somebody does to the facts of a package in a lock.
+type Forge<'a> = &'a dyn Fn(&mut condaimg::lock::PackageFacts);
+
 /// A seal is no signature: whoever writes a lock can seal it. What it says of archives is compared with them.
 #[test]
 fn sealed_locks_that_say_other_than_archives_are_refused() {
@@ -156,7 +159,7 @@ fn sealed_locks_that_say_other_than_archives_are_refused() {
         value: Some("/evil.so".to_owned()),
         if_set: false,
     };
-    let forgeries: [(&str, &dyn Fn(&mut condaimg::lock::PackageFacts)); 8] = [
+    let forgeries: [(&str, Forge<'_>); 8] = [
         ("lib", &|facts| facts.activation.steps.push(step("m.sh", "LD_PRELOAD"))),
         ("lib", &|facts| facts.activation.steps[0].value = Some("2".to_owned())),
         ("pure", &|facts| facts.activation.dynamic.extend(["etc/conda/activate.d/../../x.sh".to_owned()])),

@@ -50,6 +50,7 @@ mod runs;
 mod sandbox;
 mod secrets;
 mod stability;
+mod stored;
 mod unsolvable;
 mod variables;
 mod warm;

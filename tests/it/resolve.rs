@@ -50,7 +50,7 @@ impl Bench {
     async fn solve_with(&self, spec: &Spec, change: impl FnOnce(&mut ResolveOptions<'_>)) -> Result<Resolution, Error> {
         let platform = Platform::default();
         let reporter = silent();
-        let mut options = ResolveOptions::new(spec, &platform, self.store().index(), &reporter).unwrap();
+        let mut options = ResolveOptions::new(spec, &platform, &self.store(), &reporter).unwrap();
         options.virtual_packages.glibc = Some("2.36".into());
         change(&mut options);
         resolve::resolve(spec, &options).await

@@ -92,6 +92,9 @@ pub struct Global {
     /// Folder of the local store [default: $XDG_CACHE_HOME/condaimg or ~/.cache/condaimg]
     #[arg(long, global = true, env = "CONDAIMG_CACHE_DIR", value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
+    /// Trust only cached things that have a MAC of the key in FILE
+    #[arg(long, global = true, env = "CONDAIMG_CACHE_KEY", value_name = "FILE")]
+    pub cache_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -554,6 +557,9 @@ pub struct BuildArgs {
     )]
     pub keep_setuid: Option<bool>,
 
+    /// Fail when a file is not what its package's paths.json states
+    #[arg(long, env = "CONDAIMG_STRICT", help_heading = "Image")]
+    pub strict: bool,
     /// Fail when the lock is missing or stale
     #[arg(long, env = "CONDAIMG_LOCKED", help_heading = "Solving")]
     pub locked: bool,

@@ -55,7 +55,9 @@ pub async fn write(options: &Options, images: &mut [Image], world: &World) -> Re
         return Ok(None);
     }
     let progress = world.reporter.begin(Step::Fetch, 0);
-    options.environment.about_base(image::localise(images, world, options.environment.downloads).await)?;
+    let wanted = |blob: &Blob| options.writes(&blob.digest, blob.size);
+    let localised = image::localise(images, world, options.environment.downloads, wanted).await;
+    options.environment.about_base(localised)?;
     progress.finish(&Outcome::Quiet {});
     let new = new_in_layouts(options, images);
     let tags: Vec<String> = options.tags.iter().map(ToString::to_string).collect();
@@ -101,7 +103,8 @@ fn new_in_layouts(options: &Options, images: &[Image]) -> Option<BTreeSet<Digest
         Output::OciArchive(_) | Output::DockerArchive(_) => None,
     });
     let layers = || images.iter().flat_map(|image| &image.layers);
-    let missing = |folder| layers().filter(move |layer| !image::layout_has(folder, &layer.blob));
+    let missing =
+        |folder| layers().filter(move |layer| !image::layout_has(folder, &layer.blob.digest, layer.blob.size));
     let first = layouts.next()?;
     Some(missing(first).chain(layouts.flat_map(missing)).map(|layer| layer.blob.digest).collect())
 }

@@ -53,7 +53,7 @@ pub async fn anywhere(
         return BTreeMap::new();
     }
     let in_store = keys.iter().filter_map(|key| Some((*key, in_store(&world.store, key)?)));
-    let mut known: BTreeMap<Digest, KnownLayer> = in_store.collect();
+    let mut known = without_damaged(in_store.collect(), options, world).await;
     keys.retain(|key| !known.contains_key(key));
     if world.offline {
         return known;
@@ -71,6 +71,24 @@ pub async fn anywhere(
             .await,
     );
     progress.finish(&Outcome::Quiet {});
+    known
+}
+
+/// Layers of the store without those that are damaged. Only what an output will take is looked at: a push finds out by
+/// itself, once the registry wants a layer.
+async fn without_damaged(
+    mut known: BTreeMap<Digest, KnownLayer>,
+    options: &Options,
+    world: &World,
+) -> BTreeMap<Digest, KnownLayer> {
+    let blobs = known.values().map(|layer| (layer.digest, layer.size));
+    let used: BTreeSet<(Digest, u64)> = blobs.filter(|(digest, size)| options.writes(digest, *size)).collect();
+    if used.is_empty() {
+        return known;
+    }
+    let (store, jobs, wanted) = (world.store.clone(), options.environment.jobs, used.clone());
+    let whole = tokio::task::spawn_blocking(move || store.whole_blobs(&wanted, jobs)).await.unwrap_or_default();
+    known.retain(|_, layer| !used.contains(&(layer.digest, layer.size)) || whole.contains(&layer.digest));
     known
 }
 

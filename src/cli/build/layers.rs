@@ -148,6 +148,7 @@ pub async fn make(
         store: world.store.clone(),
         compression,
         jobs: options.environment.jobs,
+        strict: options.args.strict,
         ready,
     };
     let reporter = world.reporter.clone();
@@ -189,7 +190,7 @@ async fn materials(
     let all = to_pack.iter().flat_map(|layer| &layer.segments);
     let known: BTreeMap<Digest, KnownSegment> = match options.args.no_cache {
         true => BTreeMap::new(),
-        false => all.clone().filter_map(find).collect(),
+        false => whole(all.clone().filter_map(find).collect(), options, world).await,
     };
     let segments = || all.clone().filter(|segment| !known.contains_key(&segment.key));
     let mut needed = BTreeSet::new();
@@ -231,6 +232,22 @@ async fn materials(
         materials.archives[index] = Some(archive);
     }
     Ok(materials)
+}
+
+/// Segments without those whose layers are damaged.
+async fn whole(
+    mut segments: BTreeMap<Digest, KnownSegment>,
+    options: &Options,
+    world: &World,
+) -> BTreeMap<Digest, KnownSegment> {
+    let blobs: BTreeSet<(Digest, u64)> = segments.values().map(KnownSegment::blob).collect();
+    if blobs.is_empty() {
+        return segments;
+    }
+    let (store, jobs) = (world.store.clone(), options.environment.jobs);
+    let whole = tokio::task::spawn_blocking(move || store.whole_blobs(&blobs, jobs)).await.unwrap_or_default();
+    segments.retain(|_, segment| whole.contains(&segment.blob().0));
+    segments
 }
 
 /// The wheels of a lock, in its order; nothing for those that are not needed.

@@ -83,7 +83,7 @@ async fn prepare_for(
     let written = options.tags.iter().chain(&options.cache_registry);
     let registries = options.args.environment.registry.options(written);
     let offline = options.args.environment.offline;
-    let mut world = World::open(&options.environment.cache_dir, registries, Arc::new(Once::new(reporter)), offline)?;
+    let mut world = World::open(&options.environment.cache, registries, Arc::new(Once::new(reporter)), offline)?;
     world.cache = options.cache_registry.clone().filter(|_| !offline && !options.args.no_cache);
     let project = Project::new(&options, &spec)?;
     let mut platforms = locking::obtain(&options.environment, &spec, &world).await?;
@@ -178,7 +178,8 @@ pub async fn into_store(
     let made = make_all(&prepared, &BTreeSet::new(), Ready::nobody()).await?;
     let (mut images, summaries): (Vec<Image>, Vec<PlatformMetadata>) =
         made.into_iter().map(|made| (made.image, made.summary)).unzip();
-    image::localise(&mut images, &prepared.world, prepared.options.environment.downloads).await?;
+    image::from_store(&mut images, &prepared.world.store);
+    image::localise(&mut images, &prepared.world, prepared.options.environment.downloads, |_| true).await?;
     Ok((images, summaries))
 }
 
@@ -223,7 +224,10 @@ async fn make_and_push(
             }
             Err(again) if lost.is_some() => return Err(again.error),
             Err(now) => {
-                world.reporter.notice(&deliver::told(&now, made.iter().flat_map(|made| &made.summary.layers)));
+                // What was damaged in the cache was told when it was removed.
+                if !now.digests.iter().all(|digest| world.store.has_discarded(digest)) {
+                    world.reporter.notice(&deliver::told(&now, made.iter().flat_map(|made| &made.summary.layers)));
+                }
                 lost = Some(now);
             }
         }

@@ -79,7 +79,7 @@ impl Ready {
 
     fn note(&self, key: Digest, layer: &LayerBlob, noted: Noted) -> Result<()> {
         let entry = Entry { key, digest: layer.blob.digest, size: layer.blob.size, diff_id: layer.diff_id };
-        let _ = self.entries.send(NewEntry::layer(&entry, &layer.blob, noted)?);
+        let _ = self.entries.send(NewEntry::layer(&entry, &layer.blob, noted));
         Ok(())
     }
 }

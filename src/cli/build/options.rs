@@ -10,11 +10,12 @@ use crate::cli::events::Goal;
 use crate::cli::locking::options::{EnvironmentOptions, LockMode};
 use crate::cli::locking::{Locked, from};
 use crate::cli::values::{pair, variable};
+use crate::image;
 use crate::lock::BaseEnvironment;
 use crate::model::{self, BaseRef, ImageOptions, MAX_LAYERS, MIN_LAYERS, Parameters, ProjectCopy};
 use crate::plan::Policy;
 use crate::registry::{Reference, Registry};
-use crate::util::{Error, Result, text};
+use crate::util::{Digest, Error, Result, text};
 
 /// The most layers that are added to a base when nothing is said.
 const DEFAULT_MAX_LAYERS: usize = 32;
@@ -82,6 +83,14 @@ impl Output {
 }
 
 impl Options {
+    /// Whether an output will take this blob: a layout that has it does not.
+    pub fn writes(&self, digest: &Digest, size: u64) -> bool {
+        self.outputs.iter().any(|output| match output {
+            Output::Layout(folder, _) => !image::layout_has(folder, digest, size),
+            Output::OciArchive(_) | Output::DockerArchive(_) => true,
+        })
+    }
+
     /// Checks the arguments, which [`super::settings::fill`] has completed.
     ///
     /// # Errors

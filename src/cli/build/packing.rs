@@ -37,6 +37,8 @@ pub(super) struct Work {
     pub(super) store: Store,
     pub(super) compression: Compression,
     pub(super) jobs: usize,
+    /// Whether findings are errors.
+    pub(super) strict: bool,
     pub(super) ready: Ready,
 }
 
@@ -59,7 +61,7 @@ impl Work {
         }
         let materials = std::mem::take(&mut self.materials);
         let packed = self.pack_unknown(materials, &compressors, reporter)?;
-        self.tell_losses(reporter);
+        self.tell_losses(reporter)?;
         let mut made = Vec::with_capacity(self.plan.layers.len() + 3);
         if let Some(removals) = &self.removals {
             made.push(self.of_tar(LayerRole::Removals, removals, &compressors)?);
@@ -143,7 +145,10 @@ impl Work {
     }
 
     /// Tells what files lose in the image, also in layers that were packed before.
-    fn tell_losses(&self, reporter: &dyn crate::util::report::Reporter) {
+    ///
+    /// # Errors
+    /// With `--strict`, files that are not what their package states.
+    fn tell_losses(&self, reporter: &dyn crate::util::report::Reporter) -> Result<()> {
         let segments = |kind| {
             let all = self.plan.layers.iter().flat_map(|layer| &layer.segments);
             all.filter(move |segment| segment.kind == kind)
@@ -156,8 +161,12 @@ impl Work {
                 findings.add(&name, losses, compiled.contains(&segment.member));
             }
         }
+        if self.strict {
+            findings.refuse_misstated()?;
+        }
         findings.warnings().iter().for_each(|warning| reporter.warn(warning));
         findings.notices().iter().for_each(|notice| reporter.notice(notice));
+        Ok(())
     }
 
     fn pack_one(
@@ -172,6 +181,15 @@ impl Work {
         self.store.remember(RecordKind::Layer, &planned.key, &digests)?;
         self.ready.layer(&self.layer_blob(planned, &digests.into(), true), true)?;
         Ok(digests)
+    }
+
+    /// Where a layer of the store is read. What this process has made or hashed is not hashed again.
+    fn source(&self, digest: &Digest, new: bool) -> BlobSource {
+        let path = self.store.blob(digest);
+        match new || self.store.is_verified(&path, digest) {
+            true => BlobSource::Packed(path),
+            false => BlobSource::File(path),
+        }
     }
 
     fn layer_blob(&self, planned: &PlannedLayer, layer: &KnownLayer, new: bool) -> LayerBlob {
@@ -202,8 +220,7 @@ impl Work {
                 size: layer.size,
                 source: match &layer.at {
                     Some(reference) => BlobSource::Registry(reference.clone()),
-                    None if new => BlobSource::Packed(self.store.blob(&layer.digest)),
-                    None => BlobSource::File(self.store.blob(&layer.digest)),
+                    None => self.source(&layer.digest, new),
                 },
             },
             diff_id: layer.diff_id,

@@ -67,7 +67,7 @@ impl Project {
             Output::Layout(path, _) | Output::OciArchive(path) | Output::DockerArchive(path) => path.clone(),
         });
         let args = &options.args;
-        let outputs = outputs.chain([options.environment.cache_dir.clone()]);
+        let outputs = outputs.chain([options.environment.cache.folder.clone()]);
         let outputs = outputs.chain(args.metadata_file.clone()).chain(args.digest_file.clone()).collect();
         let roots = vec![PathBuf::from("."), spec.folder().to_owned()];
         let project = Self { entries, excludes: options.excludes.clone(), outputs, roots };

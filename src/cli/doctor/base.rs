@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::local::{failed, finding};
 use crate::cli::args::{Global, RegistryArgs};
-use crate::cli::world::{World, cache_dir};
+use crate::cli::world::{CachePlace, World};
 use crate::image::{self, Base, Tree};
 use crate::model::{BaseFacts, BaseRef, MAX_IMAGE_LAYERS, MIN_LAYERS, Platform};
 use crate::registry::{Finding, State};
@@ -16,7 +16,7 @@ use crate::util::report::Silent;
 /// # Errors
 /// A cache that cannot be used.
 pub async fn examine(base: &BaseRef, registries: &RegistryArgs, global: &Global) -> Result<Vec<Finding>> {
-    let world = World::open(&cache_dir(global)?, registries.options([]), Arc::new(Silent), false)?;
+    let world = World::open(&CachePlace::of(global)?, registries.options([]), Arc::new(Silent), false)?;
     let opened = image::open(base, &Platform::default(), &world.store, &world).await;
     let opened = match opened {
         Ok(opened) => opened,

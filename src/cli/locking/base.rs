@@ -221,7 +221,7 @@ fn keep(documents: &BaseDocuments, digest: Digest, store: &Store) -> Result<()> 
         return Ok(());
     }
     for (document, digest) in [(manifest, digest), (config, Digest::of(config))] {
-        if !store.has_blob(&digest, document.len() as u64) {
+        if !store.has_whole_blob(&digest, document.len() as u64) {
             let mut blob = store.new_blob()?;
             blob.write_all(document.as_bytes())?;
             blob.finish(Some(&digest))?;
@@ -233,8 +233,13 @@ fn keep(documents: &BaseDocuments, digest: Digest, store: &Store) -> Result<()> 
 /// The documents of a base in a registry, which opening it brought into the store.
 pub fn documents(base: &BaseRef, digest: Digest, store: &Store) -> Option<BaseDocuments> {
     let BaseRef::Registry(_) = base else { return None };
-    let manifest = fs::read_to_string(store.blob(&digest)).ok()?;
-    let config = fs::read_to_string(store.blob(&config_of(&manifest)?)).ok()?;
+    let read = |digest: Digest| {
+        let path = store.blob(&digest);
+        let text = store.is_whole(&path, &digest).then(|| fs::read_to_string(path).ok()).flatten()?;
+        (Digest::of(&text) == digest).then_some(text)
+    };
+    let manifest = read(digest)?;
+    let config = read(config_of(&manifest)?)?;
     Some(BaseDocuments { manifest, config })
 }
 

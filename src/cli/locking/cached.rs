@@ -75,7 +75,7 @@ pub fn entry(lock: &Lock, made: bool) -> Result<Option<NewEntry>> {
     // Nothing of it is relative to a folder.
     let text = lock::render(&Locks::from_iter([lock]), Path::new("/"))?;
     let noted = if made { Noted::Whatever } else { Noted::Nothing };
-    ship::new_document(key, MEDIA_TYPE, text, noted).map(Some)
+    Ok(Some(ship::new_document(key, MEDIA_TYPE, text, noted)))
 }
 
 fn key(wanted: Wanted<'_>, platform: &Platform) -> Result<Digest> {

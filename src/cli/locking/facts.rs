@@ -223,7 +223,7 @@ impl Archives<'_> {
 /// When it is not there.
 pub fn wheel_file(wheel: &LockedWheel, store: &Store) -> Result<WheelFile> {
     let path = store.archive(&wheel.sha256, "whl");
-    match store.has_file(&path, None) {
+    match store.is_whole(&path, &wheel.sha256) {
         true => Ok(WheelFile { path, name: wheel.file_name.clone() }),
         false => Err(Error::user(format!("the wheel `{}` is not in the cache", wheel.file_name))),
     }

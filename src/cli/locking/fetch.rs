@@ -7,6 +7,7 @@ use crate::cli::world::World;
 use crate::pack::{Archive, archive_at, transcode};
 use crate::resolve::{self, Credentials, SaidBy};
 use crate::spec::Spec;
+use crate::store::Store;
 use crate::util::{Error, Result};
 
 /// Archives that are fetched at once: what conda's own clients do, and servers put up with.
@@ -30,7 +31,7 @@ pub(super) async fn fetch(
     let mut records = Vec::with_capacity(downloaded.len());
     let mut archives = Vec::with_capacity(downloaded.len());
     for downloaded in downloaded {
-        archives.push(readable(&downloaded)?);
+        archives.push(readable(&downloaded, store)?);
         records.push(downloaded.record);
     }
     Ok((records, prepared(archives, options, world).await?))
@@ -61,7 +62,8 @@ pub async fn fetch_locked(
     let client = resolve::http_client(offline, credentials)?;
     let (store, reporter) = (&world.store, &world.reporter);
     let downloaded = resolve::download(records, origin, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
-    prepared(downloaded.iter().map(readable).collect::<Result<_>>()?, options, world).await
+    let archives = downloaded.iter().map(|downloaded| readable(downloaded, store)).collect::<Result<_>>()?;
+    prepared(archives, options, world).await
 }
 
 /// Archives that are slow to read, in a form that is not.
@@ -72,8 +74,9 @@ async fn prepared(archives: Vec<Archive>, options: &EnvironmentOptions, world: &
         .map_err(|error| Error::bug("reading the archives ended early").caused_by(error))?
 }
 
-pub(super) fn readable(downloaded: &resolve::Archive) -> Result<Archive> {
+pub(super) fn readable(downloaded: &resolve::Archive, store: &Store) -> Result<Archive> {
     let package = &downloaded.record.package_record;
     let name = format!("{}-{}-{}", package.name.as_normalized(), package.version, package.build);
-    archive_at(&downloaded.path, &downloaded.record.identifier.to_string(), name)
+    let held = Some((store.clone(), downloaded.sha256));
+    archive_at(&downloaded.path, &downloaded.record.identifier.to_string(), name, held)
 }

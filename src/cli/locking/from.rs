@@ -83,7 +83,9 @@ pub fn check_prefix(asked: Option<&str>, prefix: &str, base: &BaseRef) -> Result
 async fn attached_lock(options: &EnvironmentOptions, base: &Base, world: &World) -> Result<Option<(Digest, String)>> {
     let labels = base.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
     let Some(digest) = labels.get(lock::LABEL).and_then(|label| label.parse::<Digest>().ok()) else { return Ok(None) };
-    if let Ok(text) = fs::read_to_string(world.store.blob(&digest))
+    let path = world.store.blob(&digest);
+    if world.store.is_whole(&path, &digest)
+        && let Ok(text) = fs::read_to_string(path)
         && Digest::of(&text) == digest
     {
         return Ok(Some((digest, text)));

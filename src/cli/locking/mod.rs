@@ -450,7 +450,7 @@ pub fn resolving<'a>(
     spec: &Spec,
     world: &'a World,
 ) -> Result<ResolveOptions<'a>> {
-    let mut resolving = ResolveOptions::new(spec, platform, world.store.index(), &world.reporter)?;
+    let mut resolving = ResolveOptions::new(spec, platform, &world.store, &world.reporter)?;
     resolving.channels = options.channels.clone();
     resolving.override_channels = options.args.override_channels;
     resolving.channel_priority = options.channel_priority;

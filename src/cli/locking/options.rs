@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::cli::args::{BytecodeArg, EnvironmentArgs, Global, PriorityArg};
 use crate::cli::values::{pair, variable};
-use crate::cli::world::cache_dir;
+use crate::cli::world::CachePlace;
 use crate::model::{self, BaseRef, Cutoff, Platform};
 use crate::registry::Registry;
 use crate::resolve::{ChannelPriority, Condarc};
@@ -106,8 +106,8 @@ pub struct EnvironmentOptions {
     pub extends: bool,
     /// Where the environment is to lie in the image, if that was said.
     pub prefix: Option<String>,
-    /// The store's folder.
-    pub cache_dir: PathBuf,
+    /// Where the store is.
+    pub cache: CachePlace,
     /// Parallelism.
     pub jobs: usize,
     /// Layers that are fetched from a registry at once.
@@ -164,7 +164,7 @@ impl EnvironmentOptions {
             },
             extends: args.from.is_some(),
             prefix: args.prefix.as_deref().map(prefix).transpose()?,
-            cache_dir: cache_dir(global)?,
+            cache: CachePlace::of(global)?,
             jobs: jobs(args.jobs)?,
             downloads: downloads(args.jobs)?,
             cuda: args.cuda.clone().or_else(|| variable("CONDA_OVERRIDE_CUDA")),

@@ -85,7 +85,7 @@ async fn fetch(
     let (store, reporter) = (&world.store, &world.reporter);
     let downloaded =
         resolve::download(records, SaidBy::Pins, store, &client, PARALLEL_DOWNLOADS, offline, reporter).await?;
-    let pairs = downloaded.into_iter().map(|downloaded| Ok((downloaded.record.clone(), readable(&downloaded)?)));
+    let pairs = downloaded.into_iter().map(|downloaded| Ok((downloaded.record.clone(), readable(&downloaded, store)?)));
     pairs.collect()
 }
 

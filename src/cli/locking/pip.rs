@@ -23,8 +23,9 @@ use crate::resolve::pip::{
 };
 use crate::resolve::{self, Channels, Credentials, Stored, Wanted};
 use crate::spec::Spec;
+use crate::store::Foreign;
 use crate::util::report::{Outcome, Step};
-use crate::util::{Error, Result, redact};
+use crate::util::{Error, Result, parallel, redact};
 
 /// Files that are fetched at once.
 const PARALLEL_DOWNLOADS: usize = 8;
@@ -103,11 +104,15 @@ pub async fn fetch(
     needed: impl IntoIterator<Item = usize>,
     world: &World,
 ) -> Result<()> {
-    let is_missing = |wheel: &&LockedWheel| {
+    let needed: Vec<&LockedWheel> = needed.into_iter().map(|index| &lock.wheels[index]).collect();
+    let look = |wheel: &&LockedWheel| {
         let path = world.store.archive(&wheel.sha256, "whl");
-        !world.store.has_file(&path, Some(wheel.size).filter(|size| *size > 0))
+        let is_whole = world.store.is_whole(&path, &wheel.sha256);
+        Ok(is_whole && world.store.has_file(&path, Some(wheel.size).filter(|size| *size > 0)))
     };
-    let missing: Vec<&LockedWheel> = needed.into_iter().map(|index| &lock.wheels[index]).filter(is_missing).collect();
+    let there = tokio::task::block_in_place(|| parallel(&needed, options.jobs, look))?;
+    let missing = needed.into_iter().zip(there).filter_map(|(wheel, there)| (!there).then_some(wheel));
+    let missing: Vec<&LockedWheel> = missing.collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -253,13 +258,14 @@ impl<'a> Work<'a> {
         })
         .await
         .map_err(|error| Error::bug("unpacking the Python ended early").caused_by(error))??;
-        self.world.store.claim_all(&self.world.store.uv());
+        let cache = self.world.store.using(Foreign::Uv)?;
+        self.world.store.claim_all(cache.path());
         Uv::find(
             &self.spec.pip,
             UvOptions {
                 python,
                 interpreter,
-                cache: self.world.store.uv(),
+                cache,
                 scratch: self.world.store.scratch(),
                 offline: self.options.args.offline,
                 exclude_newer: self.options.exclude_newer.clone(),

@@ -6,7 +6,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use crate::cli::args::{BuildArgs, Global};
 use crate::cli::build::known;
 use crate::cli::locking::options::downloads;
-use crate::cli::world::{World, cache_dir};
+use crate::cli::world::{CachePlace, World};
 use crate::image::{self, Fetch as _, Image};
 use crate::model::{BaseRef, BlobSource, LAYER_KEY, LayerBlob, Platform};
 use crate::store::Store;
@@ -26,7 +26,7 @@ pub async fn fetch(
     let environment = &args.environment;
     let registries = environment.registry.options([]);
     let downloads = downloads(environment.jobs)?;
-    let world = World::open(&cache_dir(global)?, registries, reporter.clone(), environment.offline)?;
+    let world = World::open(&CachePlace::of(global)?, registries, reporter.clone(), environment.offline)?;
     let mut platforms = environment.platforms.iter().map(|it| it.parse()).collect::<Result<Vec<Platform>>>()?;
     if platforms.is_empty() {
         platforms.push(Platform::default());
@@ -39,7 +39,8 @@ pub async fn fetch(
         stream::iter(layers).buffer_unordered(downloads).try_collect::<Vec<()>>().await?;
         fetched.push(base.image(&platform).ok_or_else(|| Error::bug("a root file system was taken for an image"))?);
     }
-    image::localise(&mut fetched, &world, downloads).await?;
+    image::from_store(&mut fetched, &world.store);
+    image::localise(&mut fetched, &world, downloads, |_| true).await?;
     Ok(fetched)
 }
 
@@ -47,6 +48,8 @@ pub async fn fetch(
 async fn obtain(layer: &LayerBlob, world: &World) -> Result<()> {
     let (digest, size) = (layer.blob.digest, layer.blob.size);
     match &layer.blob.source {
+        // Its bytes are not used here: whoever uses them compares them.
+        BlobSource::Registry(_) if world.store.has_blob(&digest, size) => {}
         BlobSource::Registry(reference) => drop(world.blob(reference, &digest, size).await?),
         source if !world.store.has_blob(&digest, size) => {
             let (source, store) = (source.clone(), world.store.clone());

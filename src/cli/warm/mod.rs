@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::args::{BuildArgs, Global, WarmArgs};
 use super::build;
 use super::terminal::{print_json, print_table};
-use super::world::cache_dir;
+use super::world::CachePlace;
 use crate::model::BaseRef;
 use crate::registry::Registry;
 use crate::ship::Engine;
@@ -42,7 +42,7 @@ pub async fn run(args: WarmArgs, global: Global, reporter: &SharedReporter) -> R
     if !engines.is_empty() {
         load::check(&items)?;
     }
-    let warming = Warming { store: Store::open(&cache_dir(&global)?)?, global, reporter, engines };
+    let warming = Warming { store: CachePlace::of(&global)?.open()?, global, reporter, engines };
     let store = &warming.store;
     let mut report = Report::default();
     let mut failures = Vec::new();

@@ -78,7 +78,7 @@ impl TarFile {
     /// Brings a file into the store as the blob it should be.
     pub fn store_blob(&self, path: &str, digest: &Digest, store: &Store) -> Result<u64> {
         let (reader, size) = self.stream(path)?;
-        if !store.has_blob(digest, size) {
+        if !store.has_whole_blob(digest, size) {
             let mut writer = store.new_blob()?;
             writer.fill(reader)?;
             writer.finish(Some(digest)).context(|| format!("`{path}` in the archive is damaged"))?;

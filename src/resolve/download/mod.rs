@@ -15,7 +15,7 @@ use reqwest_middleware::ClientWithMiddleware;
 
 use crate::store::{Part, Store};
 use crate::util::report::{Outcome, Progress, SharedReporter, Step};
-use crate::util::{Digest, Error, Result, ResultExt as _, plural};
+use crate::util::{Digest, Error, Result, ResultExt as _, parallel, plural};
 use transfer::{Failure, Transfer};
 pub use wanted::{SaidBy, Wanted};
 
@@ -35,7 +35,7 @@ pub struct Archive {
 /// Brings the archives of `records`, which `origin` describes, into the store, at most `jobs` at once; in the order of
 /// `records`.
 ///
-/// What is in the store already is not read again. A record without sha256 is checked against its md5 when it has
+/// What is in the store already is hashed, once a process, and fetched again when it is damaged. A record without sha256 is checked against its md5 when it has
 /// one; without any hash it is taken as the server sends it. Its archive is fetched each time, since only its
 /// bytes tell its name in the store; a lock has the sha256 from then on.
 ///
@@ -90,6 +90,7 @@ pub async fn bring_all(
     offline: bool,
     reporter: &SharedReporter,
 ) -> Result<Vec<Stored>> {
+    verify(wanted, store).await?;
     let missing: Vec<&Wanted> = wanted.iter().filter(|wanted| wanted.present(store).is_none()).collect();
     if offline {
         refuse_missing(&missing)?;
@@ -110,6 +111,15 @@ pub async fn bring_all(
     let cached = stored.len() - fetched;
     progress.finish(&Outcome::Downloaded { packages: fetched, bytes, cached });
     Ok(stored)
+}
+
+/// Hashes what the store has, on many cores; what is damaged is removed. Afterwards that costs nothing.
+async fn verify(wanted: &[Wanted], store: &Store) -> Result<()> {
+    let (wanted, store) = (wanted.to_vec(), store.clone());
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let verifying =
+        tokio::task::spawn_blocking(move || parallel(&wanted, jobs, |wanted| Ok(wanted.present(&store))).map(drop));
+    verifying.await.map_err(|error| Error::bug("hashing ended early").caused_by(error))?
 }
 
 fn refuse_missing(missing: &[&Wanted]) -> Result<()> {
@@ -153,6 +163,7 @@ async fn fetch(
                 Ok(sha256) => {
                     let (path, size) = (store.archive(&sha256, &wanted.extension), part.size());
                     part.finish(&path).await.map_err(full)?;
+                    store.note_whole(&path, &sha256);
                     fetched.fetch_add(1, Ordering::Relaxed);
                     return Ok(Stored { path, sha256, size });
                 }

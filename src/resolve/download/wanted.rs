@@ -81,10 +81,13 @@ impl Wanted {
         self.sha256.map(|sha256| store.archive(&sha256, &self.extension))
     }
 
-    /// The archive's size, if it is in the store, of the right size. Its bytes were verified when it came. It counts as
-    /// used then.
+    /// The archive's size, if it is in the store, of the right size and with the right bytes. It counts as used then.
     pub(super) fn present(&self, store: &Store) -> Option<u64> {
-        let size = store.claim(&self.path(store)?).filter(|metadata| metadata.is_file())?.len();
+        let (path, sha256) = (self.path(store)?, self.sha256?);
+        if !store.is_whole(&path, &sha256) {
+            return None;
+        }
+        let size = store.claim(&path)?.len();
         (size > 0 && self.size.is_none_or(|expected| expected == size)).then_some(size)
     }
 

@@ -17,6 +17,7 @@ use super::sift::{Sifted, is_other_object, sift};
 use super::{Tell, http_error, is_unreached};
 use crate::resolve::client::{chain, index_client};
 use crate::resolve::{Credentials, ResolveOptions};
+use crate::store::{Foreign, Using};
 use crate::util::report::Progress;
 use crate::util::{Error, Result, plural, redact};
 
@@ -75,6 +76,8 @@ pub(in crate::resolve) struct Reader<'a> {
     options: &'a ResolveOptions<'a>,
     credentials: &'a Credentials,
     client: ClientWithMiddleware,
+    /// Where indexes are kept.
+    pub(super) indexes: Arc<Using>,
     absent: Absent,
     /// By the channel's URL.
     ways: BTreeMap<Url, Way>,
@@ -86,12 +89,13 @@ pub(in crate::resolve) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// # Errors
-    /// When no client can be made.
+    /// When no client can be made, or the store cannot be used.
     pub(in crate::resolve) fn new(options: &'a ResolveOptions<'a>, credentials: &'a Credentials) -> Result<Self> {
         let absent = Absent::default();
         let client = index_client(options.offline, credentials, absent.clone())?;
-        let usual = gateway(options, &client, source_config(options, Form::Shards), Vec::new());
-        Ok(Self { options, credentials, client, absent, ways: BTreeMap::new(), usual, skipped: Vec::new() })
+        let indexes = Arc::new(options.store.using(Foreign::Index)?);
+        let usual = gateway((options, &indexes), &client, source_config(options, Form::Shards), Vec::new());
+        Ok(Self { options, credentials, client, indexes, absent, ways: BTreeMap::new(), usual, skipped: Vec::new() })
     }
 
     /// The subdirs that are read.
@@ -114,7 +118,9 @@ impl<'a> Reader<'a> {
         loop {
             let gateway = match form {
                 Form::Shards => self.usual.clone(),
-                form => gateway(self.options, &self.client, source_config(self.options, form), Vec::new()),
+                form => {
+                    gateway((self.options, &self.indexes), &self.client, source_config(self.options, form), Vec::new())
+                }
             };
             let answer = gateway
                 .names([channel.clone()], self.platforms())
@@ -198,7 +204,9 @@ impl<'a> Reader<'a> {
             special.map(|(url, way)| (url.clone(), source_config(self.options, way.form))).collect();
         match special.is_empty() {
             true => self.usual.clone(),
-            false => gateway(self.options, &self.client, source_config(self.options, Form::Shards), special),
+            false => {
+                gateway((self.options, &self.indexes), &self.client, source_config(self.options, Form::Shards), special)
+            }
         }
     }
 
@@ -262,7 +270,7 @@ impl<'a> Reader<'a> {
                     ..FetchRepoDataOptions::default()
                 };
                 let client = self.client.clone().into();
-                match fetch_repo_data(url, client, self.options.index_cache.clone(), options, None).await {
+                match fetch_repo_data(url, client, self.indexes.path().to_owned(), options, None).await {
                     Ok(fetched) => fetched.repo_data_json_path,
                     Err(FetchRepoDataError::NotFound(_)) if subdir != Subdir::NoArch => return Ok(None),
                     Err(error) => return Err(Error::user("the index cannot be fetched").caused_by(error)),
@@ -331,14 +339,14 @@ fn source_config(options: &ResolveOptions<'_>, form: Form) -> SourceConfig {
 }
 
 fn gateway(
-    options: &ResolveOptions<'_>,
+    (options, indexes): (&ResolveOptions<'_>, &Using),
     client: &ClientWithMiddleware,
     default: SourceConfig,
     special: Vec<(Url, SourceConfig)>,
 ) -> Gateway {
     Gateway::builder()
         .with_client(client.clone())
-        .with_cache_dir(&options.index_cache)
+        .with_cache_dir(indexes.path())
         .with_channel_config(ChannelConfig { default, per_channel: special.into_iter().collect() })
         .with_max_concurrent_requests(options.jobs.max(1))
         .finish()

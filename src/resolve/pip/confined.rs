@@ -72,16 +72,16 @@ impl Uv {
         if reach.network {
             job.data.extend(files_for_network());
         }
-        let cache = reach.fresh.as_ref().unwrap_or(&options.cache);
+        let cache = reach.fresh.as_deref().unwrap_or(options.cache.path());
         fs::create_dir_all(cache)?;
-        if cache != &options.cache {
-            copy_all_facts(&options.cache, cache)?;
+        if reach.fresh.is_some() {
+            copy_all_facts(options.cache.path(), cache)?;
             let place = job.arguments.iter().position(|word| word == "--cache-dir");
             if let Some(word) = place.and_then(|place| job.arguments.get_mut(place + 1)) {
-                *word = cache.clone().into_os_string();
+                *word = cache.as_os_str().to_owned();
             }
         }
-        job.write.push(cache.clone());
+        job.write.push(cache.to_owned());
         job.write.extend(reach.write);
         job.network = reach.network;
         run(self, &job, explain)
@@ -150,7 +150,7 @@ impl<'a> Work<'a> {
         self.run(&command, (&[folder], &[]), |_| {
             Error::user(format!("the environment's Python does not run here (`{}`)", python.display()))
         })?;
-        copy_all_facts(&self.folder.join("cache"), &self.uv.options().cache)
+        copy_all_facts(&self.folder.join("cache"), self.uv.options().cache.path())
     }
 }
 

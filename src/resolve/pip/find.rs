@@ -221,7 +221,7 @@ impl Run<'_> {
         let request = self.request;
         let built = request.preferred.iter().filter(|wheel| matches!(wheel.source, WheelSource::Sdist { .. }));
         for wheel in built.filter(|wheel| wheel.index.is_some()) {
-            if self.sources.store.has_file(&self.sources.store.archive(&wheel.sha256, "whl"), None) {
+            if self.sources.store.is_whole(&self.sources.store.archive(&wheel.sha256, "whl"), &wheel.sha256) {
                 let built = self.sources.wheel(self.uv, &wheel.source, None, Some(wheel))?;
                 self.place(Built { listed: true, index: wheel.index.clone(), ..built }, "links")?;
             }

@@ -101,7 +101,8 @@ impl Sources<'_> {
     }
 
     fn is_stored(&self, sha256: &Digest, size: u64) -> bool {
-        self.store.has_file(&self.store.archive(sha256, "whl"), Some(size).filter(|size| *size > 0))
+        let path = self.store.archive(sha256, "whl");
+        self.store.is_whole(&path, sha256) && self.store.has_file(&path, Some(size).filter(|size| *size > 0))
     }
 
     fn built(&self, source: &WheelSource, name: &str, sha256: Digest, size: u64) -> Built {
@@ -154,7 +155,7 @@ impl Sources<'_> {
         canonical::canonical(&wheel, io_buffered(stored.as_file_mut()))?;
         let sha256 = folder::digest_of_file(stored.path())?;
         let size = stored.as_file().metadata()?.len();
-        crate::util::files::persist(stored, &self.store.archive(&sha256, "whl"))?;
+        self.store.put(stored, &self.store.archive(&sha256, "whl"), &sha256)?;
         Ok(self.built(source, &name, sha256, size))
     }
 

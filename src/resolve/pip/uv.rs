@@ -11,6 +11,7 @@ use super::confined::Reach;
 use super::{Installed, named_in};
 use crate::resolve::{Credentials, Cutoff};
 use crate::spec::Pip;
+use crate::store::Using;
 use crate::util::{Error, Result};
 
 /// Variables that uv and what it starts (git, compilers) may see. Indexes are set apart, see [`index_urls`].
@@ -46,7 +47,7 @@ pub struct UvOptions {
     /// The directory that holds all of it.
     pub interpreter: PathBuf,
     /// uv's own cache.
-    pub cache: PathBuf,
+    pub cache: Using,
     /// Where unfinished work is kept.
     pub scratch: PathBuf,
     /// Whether the network must not be used.
@@ -107,6 +108,8 @@ impl Uv {
         let mut set = |name: &str, value: String| environment.push((name.into(), value.into()));
         set("LANG", "C.UTF-8".to_owned());
         set("PYTHONHASHSEED", "0".to_owned());
+        // The interpreter stays what was unpacked.
+        set("PYTHONDONTWRITEBYTECODE", "1".to_owned());
         set("GIT_TERMINAL_PROMPT", "0".to_owned());
         let local = local_indexes(pip.options.find_links.iter().chain(&default).chain(&others));
         if let Some(default) = default {
@@ -170,7 +173,7 @@ impl Uv {
     pub(super) fn uv_with(&self, words: &[&str], python: &Path) -> Command {
         let mut command = self.command(&self.program);
         command.args(words).args(["--no-config", "--no-python-downloads", "--no-progress", "--color", "never"]);
-        command.arg("--cache-dir").arg(&self.options.cache).arg("--python").arg(python);
+        command.arg("--cache-dir").arg(self.options.cache.path()).arg("--python").arg(python);
         if self.options.offline {
             command.arg("--offline");
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::entry;
+use super::seal::Said;
 use super::write::{NewEntry, Noted};
-use crate::image;
 use crate::model::Blob;
 use crate::registry::{Reference, Registry};
 use crate::ship::push::by_digest;
@@ -18,13 +18,10 @@ const KEY: &str = "dev.condaimg.key";
 const LIMIT: u64 = 16 << 20;
 
 /// A document to be noted under a key. Its media type is also the type of the artifact.
-///
-/// # Errors
-/// None but defects of ours.
-pub fn new_document(key: Digest, media_type: &str, text: String, noted: Noted) -> Result<NewEntry> {
+pub fn new_document(key: Digest, media_type: &str, text: String, noted: Noted) -> NewEntry {
     let blob = Blob::from_bytes(media_type, text.into_bytes());
     let annotations = BTreeMap::from([(KEY.to_owned(), key.to_string())]);
-    Ok(NewEntry { key, artifact: image::lone_artifact(media_type, &blob, &annotations)?, noted })
+    NewEntry { key, kind: media_type.to_owned(), blob, annotations, noted }
 }
 
 /// The document that a cache registry has under a key, byte for byte as it was noted; nothing when there is none.
@@ -44,7 +41,8 @@ pub async fn document(
     if references.artifact_type.as_deref() != Some(media_type) {
         return wrong("is of another type");
     }
-    if references.annotations.unwrap_or_default().get(KEY).map(String::as_str) != Some(&key.to_string()) {
+    let annotations: BTreeMap<String, String> = references.annotations.unwrap_or_default().into_iter().collect();
+    if annotations.get(KEY).map(String::as_str) != Some(&key.to_string()) {
         return wrong("is that of another key");
     }
     let Some([descriptor]) = references.layers.as_deref() else { return wrong("has not one blob") };
@@ -52,6 +50,10 @@ pub async fn document(
         return wrong("is too large");
     }
     let digest = digest(descriptor)?;
+    let said = Said { kind: media_type, blob: (digest, descriptor.size()), annotations: &annotations };
+    if let Err(why) = said.check(store.key()) {
+        return wrong(why);
+    }
     let path = registry.fetch_blob(&by_digest(cache, digest), &digest, descriptor.size(), store).await?;
     Ok(Some(fs_err::read_to_string(path)?))
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::seal::Said;
 use crate::image;
 use crate::model::LAYER_KEY;
 use crate::registry::{FetchedManifest, Reference};
 use crate::ship::source::{Document, digest};
+use crate::store::CacheKey;
 use crate::util::{DiffId, Digest, Error, Result};
 
 /// What such an artifact is (image-spec, manifest.md, "artifactType").
@@ -35,7 +37,12 @@ impl Entry {
     ///
     /// # Errors
     /// When it is anything else.
-    pub(super) fn parse(fetched: &FetchedManifest, key: &Digest, media_type: &str) -> Result<Self> {
+    pub(super) fn parse(
+        fetched: &FetchedManifest,
+        key: &Digest,
+        media_type: &str,
+        cache_key: Option<&CacheKey>,
+    ) -> Result<Self> {
         let wrong = |why: &str| Err(Error::user(format!("the artifact {} {why}", fetched.digest)));
         if fetched.bytes.len() > LIMIT || fetched.media_type != image::MANIFEST {
             return wrong("is no entry of a catalog");
@@ -44,13 +51,17 @@ impl Entry {
         if references.artifact_type.as_deref() != Some(TYPE) {
             return wrong("is no entry of a catalog");
         }
-        let annotations = references.annotations.unwrap_or_default();
+        let annotations: BTreeMap<String, String> = references.annotations.unwrap_or_default().into_iter().collect();
         if annotations.get(LAYER_KEY).map(String::as_str) != Some(&key.to_string()) {
             return wrong("is that of another layer");
         }
         let Some([layer]) = references.layers.as_deref() else { return wrong("has not one layer") };
         if layer.media_type().as_ref() != media_type {
             return wrong("has a layer of another kind");
+        }
+        let blob = (digest(layer)?, layer.size());
+        if let Err(why) = (Said { kind: TYPE, blob, annotations: &annotations }).check(cache_key) {
+            return wrong(why);
         }
         let Some(diff_id) = annotations.get(DIFF_ID) else { return wrong("names no diff ID") };
         Ok(Self { key: *key, digest: digest(layer)?, size: layer.size(), diff_id: DiffId(diff_id.parse()?) })
@@ -79,10 +90,12 @@ mod tests {
         FetchedManifest { digest: Digest::of(&bytes), media_type: image::MANIFEST.to_owned(), bytes: bytes.into() }
     }
 
-    fn written(entry: &Entry) -> Vec<u8> {
+    fn written(entry: &Entry, key: Option<&CacheKey>) -> Vec<u8> {
+        let annotations = entry.annotations();
+        let said = Said { kind: TYPE, blob: (entry.digest, entry.size), annotations: &annotations };
         let source = BlobSource::Registry(String::new());
         let blob = Blob { media_type: GZIP.to_owned(), digest: entry.digest, size: entry.size, source };
-        let artifact = image::lone_artifact(TYPE, &blob, &entry.annotations()).expect("makes");
+        let artifact = image::lone_artifact(TYPE, &blob, &said.sealed(key)).expect("makes");
         crate::ship::copy::bytes_of(&artifact.manifest).expect("is in memory").to_vec()
     }
 
@@ -90,8 +103,8 @@ mod tests {
     fn what_was_written_is_read_and_anything_else_is_not() {
         let [key, digest, plain] = ["key", "layer", "tar"].map(Digest::of);
         let entry = Entry { key, digest, size: 7, diff_id: DiffId(plain) };
-        let text = String::from_utf8(written(&entry)).expect("text");
-        let parse = |text: &str| Entry::parse(&fetched(text.as_bytes().to_vec()), &key, GZIP);
+        let text = String::from_utf8(written(&entry, None)).expect("text");
+        let parse = |text: &str| Entry::parse(&fetched(text.as_bytes().to_vec()), &key, GZIP, None);
         assert_eq!(parse(&text).expect("parses"), entry);
         for (from, to) in [
             (TYPE, "application/vnd.oci.image.config.v1+json".to_owned()),
@@ -105,6 +118,28 @@ mod tests {
         ] {
             assert_ne!(text.replace(from, &to), text, "{from}");
             assert!(parse(&text.replacen(from, &to, 9)).is_err(), "{from}");
+        }
+    }
+
+    #[test]
+    fn entry_with_another_digest_or_mac_is_refused() {
+        let [key, digest, plain] = ["key", "layer", "tar"].map(Digest::of);
+        let entry = Entry { key, digest, size: 7, diff_id: DiffId(plain) };
+        let keys = ["0123456789abcdef", "fedcba9876543210"].map(|text| {
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            fs_err::write(file.path(), text).expect("writes");
+            CacheKey::read(file.path()).expect("a key")
+        });
+        let parse = |bytes: Vec<u8>, cache_key| Entry::parse(&fetched(bytes), &key, GZIP, cache_key);
+        let text = String::from_utf8(written(&entry, None)).expect("text");
+        for changed in [plain, digest] {
+            let other = text.replace(&changed.hex(), &Digest::of("another").hex());
+            assert!(parse(other.into_bytes(), None).is_err());
+        }
+        assert!(parse(written(&entry, None), Some(&keys[0])).is_err(), "it has no MAC");
+        let sealed = || written(&entry, Some(&keys[0]));
+        for (cache_key, fits) in [(None, true), (Some(&keys[0]), true), (Some(&keys[1]), false)] {
+            assert_eq!(parse(sealed(), cache_key).is_ok(), fits);
         }
     }
 

@@ -16,6 +16,7 @@
 mod document;
 mod entry;
 mod image;
+mod seal;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,7 +106,9 @@ impl Catalog<'_> {
     }
 
     async fn find_all(&self, keys: &BTreeSet<Digest>, found: &mut Found) {
-        for tag in self.tags {
+        // An image says nothing that a key vouches for: its digest must not depend on one.
+        let tags = if self.store.key().is_some() { &[] } else { self.tags };
+        for tag in tags {
             let missing = missing(keys, found);
             if missing.is_empty() {
                 return;
@@ -165,7 +168,7 @@ impl Catalog<'_> {
 
     async fn one_in_cache(&self, cache: &Reference, key: &Digest) -> Result<Option<RemoteLayer>> {
         let Some(fetched) = self.registry.find_manifest(&entry::reference(cache, key)).await? else { return Ok(None) };
-        match Entry::parse(&fetched, key, self.media_type) {
+        match Entry::parse(&fetched, key, self.media_type, self.store.key()) {
             Ok(entry) => {
                 let Entry { digest, size, diff_id, .. } = entry;
                 let layer = RemoteLayer { digest, size, diff_id, at: by_digest(cache, digest) };

@@ -1,14 +1,17 @@
 //! Noting layers in a cache registry, and putting them there.
 
+use std::collections::BTreeMap;
+
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use super::entry::{self, Entry};
+use super::seal::Said;
 use crate::image::{self, Artifact};
 use crate::model::{Blob, BlobSource};
 use crate::registry::{Gone, Reference, Registry, Sent};
 use crate::ship::copy::bytes_of;
 use crate::ship::places::Places;
-use crate::store::Store;
+use crate::store::{CacheKey, Store};
 use crate::util::report::Silent;
 use crate::util::{Digest, Result};
 
@@ -23,8 +26,12 @@ const ATTEMPTS: u32 = 4;
 pub struct NewEntry {
     /// What it depends on.
     pub key: Digest,
-    /// What is put there, with its blob, wherever that is.
-    pub(super) artifact: Artifact,
+    /// The type of the artifact.
+    pub(super) kind: String,
+    /// Its blob, wherever that is.
+    pub(super) blob: Blob,
+    /// What it says.
+    pub(super) annotations: BTreeMap<String, String>,
     /// What it replaces.
     pub noted: Noted,
 }
@@ -42,12 +49,16 @@ pub enum Noted {
 
 impl NewEntry {
     /// A layer, whose blob is there.
-    ///
-    /// # Errors
-    /// None but defects of ours.
-    pub fn layer(entry: &Entry, blob: &Blob, noted: Noted) -> Result<Self> {
-        let artifact = image::lone_artifact(entry::TYPE, blob, &entry.annotations())?;
-        Ok(Self { key: entry.key, artifact, noted })
+    pub fn layer(entry: &Entry, blob: &Blob, noted: Noted) -> Self {
+        let (kind, annotations) = (entry::TYPE.to_owned(), entry.annotations());
+        Self { key: entry.key, kind, blob: blob.clone(), annotations, noted }
+    }
+
+    /// What is put there, with what makes it believable.
+    fn artifact(&self, key: Option<&CacheKey>) -> Result<Artifact> {
+        let Self { kind, blob, annotations, .. } = self;
+        let said = Said { kind, blob: (blob.digest, blob.size), annotations };
+        image::lone_artifact(kind, blob, &said.sealed(key))
     }
 }
 
@@ -81,8 +92,9 @@ impl CatalogWriter {
         Ok(written)
     }
 
-    async fn note_one(&self, NewEntry { key, artifact, noted }: NewEntry) -> Result<bool> {
-        let reference = entry::reference(&self.cache, &key);
+    async fn note_one(&self, new: NewEntry) -> Result<bool> {
+        let (artifact, noted) = (new.artifact(self.store.key())?, new.noted);
+        let reference = entry::reference(&self.cache, &new.key);
         if noted != Noted::Whatever
             && let Some(there) = self.registry.tag_digest(&reference).await?
             && (noted == Noted::Nothing || there == artifact.manifest.digest)

@@ -9,6 +9,7 @@ use condaimg::lock::{Lock, LockedPackage, PackageFacts, classify};
 use condaimg::model::{Cutoff, Platform};
 use condaimg::resolve::{ResolveOptions, resolve, stability_of};
 use condaimg::spec;
+use condaimg::store::Store;
 use condaimg::util::report::{SharedReporter, Silent};
 use condaimg::util::{Digest, Error, Result};
 use jiff::civil::Date;
@@ -174,7 +175,8 @@ async fn solve(
 ) -> Result<Vec<String>> {
     let spec = spec::read(written)?;
     let silent: SharedReporter = Arc::new(Silent);
-    let mut options = ResolveOptions::new(&spec, platform, work.join("index"), &silent)?;
+    let store = Store::open(&work.join("index"))?;
+    let mut options = ResolveOptions::new(&spec, platform, &store, &silent)?;
     options.channels = folders.iter().map(|folder| folder.display().to_string()).collect();
     options.offline = true;
     options.virtual_packages.glibc = Some("2.36".to_owned());

@@ -87,7 +87,7 @@ async fn a_base_in_a_registry_stays_there_until_its_layers_are_needed() {
     assert!(!bench.store.has_blob(&layer.blob.digest, layer.blob.size));
 
     let mut images = [bench.image_on(&base, "linux/amd64", 1)];
-    localise(&mut images, &registry, 4).await.expect("fetches");
+    localise(&mut images, &registry, 4, |_| true).await.expect("fetches");
     write_layout(&images, &bench.path("image"), Some("1"), &Silent).expect("writes");
     let layout = format!("oci:{}:1", bench.text("image"));
     let config: Value = serde_json::from_str(&skopeo(&["inspect", "--config", &layout])).expect("JSON");

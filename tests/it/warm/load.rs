@@ -142,17 +142,15 @@ fn a_damaged_layer_reaches_no_engine() {
     let layers = item["platforms"][0]["layers"].as_array().expect("layers");
     let damaged = layers[1]["digest"].as_str().expect("a digest").replace(':', "/");
     let path = bench.workspace.path("cache/v1/blobs").join(damaged);
-    let mut bytes = fs_err::read(&path).expect("reads");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs_err::write(&path, bytes).expect("writes");
+    let whole = fs_err::read(&path).expect("reads");
     for (engine, variables) in variables_of(&docker, &containerd, &podman) {
-        let told = fail(&mut bench.load(engine, &variables, &["--locked", "--tag", NAMES[0]]), 1);
-        assert!(told.contains(path.file_name().expect("a name").to_str().expect("text")), "{engine}: {told}");
+        let mut bytes = whole.clone();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs_err::write(&path, bytes).expect("writes");
+        succeed(&mut bench.load(engine, &variables, &["--locked", "--tag", NAMES[0]]));
+        assert!(fs_err::read(&path).expect("reads") == whole, "{engine}: it was made again");
     }
-    assert_eq!(succeed(docker.client().args(["images", "--quiet"])), "");
-    assert_eq!(succeed(containerd.client().args(["--namespace", "k8s.io", "images", "list", "--quiet"])), "");
-    assert_eq!(succeed(podman.podman().args(["images", "--quiet"])), "");
 }
 
 #[test]
