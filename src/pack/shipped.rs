@@ -17,7 +17,7 @@ use super::archive::{Archive, Entry, Kind};
 use super::layout::PackageLayout;
 use crate::model::LAYOUT_VERSION;
 use crate::model::pyc::{self, HEAD, Head, Module, Name, Verdict};
-use crate::util::{Digest, Result};
+use crate::util::{Digest, Limit, Result};
 
 /// Raised whenever something else would be said of the same archive.
 const VERSION: u32 = 2;
@@ -93,7 +93,7 @@ impl Shipped {
         archive.visit_content(|entry, reader| {
             let of_it = wanted.get(entry.path.as_str()).filter(|_| entry.has_content());
             if let Some(of_it) = of_it {
-                let content = archive.content(entry, reader)?;
+                let content = archive.content(entry, reader, Limit::Module)?;
                 let unfit = of_it.iter().filter(|(_, head, hash)| head.hash(&content) != *hash);
                 self.unfit.extend(unfit.map(|(pyc, ..)| (*pyc).to_owned()));
             }
@@ -146,7 +146,14 @@ impl Found {
             let head = match &entry.kind {
                 Kind::Hardlink(source) => match self.heads.get(source) {
                     Some(known) => known.clone(),
-                    None => head(&mut archive.content(entry, reader)?.as_slice())?,
+                    None => {
+                        let mut bytes = Vec::new();
+                        archive.with_content(entry, reader, &mut |_, reader| {
+                            bytes = head(reader)?;
+                            Ok(())
+                        })?;
+                        bytes
+                    }
                 },
                 _ => head(reader)?,
             };

@@ -15,7 +15,7 @@ use crate::pack::layout::ancestors;
 use crate::pack::segment::Target;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
-use crate::util::{Digest, Error, Hasher, Result};
+use crate::util::{Digest, Error, Hasher, Limit, Result};
 
 /// How scripts begin whose interpreter is put in: `#!python`, `#!pythonw`, and what follows on their line.
 const PLACEHOLDER: &[u8] = b"#!python";
@@ -131,6 +131,10 @@ impl<W: Sink> SegmentWriter<'_, W> {
 
     /// Byte code, with the time of its module in it. Its digest and size.
     fn restamped(&mut self, path: &str, file: &LaidEntry, mtime: u64, reader: &mut dyn Read) -> Result<(Digest, u64)> {
+        if file.entry.size > Limit::BytecodeFile.value() {
+            let what = format!("`{path}` has {} bytes, more than", file.entry.size);
+            return Err(self.wheel.over(Limit::BytecodeFile, &what));
+        }
         let mut content = Vec::new();
         reader.read_to_end(&mut content)?;
         pyc::restamp(&mut content, path, mtime);
