@@ -625,7 +625,7 @@ mod tests {
     fn lack_of_memory_or_space_is_no_damage() {
         let archive = Archive { path: "a".into(), package: "a-1-0".to_owned(), format: Format::TarBz2 };
         let visit = |kind| archive.visit(Failing(kind), &mut |_, _| Ok(ControlFlow::Continue(()))).expect_err("fails");
-        for (kind, said) in [(io::ErrorKind::OutOfMemory, "memory"), (io::ErrorKind::StorageFull, "no space")] {
+        for (kind, said) in [(io::ErrorKind::OutOfMemory, "memory"), (io::ErrorKind::StorageFull, "space")] {
             let error = visit(kind);
             let chain = error.chain().join(": ");
             assert!(chain.contains("a-1-0") && chain.contains(said) && !chain.contains("damaged"), "{chain}");

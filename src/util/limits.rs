@@ -2,7 +2,7 @@
 //! bases and projects. All are in one table; `docs/limits.md` shows it. A limit that a real input could need to exceed
 //! is raised with `--limit NAME=VALUE`.
 //!
-//! The defaults keep the memory of one build below 400 MiB whatever it reads (`docs/hostile.md`). They are larger than
+//! The defaults keep the memory that one hostile input takes below 400 MiB (`docs/hostile.md`). They are larger than
 //! anything that is known in public channels and indexes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,14 +73,14 @@ limits! {
     Headers = "headers", Bytes, 64 * MIB,
         "keeps the time for headers that nothing is made of short";
     /// Entries of a conda archive
-    ArchiveEntries = "archive-entries", Count, 200_000,
-        "the largest packages have about 100,000 files";
+    ArchiveEntries = "archive-entries", Count, 150_000,
+        "the largest packages have about 100,000 files; each takes 2.5 KiB of memory";
     /// Directories that a package brings
     Directories = "directories", Count, 100_000,
         "each layer names every directory above its files";
     /// The size of all paths and link targets of a conda archive
     ArchiveNames = "archive-names", Bytes, 32 * MIB,
-        "200,000 paths of 160 bytes; all are in memory while a package is packed";
+        "150,000 paths of 220 bytes; all are in memory while a package is packed";
     /// Directories above a file, in archives and bases
     PathDepth = "path-depth", Count, 128,
         "node modules, the deepest trees known, reach about 40";
@@ -135,6 +135,9 @@ limits! {
     /// Packages that an environment or a requirements file names
     Dependencies = "dependencies", Count, 20_000,
         "complete exports name about 1,000";
+    /// The size of the index of a project's git repository
+    GitIndex = "git-index", Bytes, 64 * MIB,
+        "700,000 files";
     /// Values of a YAML document
     YamlNodes = "yaml-nodes", Count, 1_500_000,
         "a value takes the parser about 100 bytes; a lock of 20 MB has 800,000";
@@ -154,7 +157,7 @@ limits! {
     Index = "index", Bytes, GIB,
         "the largest index of a platform has 400 MB";
     /// How often an index or a shard may unpack to the size that is sent, beyond 64 MiB
-    IndexRatio = "index-ratio", Count, 100,
+    IndexRatio = "index-ratio", Count, 50,
         "indexes reach 20";
     /// The unpacked size of one shard of a channel's index, and of the list of shards
     Shard = "index-shard", Bytes, 32 * MIB,

@@ -19,7 +19,7 @@ pub fn rows() -> Vec<Row> {
         ),
         row("archive that sends a byte every 0.3 s", archive_drips, Refused(&["fine-1.0-0", "stalled"])),
         row("repodata.json.zst of 300 kB that unpacks to 3 GiB", zstd_bomb, Refused(&["--limit index-ratio="])),
-        row("repodata.json of 3 GiB by Content-Encoding", gzip_bomb, Refused(&["--limit index-ratio="])),
+        row("repodata.json of 3 GiB by Content-Encoding", gzip_bomb, Refused(&["--limit index="])),
         row("list of shards that unpacks to 1 GiB", shards_bomb, Refused(&["--limit index-shard="])),
         row("repodata.json that never ends", endless_index, Refused(&["--limit index="])),
         row("archive that never ends", endless_archive, Refused(&["fine-1.0-0", "--limit download="])),
@@ -125,13 +125,13 @@ fn zstd_bomb(case: &mut Case) -> Command {
 }
 
 fn gzip_bomb(case: &mut Case) -> Command {
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
     std::io::copy(&mut std::io::repeat(b' ').take(3 << 30), &mut gzip).expect("packs");
     let bytes = gzip.finish().expect("ends");
     for subdir in ["linux-64", "noarch"] {
         case.workspace.file(&format!("channel/{subdir}/repodata.json"), &bytes);
     }
-    from(case, |path, folder, stream| {
+    let mut command = from(case, |path, folder, stream| {
         let path = path.trim_start_matches('/');
         let Ok(bytes) = std::fs::read(folder.join(path)) else { return missing(stream) };
         let length = bytes.len();
@@ -140,7 +140,9 @@ fn gzip_bomb(case: &mut Case) -> Command {
             "HTTP/1.1 200 X\r\nContent-Length: {length}\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
         )?;
         stream.write_all(&bytes)
-    })
+    });
+    command.args(["--limit", "index=60MiB"]);
+    command
 }
 
 fn shards_bomb(case: &mut Case) -> Command {
