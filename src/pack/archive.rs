@@ -535,12 +535,13 @@ impl Sizes {
             return Err(archive.over(Limit::ArchiveNames, "its paths are longer than"));
         }
         if self.unpacked > self.allowed {
-            let limit = match self.allowed == Limit::ArchiveSize.value() {
-                true => Limit::ArchiveSize,
-                false => Limit::ArchiveRatio,
+            let what =
+                format!("it would unpack to more than {}, which is more times its size than", human(self.allowed));
+            let (limit, what) = match self.allowed == Limit::ArchiveSize.value() {
+                true => (Limit::ArchiveSize, "it would unpack to more than"),
+                false => (Limit::ArchiveRatio, what.as_str()),
             };
-            let what = format!("it would unpack to more than {}; the limit is", human(self.allowed));
-            return Err(archive.over(limit, &what));
+            return Err(archive.over(limit, what));
         }
         Ok(())
     }
