@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{CacheArgs, CacheCommand, CacheListArgs, CachePruneArgs, Global};
+use super::terminal;
 use super::world::cache_dir;
 use crate::image;
 use crate::store::{Item, Limits, Store};
@@ -21,7 +22,7 @@ use crate::util::{Error, Result, human, plural};
 pub fn run(args: CacheArgs, global: &Global, reporter: &SharedReporter) -> Result<()> {
     let folder = cache_dir(global)?;
     match args.command {
-        CacheCommand::Dir => super::print_data(format!("{}\n", folder.display()).as_bytes()),
+        CacheCommand::Dir => terminal::print_data(format!("{}\n", folder.display()).as_bytes()),
         CacheCommand::Ls(args) => list(args, &folder),
         CacheCommand::Prune(args) => prune(args, &folder, reporter),
     }
@@ -85,16 +86,10 @@ fn list(args: CacheListArgs, folder: &Path) -> Result<()> {
         }
         rows = kinds.into_values().collect();
     }
-    let text = match args.json {
-        true => json(&rows)?,
-        false => table(&rows),
-    };
-    super::print_data(text.as_bytes())
-}
-
-fn json(rows: &[Row]) -> Result<String> {
-    let text = serde_json::to_string_pretty(rows);
-    text.map(|text| text + "\n").map_err(|error| Error::bug("the list has no JSON form").caused_by(error))
+    match args.json {
+        true => terminal::print_json(&rows),
+        false => terminal::print_table(&table(&rows)),
+    }
 }
 
 fn table(rows: &[Row]) -> String {

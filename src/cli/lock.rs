@@ -93,7 +93,7 @@ fn export(form: ExportArg, options: &EnvironmentOptions, spec: &Spec, reporter: 
             lock::export_explicit(lock)?
         }
     };
-    super::print_data(text.as_bytes())
+    super::terminal::print_data(text.as_bytes())
 }
 
 /// The lock of an export that can hold one.

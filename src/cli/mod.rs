@@ -11,13 +11,13 @@ mod locking;
 mod plan;
 mod progress;
 mod summary;
+mod terminal;
 mod transfer;
 mod values;
 mod warm;
 mod world;
 
-use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +80,11 @@ fn refuse(error: &clap::Error) -> ExitCode {
     }
     // clap prints help to standard output and mistakes to standard error.
     let status = if error.use_stderr() { 2 } else { 0 };
-    let _ = error.print();
+    match error.use_stderr() {
+        true => terminal::print_line(error.render().to_string().trim_end()),
+        // Help is condaimg's own text.
+        false => drop(error.print()),
+    }
     ExitCode::from(status)
 }
 
@@ -125,31 +129,14 @@ async fn dispatch(command: Command, global: Global, reporter: &SharedReporter) -
         Command::Copy(args) => transfer::copy(args, global, Arc::clone(reporter)).await,
         Command::Cache(args) => cache::run(args, &global, reporter),
         Command::Doctor(args) => doctor::run(*args, global).await,
-        Command::Schema => {
-            let mut text = serde_json::to_vec_pretty(&crate::spec::schema())
-                .map_err(|error| Error::bug("the schema has no JSON form").caused_by(error))?;
-            text.push(b'\n');
-            print_data(&text)
-        }
+        Command::Schema => terminal::print_json(&crate::spec::schema()),
         Command::Completions { shell } => {
             let mut command = Cli::command();
             // Into memory first: the generator panics when its output fails.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut command, "condaimg", &mut script);
-            print_data(&script)
+            terminal::print_data(&script)
         }
-    }
-}
-
-/// Writes what a command is for to standard output. A reader that has gone away wants nothing more; any other
-/// failure is one, since whoever relies on the output would not get it.
-fn print_data(bytes: &[u8]) -> Result<()> {
-    let mut output = std::io::stdout().lock();
-    match output.write_all(bytes).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(files::named(Path::new("standard output"), error))
-        }
-        _ => Ok(()),
     }
 }
 

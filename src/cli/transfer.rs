@@ -31,7 +31,7 @@ pub async fn push(args: PushArgs, global: Global, reporter: SharedReporter) -> R
         moved.push((to, copied));
     }
     world.reporter.event(&events::moved(&moved));
-    crate::cli::print_data(lines.as_bytes())
+    crate::cli::terminal::print_data(lines.as_bytes())
 }
 
 /// Runs `copy`.
@@ -52,7 +52,7 @@ pub async fn copy(args: CopyArgs, global: Global, reporter: SharedReporter) -> R
     let copied = transfer(&source, &destination, &args.transfer, &world).await?;
     let line = line(&copied, &destination);
     world.reporter.event(&events::moved(&[(destination, copied)]));
-    crate::cli::print_data(line.as_bytes())
+    crate::cli::terminal::print_data(line.as_bytes())
 }
 
 /// Copies, and tells what was done.

@@ -38,6 +38,9 @@ pub struct BaseEnvironment {
     /// What pip installed into it, of which only name (PEP 503) and version are known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub distributions: BTreeMap<String, String>,
+    /// Its byte code (by path in the prefix) of modules that new packages and wheels replace: the image does not have it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub removed: BTreeSet<String>,
 }
 
 /// What a lock that goes with an image says of where and how its environment was written: the part of
@@ -79,6 +82,11 @@ impl Lock {
     /// Whether the base has the wheel with this normalised name.
     pub fn is_wheel_of_base(&self, name: &str) -> bool {
         self.extended().is_some_and(|base| base.wheels.contains(name))
+    }
+
+    /// What the image does not have of the base, by path in the prefix.
+    pub fn removed(&self) -> Option<&BTreeSet<String>> {
+        self.extended().map(|base| &base.removed).filter(|removed| !removed.is_empty())
     }
 
     /// What was asked for of the whole environment: of the base, then of what is added.

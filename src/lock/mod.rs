@@ -150,6 +150,9 @@ pub struct PackageFacts {
     /// Paths in the prefix that another package brings too, and that package, which wins.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub clobbered: BTreeMap<String, String>,
+    /// Those of them that the winner has not as well, but a file above or below: and that file.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub obstacles: BTreeMap<String, String>,
     /// Shipped byte code (by path in the prefix) of modules that prefix replacement changes.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub stale: BTreeSet<String>,

@@ -19,7 +19,10 @@ pub use base::{BaseFacts, BaseRef, FolderFacts, Folders};
 pub use blob::{Blob, BlobSource, LAYER_KEY, LAYER_NAME, LAYER_PACKAGES, LAYER_ROLE, LAYER_TIER, LayerBlob};
 pub use compression::Compression;
 pub use cutoff::Cutoff;
-pub use parameters::{ImageOptions, Parameters, User, is_shell_name, is_variable_name, workdir};
+pub use parameters::{
+    ImageOptions, LONGEST_VARIABLE, Parameters, User, is_shell_name, is_variable_name, longest_value, variable_fits,
+    workdir,
+};
 pub use platform::Platform;
 pub use prefix::{ENGINES_OWN, is_engines_own, prefix};
 pub use project::ProjectCopy;

@@ -108,6 +108,20 @@ impl FromStr for User {
     }
 }
 
+/// The longest variable with which Linux starts a program, `NAME=VALUE` and its end (MAX_ARG_STRLEN, execve(2)).
+pub const LONGEST_VARIABLE: usize = 128 << 10;
+
+/// Whether a program can be started with a variable.
+pub fn variable_fits(name: &str, value: &str) -> bool {
+    value.len() <= longest_value(name)
+}
+
+/// The longest value of a variable with which a program can be started.
+pub fn longest_value(name: &str) -> usize {
+    // Beside it, there are a `=` and a byte at the end.
+    LONGEST_VARIABLE.saturating_sub(name.len() + 2)
+}
+
 /// Whether a text can be the name of a variable in an image's config: without `=`, white space and control characters.
 pub fn is_variable_name(text: &str) -> bool {
     !text.is_empty() && !text.contains(|char: char| char == '=' || char.is_whitespace() || char.is_control())

@@ -1,6 +1,7 @@
 //! The form of a `.pyc` (importlib's `_bootstrap_external`, PEP 552, PEP 3147) and whether Python uses one: its magic
 //! number must be that of the Python in its name, then it holds the time and size of its module, or a hash of it.
 
+use serde::{Deserialize, Serialize};
 use siphasher::sip::{SipHasher13, SipHasher24};
 
 /// Bytes of a `.pyc` before the code itself; Python before 3.7 has fewer.
@@ -214,11 +215,26 @@ impl Head {
     }
 }
 
-/// Puts the time of its module into a `.pyc` of [`Verdict::OtherTime`]; its path says how it is laid out.
-pub fn restamp(bytes: &mut [u8], path: &str, mtime: u64) {
-    let place = Name::parse(path).map_or(8, |name| name.python.place_of_time());
-    if let Some(field) = bytes.get_mut(place..place + 4) {
-        field.copy_from_slice(&(mtime as u32).to_le_bytes());
+/// A time to be put into a `.pyc` of [`Verdict::OtherTime`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// That of the module, in seconds since 1970.
+    pub mtime: u64,
+    /// Its place in the `.pyc`.
+    place: usize,
+}
+
+impl Stamp {
+    /// For what `python` reads.
+    pub fn new(python: Python, mtime: u64) -> Self {
+        Self { mtime, place: python.place_of_time() }
+    }
+
+    /// Puts it in.
+    pub fn put(self, bytes: &mut [u8]) {
+        if let Some(field) = bytes.get_mut(self.place..).and_then(|rest| rest.get_mut(..4)) {
+            field.copy_from_slice(&(self.mtime as u32).to_le_bytes());
+        }
     }
 }
 
@@ -298,7 +314,7 @@ mod tests {
             assert_eq!(judged(&made(time, size)), Verdict::Fits, "{path}");
             let mut other = made(time + 5, size);
             assert_eq!(judged(&other), Verdict::OtherTime, "{path}");
-            restamp(&mut other, path, MODULE.mtime);
+            Stamp::new(python, MODULE.mtime).put(&mut other);
             assert_eq!(other, made(time, size), "{path}");
             if size.is_some() {
                 assert_eq!(judged(&made(time, Some(13))), Verdict::Unfit, "{path}");
@@ -323,12 +339,12 @@ mod tests {
     #[test]
     fn times_are_put_in() {
         let mut bytes = stamped(3495, 1, 12);
-        restamp(&mut bytes, "__pycache__/m.cpython-311.pyc", MODULE.mtime);
+        Stamp::new(Python::CPython((3, 11)), MODULE.mtime).put(&mut bytes);
         assert_eq!(verdict(&bytes, (3, 11)), Verdict::Fits);
         assert_eq!(bytes, stamped(3495, 1_700_000_000, 12));
         // After 2106 the field begins again.
         let late = Module { mtime: (1 << 32) + 5, ..MODULE };
-        restamp(&mut bytes, "__pycache__/m.cpython-311.pyc", late.mtime);
+        Stamp::new(Python::CPython((3, 11)), late.mtime).put(&mut bytes);
         assert_eq!(judge(&bytes, Python::CPython((3, 11)), late).0, Verdict::Fits);
     }
 

@@ -7,6 +7,8 @@ pub enum LayerRole {
     Packages,
     /// Bytecode of packages whose files are in other layers.
     Bytecode,
+    /// What is taken away of the base.
+    Removals,
     /// The user's own files.
     ProjectFiles,
     /// What belongs to the environment as a whole: history, user, home, entrypoint.
@@ -19,6 +21,7 @@ impl LayerRole {
         match self {
             Self::Packages => "packages",
             Self::Bytecode => "bytecode",
+            Self::Removals => "removals",
             Self::ProjectFiles => "project-files",
             Self::Environment => "environment",
         }

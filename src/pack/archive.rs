@@ -464,6 +464,14 @@ pub fn safe_path(path: &str) -> Result<String, String> {
 /// # Errors
 /// When one of them leads out of the prefix (or in circles), as a sentence.
 pub fn resolve_parents(path: &str, symlinks: &HashMap<String, String>) -> Result<String, String> {
+    resolve(path, symlinks, &mut Vec::new())
+}
+
+/// As [`resolve_parents`], with the links that were followed. A path that ends with `/.` is followed to its end.
+///
+/// # Errors
+/// As [`resolve_parents`].
+pub fn resolve(path: &str, symlinks: &HashMap<String, String>, through: &mut Vec<String>) -> Result<String, String> {
     let mut pending: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
     let mut resolved: Vec<String> = Vec::new();
     let mut followed = 0;
@@ -482,7 +490,9 @@ pub fn resolve_parents(path: &str, symlinks: &HashMap<String, String>) -> Result
         if pending.is_empty() {
             break;
         }
-        let Some(target) = symlinks.get(&resolved.join("/")) else { continue };
+        let link = resolved.join("/");
+        let Some(target) = symlinks.get(&link) else { continue };
+        through.push(link);
         followed += 1;
         if target.starts_with('/') || followed > 40 {
             return Err(format!("`{path}` lies below a link that leads out of the prefix (to `{target}`)"));

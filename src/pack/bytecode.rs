@@ -15,8 +15,8 @@ use rattler_conda_types::Subdir;
 use rattler_conda_types::package::PathType;
 
 use super::archive::Archive;
-use super::findings::Findings;
-use super::layout::PackageLayout;
+use super::findings::Losses;
+use super::layout::{PackageLayout, ancestors};
 use super::metadata::ModePolicy;
 use super::prefix;
 use super::segment::{self, Target};
@@ -71,7 +71,10 @@ pub fn sources(layout: &PackageLayout, python: &PythonInfo) -> Vec<Source> {
     let site_packages = format!("{}/", python.site_packages_path.display());
     let library = format!("lib/python{major}.{minor}/");
     let stale = stale(layout);
-    let owned: BTreeSet<&str> = layout.targets().filter(|target| !stale.contains(*target)).collect();
+    let taken: BTreeSet<&str> = layout.targets().collect();
+    let owned = |pyc: &str| taken.contains(pyc) && !stale.contains(pyc);
+    // A `__pycache__` that is a link: what is made is not written where that leads.
+    let is_linked = |pyc: &str| ancestors(pyc).any(|above| taken.contains(above));
     let wanted = |file: &super::layout::LaidFile| {
         let replaced = file.entry.prefix_placeholder.is_some() && file.target.starts_with(&library);
         let noarch = layout.index.noarch.is_python() && file.target.starts_with(&site_packages);
@@ -83,7 +86,7 @@ pub fn sources(layout: &PackageLayout, python: &PythonInfo) -> Vec<Source> {
         .iter()
         .filter(|(_, file)| wanted(file))
         .filter_map(|(source, file)| Source::new(source, &file.target, python))
-        .filter(|source| !owned.contains(source.pyc.as_str()))
+        .filter(|source| !owned(&source.pyc) && !is_linked(&source.pyc))
         .collect();
     sources.sort_by(|a, b| a.pyc.cmp(&b.pyc));
     sources
@@ -219,7 +222,7 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
         std::thread::scope(|scope| -> Result<()> {
             let packing = scope.spawn(|| {
                 let mut writer = BufWriter::with_capacity(256 * 1024, writer);
-                segment::write(&mut writer, archive, package, &layout, &target, (&Silent, &Findings::default()))?;
+                segment::write(&mut writer, archive, package, &layout, &target, (&Silent, &mut Losses::default()))?;
                 tarball::end(&mut writer)?;
                 writer.flush().map_err(Error::from)
             });

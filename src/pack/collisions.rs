@@ -13,6 +13,7 @@
 //!   as above.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::facts::{ArchiveFacts, lose};
 use super::layout::ancestors;
@@ -134,14 +135,19 @@ pub fn with_packages(
         let made = archive.made().iter().filter(|made| package.facts.makes(&made.module, &made.pyc));
         // That of a module which goes to a wheel is not made anyway.
         let made = made.filter(|made| owner(&owners, &made.module).is_none()).map(|made| made.pyc.as_str());
-        let mut lost: BTreeMap<String, String> =
-            kept().chain(made).filter_map(|path| Some((path.to_owned(), owner(&owners, path)?.to_owned()))).collect();
+        let found = kept().chain(made).filter_map(|path| Some((path, owner(&owners, path)?)));
+        let found: BTreeMap<&str, (&str, &str)> = found.collect();
+        let lost = found.iter().map(|(path, (_, wheel))| ((*path).to_owned(), (*wheel).to_owned()));
+        let mut lost: BTreeMap<String, String> = lost.collect();
         let bytecode = shipped_bytecode(&lost, kept());
         let declared = |path: &str| allowed.iter().any(|glob| glob.matches(path)) || bytecode.contains_key(path);
-        let undeclared: Vec<(&String, &String)> = lost.iter().filter(|(path, _)| !declared(path)).collect();
-        if let Some((path, wheel)) = undeclared.first() {
-            return Err(collision(wheel, package.name(), path, undeclared.len()));
+        let undeclared: Vec<_> = found.iter().filter(|(path, _)| !declared(path)).collect();
+        if let Some((path, owner)) = undeclared.first() {
+            return Err(collision(**owner, package.name(), path, undeclared.len()));
         }
+        let obstacles = found.iter().filter(|(path, (file, _))| *path != file);
+        let obstacles = obstacles.map(|(path, (file, _))| ((*path).to_owned(), (*file).to_owned()));
+        package.facts.obstacles.extend(obstacles);
         lost.extend(bytecode);
         lose(&mut package.facts, lost);
     }
@@ -165,25 +171,30 @@ fn follow_packages(packages: &[LockedPackage], archives: &BTreeMap<&str, &Archiv
     }
 }
 
-/// The wheel whose file is at a path, above it, or below it.
-fn owner<'a>(owners: &BTreeMap<&str, &'a str>, path: &str) -> Option<&'a str> {
-    let above = || ancestors(path).find_map(|parent| owners.get(parent));
+/// The file of a wheel that is at a path, above it, or below it, and that wheel.
+fn owner<'a>(owners: &BTreeMap<&'a str, &'a str>, path: &str) -> Option<(&'a str, &'a str)> {
+    let above = || ancestors(path).find_map(|parent| owners.get_key_value(parent));
     let folder = format!("{path}/");
-    let below = || {
-        let next = owners.range(folder.as_str()..).next();
-        next.filter(|(path, _)| path.starts_with(&folder)).map(|(_, owner)| owner)
-    };
-    owners.get(path).or_else(above).or_else(below).copied()
+    let inside = (Bound::Included(folder.as_str()), Bound::Unbounded);
+    let below = || owners.range::<str, _>(inside).next().filter(|(path, _)| path.starts_with(&folder));
+    let (file, owner) = owners.get_key_value(path).or_else(above).or_else(below)?;
+    Some((*file, *owner))
 }
 
-fn collision(wheel: &str, package: &str, path: &str, count: usize) -> Error {
+fn collision((file, wheel): (&str, &str), package: &str, path: &str, count: usize) -> Error {
     let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
-    Error::user(format!("`{wheel}` of pip and `{package}` of conda both bring `{path}`{more}"))
-        .hint("leave one of them out: the same library may have another name on the other side")
-        .hint(format!(
+    let error = match file == path {
+        true => format!("`{wheel}` of pip and `{package}` of conda both bring `{path}`{more}"),
+        false => format!(
+            "`{wheel}` of pip brings `{file}`, and `{package}` of conda `{path}`{more}: one would be a folder and the other a file"
+        ),
+    };
+    Error::user(error).hint("leave one of them out: the same library may have another name on the other side").hint(
+        format!(
             "`--allow-clobber '{}'` (a pattern may have `*`) gives it to the one of pip",
             glob::Pattern::escape(path)
-        ))
+        ),
+    )
 }
 
 /// Byte code that is shipped for modules that another package replaces: it would not be theirs.

@@ -3,7 +3,7 @@
 //! from all of them together, so that the store can keep both.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 
 use path_resolver::PathResolver;
 use rattler::install::PythonInfo;
@@ -22,8 +22,8 @@ use crate::util::{Digest, Error, Limit, Result, parallel};
 /// Raised whenever facts say more or other of the same archives: what stores have of older versions is read anew.
 /// 2: `pypi`. 3: `made`. 4: `links`, `index_time`, byte code goes with its module; the texts of activation scripts,
 /// numbers in `env_vars.d`. 5: what a script comes to, by bash's rules; limits and places of `env_vars.d`; implausible
-/// times of builds.
-pub const FACTS_VERSION: u32 = 5;
+/// times of builds. 6: no byte code is made below a link; which file of the winner is in the way of a path.
+pub const FACTS_VERSION: u32 = 6;
 
 /// What an archive by itself tells an environment with a certain Python.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -162,6 +162,7 @@ pub fn of_environment(records: &[RepoDataRecord], archives: Vec<ArchiveFacts>) -
     refuse_below_links(records, &archives)?;
     let mut clobbered = clobbered_paths(records, &archives);
     follow_modules(records, &archives, &mut clobbered);
+    let mut obstacles = obstacles(records, &archives, &clobbered);
     let is_dated = records.iter().any(|record| built_at(&record.package_record).is_some());
     let mut environment = EnvironmentFacts { packages: BTreeMap::new(), warnings: Vec::new() };
     for (record, archive) in records.iter().zip(archives) {
@@ -170,6 +171,7 @@ pub fn of_environment(records: &[RepoDataRecord], archives: Vec<ArchiveFacts>) -
         facts.index_time = (!is_dated).then_some(index_time);
         if let Some(lost) = clobbered.remove(name) {
             lose(&mut facts, lost);
+            facts.obstacles = obstacles.remove(name).unwrap_or_default();
         }
         environment.packages.insert(name.to_owned(), KnownPackage { facts, size });
         environment.warnings.extend(warnings);
@@ -200,6 +202,36 @@ fn refuse_below_links(records: &[RepoDataRecord], archives: &[ArchiveFacts]) -> 
         }
     }
     Ok(())
+}
+
+/// Of lost paths those that their winners do not bring, but a file above or below; by the name of the loser.
+fn obstacles(
+    records: &[RepoDataRecord],
+    archives: &[ArchiveFacts],
+    lost: &BTreeMap<String, BTreeMap<String, String>>,
+) -> BTreeMap<String, BTreeMap<String, String>> {
+    let names = records.iter().map(|record| record.package_record.name.as_normalized());
+    let winners: BTreeSet<&str> = lost.values().flat_map(|paths| paths.values()).map(String::as_str).collect();
+    let kept = names.zip(archives).filter(|(name, _)| winners.contains(name)).map(|(name, archive)| {
+        let is_lost = |path: &str| lost.get(name).is_some_and(|lost| lost.contains_key(path));
+        let kept = archive.targets.iter().map(String::as_str).filter(|path| !is_lost(path));
+        (name, kept.collect::<BTreeSet<&str>>())
+    });
+    let kept: BTreeMap<&str, BTreeSet<&str>> = kept.collect();
+    let obstacle = |(path, winner): (&String, &String)| {
+        let found = in_the_way(path, kept.get(winner.as_str())?)?;
+        (found != path).then(|| (path.clone(), found.to_owned()))
+    };
+    lost.iter().map(|(loser, paths)| (loser.clone(), paths.iter().filter_map(obstacle).collect())).collect()
+}
+
+/// The one of some files that is at a path, above, or below it.
+fn in_the_way<'a>(path: &str, files: &BTreeSet<&'a str>) -> Option<&'a str> {
+    let folder = format!("{path}/");
+    let exact = files.get(path).or_else(|| ancestors(path).find_map(|above| files.get(above)));
+    let inside = (Bound::Included(folder.as_str()), Bound::Unbounded);
+    let below = || files.range::<str, _>(inside).next().filter(|next| next.starts_with(&folder));
+    exact.or_else(below).copied()
 }
 
 /// Takes paths from a package that others keep, and what activation would have done with them.

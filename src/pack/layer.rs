@@ -10,9 +10,9 @@ use rattler::install::PythonInfo;
 use rattler_conda_types::Subdir;
 
 use super::archive::Archive;
-use super::bytecode::{self, Compiled, Interpreter, InterpreterParts};
+use super::bytecode::{self, Compiled, Interpreter, InterpreterParts, Source};
 use super::compress::{Compressors, LayerDigests, LayerWriter};
-use super::findings::Findings;
+use super::findings::Losses;
 use super::layout::{PackageLayout, ancestors};
 use super::metadata::DIRECTORY_MTIME;
 use super::reuse::{self, Content, KnownSegment};
@@ -43,8 +43,6 @@ pub struct PackerOptions<'a> {
     pub store: &'a Store,
     /// The CPython that makes byte code, if it is not the environment's own.
     pub interpreter: Option<ForeignInterpreter>,
-    /// The members that get byte code: none with `--bytecode off`.
-    pub compiled: BTreeSet<Member>,
     /// Threads for compiling byte code.
     pub jobs: usize,
 }
@@ -57,8 +55,13 @@ pub struct ForeignInterpreter {
     pub subdir: Subdir,
 }
 
-/// A member of the lock with its file and what that installs.
-enum Part<'a> {
+/// A member of the lock with its file and what that installs; what is lost before its files are written.
+struct Part<'a> {
+    kind: PartKind<'a>,
+    losses: Losses,
+}
+
+enum PartKind<'a> {
     Package { package: &'a LockedPackage, archive: &'a Archive, layout: Box<PackageLayout> },
     Wheel { wheel: &'a LockedWheel, file: &'a WheelFile, layout: Box<WheelLayout>, python: &'a PythonInfo },
 }
@@ -68,18 +71,12 @@ pub struct Packer<'a> {
     options: PackerOptions<'a>,
     interpreter: OnceLock<Interpreter>,
     preparing: Mutex<()>,
-    findings: Findings,
 }
 
 impl<'a> Packer<'a> {
     /// A packer.
     pub fn new(options: PackerOptions<'a>) -> Self {
-        Self { options, interpreter: OnceLock::new(), preparing: Mutex::new(()), findings: Findings::default() }
-    }
-
-    /// What a user should know of the files in the layers so far.
-    pub fn findings(&self) -> &Findings {
-        &self.findings
+        Self { options, interpreter: OnceLock::new(), preparing: Mutex::new(()) }
     }
 
     /// Packs one layer into the store. `progress` advances by archive bytes.
@@ -118,7 +115,7 @@ impl<'a> Packer<'a> {
             }
             let part = parts.get(&segment.member).ok_or_else(|| Error::bug("a segment without its layout"))?;
             match segment.kind {
-                SegmentKind::Files => self.write_files(&mut writer, part, progress)?,
+                SegmentKind::Files => self.write_files(&mut writer, part, segment, progress)?,
                 SegmentKind::Bytecode => self.write_bytecode(&mut writer, part)?,
             }
             writer.end_segment()?;
@@ -166,8 +163,7 @@ impl<'a> Packer<'a> {
                 let mut layout = PackageLayout::read(archive, python)?;
                 let shipped = self.shipped(package, archive, &layout)?;
                 let unfit = layout.settle_bytecode(&shipped, |path| package.facts.leaves_out(path));
-                self.note_unfit(member, &package.full_name(), unfit);
-                Ok(Part::Package { package, archive, layout: Box::new(layout) })
+                Ok(self.part_of(PartKind::Package { package, archive, layout: Box::new(layout) }, unfit))
             }
             Member::Wheel(index) => {
                 let wheel = self.options.lock.wheels.get(index);
@@ -178,15 +174,15 @@ impl<'a> Packer<'a> {
                 let mut zip = WheelZip::open(file)?;
                 let mut layout = WheelLayout::read(&mut zip, wheel, python)?;
                 let unfit = layout.settle_bytecode(&mut zip, |path| wheel.facts.leaves_out(path))?;
-                self.note_unfit(member, &wheel.full_name(), unfit);
-                Ok(Part::Wheel { wheel, file, layout: Box::new(layout), python })
+                Ok(self.part_of(PartKind::Wheel { wheel, file, layout: Box::new(layout), python }, unfit))
             }
         }
     }
 
     /// What becomes of the byte code that a package ships, as the store knows it or the archive tells.
     fn shipped(&self, package: &LockedPackage, archive: &Archive, layout: &PackageLayout) -> Result<Shipped> {
-        let (store, key) = (self.options.store, Shipped::key(&package.sha256()?)?);
+        let (store, key) =
+            (self.options.store, Shipped::key(&package.sha256()?, layout, self.options.target.python.as_ref())?);
         if let Some(known) = store.record(RecordKind::Content, &key) {
             return Ok(known);
         }
@@ -195,11 +191,26 @@ impl<'a> Packer<'a> {
         Ok(shipped)
     }
 
-    /// Takes note of byte code that is left out and not made anew.
-    fn note_unfit(&self, member: Member, package: &str, unfit: Vec<String>) {
-        if !self.options.compiled.contains(&member) {
-            unfit.iter().for_each(|path| self.findings.unfit(package, path));
-        }
+    /// A part, and the byte code that is left out for not fitting.
+    fn part_of<'p>(&self, kind: PartKind<'p>, unfit: Vec<String>) -> Part<'p> {
+        let made = if unfit.is_empty() { BTreeSet::new() } else { self.made(&kind) };
+        let (remade, unfit) = unfit.into_iter().partition(|path| made.contains(path));
+        Part { kind, losses: Losses { unfit, remade, ..Losses::default() } }
+    }
+
+    /// The byte code that is made of a part, if any is.
+    fn made(&self, part: &PartKind<'_>) -> BTreeSet<String> {
+        let (sources, makes): (_, &dyn Fn(&Source) -> bool) = match part {
+            PartKind::Package { package, layout, .. } => {
+                let python = self.options.target.python.as_ref();
+                let sources = python.map(|python| bytecode::sources(layout, python)).unwrap_or_default();
+                (sources, &|source| package.facts.makes(&source.module, &source.pyc))
+            }
+            PartKind::Wheel { wheel, layout, python, .. } => {
+                (wheel::sources(layout, python), &|source| wheel.facts.makes(&source.module, &source.pyc))
+            }
+        };
+        sources.into_iter().filter(makes).map(|source| source.pyc).collect()
     }
 
     fn package(&self, index: usize) -> Result<(&LockedPackage, &Archive)> {
@@ -211,37 +222,40 @@ impl<'a> Packer<'a> {
     /// What a segment puts into the layer.
     fn content(&self, part: &Part<'_>, kind: SegmentKind) -> Content {
         let (mut paths, mut directories) = (BTreeSet::new(), BTreeSet::new());
-        match (kind, part) {
-            (SegmentKind::Files, Part::Package { package, layout, .. }) => {
+        match (kind, &part.kind) {
+            (SegmentKind::Files, PartKind::Package { package, layout, .. }) => {
                 paths.extend(layout.targets().filter(|path| !package.facts.leaves_out(path)).map(str::to_owned));
                 paths.insert("conda-meta/record".to_owned());
                 directories.extend(layout.directories.iter().cloned());
             }
-            (SegmentKind::Files, Part::Wheel { wheel, layout, .. }) => {
+            (SegmentKind::Files, PartKind::Wheel { wheel, layout, .. }) => {
                 paths.extend(layout.targets().filter(|path| !wheel.facts.leaves_out(path)).map(str::to_owned));
             }
-            (SegmentKind::Bytecode, Part::Package { package, layout, .. }) => {
-                let python = self.options.target.python.as_ref();
-                let sources = python.map(|python| bytecode::sources(layout, python)).unwrap_or_default();
-                let made = sources.into_iter().filter(|source| package.facts.makes(&source.module, &source.pyc));
-                paths.extend(made.map(|source| source.pyc));
-            }
-            (SegmentKind::Bytecode, Part::Wheel { wheel, layout, python, .. }) => {
-                let sources = wheel::sources(layout, python).into_iter();
-                let made = sources.filter(|source| wheel.facts.makes(&source.module, &source.pyc));
-                paths.extend(made.map(|source| source.pyc));
-            }
+            (SegmentKind::Bytecode, part) => paths = self.made(part),
         }
         Content { paths, directories }
     }
 
-    fn write_files(&self, writer: &mut LayerWriter<'_>, part: &Part<'_>, progress: &dyn Progress) -> Result<()> {
+    fn write_files(
+        &self,
+        writer: &mut LayerWriter<'_>,
+        part: &Part<'_>,
+        segment: &Segment,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         let target = self.options.target;
-        match part {
-            Part::Package { package, archive, layout } => {
-                segment::write(writer, archive, package, layout, target, (progress, &self.findings))
+        let mut losses = part.losses.clone();
+        match &part.kind {
+            PartKind::Package { package, archive, layout } => {
+                segment::write(writer, archive, package, layout, target, (progress, &mut losses))?;
             }
-            Part::Wheel { wheel, file, layout, .. } => wheel::write(writer, file, wheel, layout, target, progress),
+            PartKind::Wheel { wheel, file, layout, .. } => {
+                wheel::write(writer, file, wheel, layout, target, progress)?;
+            }
+        }
+        match losses.is_empty() {
+            true => Ok(()),
+            false => self.options.store.remember(RecordKind::Losses, &segment.key, &losses),
         }
     }
 
@@ -274,9 +288,9 @@ impl<'a> Packer<'a> {
     fn write_bytecode(&self, writer: &mut LayerWriter<'_>, part: &Part<'_>) -> Result<()> {
         let target = self.options.target;
         let interpreter = self.interpreter()?;
-        let groups = match part {
-            Part::Package { package, archive, layout } => bytecode::modules(archive, package, layout, target)?,
-            Part::Wheel { wheel, file, layout, python } => wheel::modules(file, wheel, layout, python)?,
+        let groups = match &part.kind {
+            PartKind::Package { package, archive, layout } => bytecode::modules(archive, package, layout, target)?,
+            PartKind::Wheel { wheel, file, layout, python } => wheel::modules(file, wheel, layout, python)?,
         };
         let compiled: Vec<Vec<Compiled>> =
             parallel(&groups, self.options.jobs, |modules| bytecode::compile(interpreter, &target.prefix, modules))?;

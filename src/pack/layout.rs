@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::archive::{Archive, Kind, read_whole, resolve_parents, safe_path};
 use super::shipped::Shipped;
-use crate::model::pyc::{Name, module_of};
+use crate::model::pyc::{Stamp, module_of};
 use crate::util::error::ResultExt as _;
 use crate::util::{Error, Limit, Result};
 
@@ -46,7 +46,7 @@ pub struct LaidFile {
     /// What the package says of it.
     pub entry: PathsEntry,
     /// Of byte code: the time of its module, if another one is in it.
-    pub restamp: Option<u64>,
+    pub restamp: Option<Stamp>,
 }
 
 impl PackageLayout {
@@ -100,21 +100,25 @@ impl PackageLayout {
     /// Gives shipped byte code the times of its modules; leaves out what does not fit its module, and what is of a
     /// module that is left out itself. The paths that are left out for not fitting, in the prefix.
     pub fn settle_bytecode(&mut self, shipped: &Shipped, leaves_out: impl Fn(&str) -> bool) -> Vec<String> {
-        for (path, &mtime) in &shipped.restamped {
+        for (path, &stamp) in &shipped.restamped {
             if let Some(file) = self.files.get_mut(path) {
-                file.restamp = Some(mtime);
+                file.restamp = Some(stamp);
             }
         }
+        let is_left_out = |path: &String| self.files.get(path).is_some_and(|file| leaves_out(&file.target));
+        let elsewhere = shipped.linked.iter().filter(|(_, through)| through.iter().any(is_left_out));
+        let elsewhere: Vec<&String> = elsewhere.map(|(path, _)| path).collect();
         let mut unfit = Vec::new();
-        for (pyc, name) in shipped.unfit.iter().filter_map(|pyc| Some((pyc, Name::parse(pyc)?))) {
+        for (pyc, module) in &shipped.unfit {
             let Some(file) = self.files.remove(pyc) else { continue };
-            if name.plain
-                && let Some(module) = self.files.get(&name.module)
-            {
+            if let Some(module) = module.as_ref().and_then(|module| self.files.get(module)) {
                 self.recompiled.insert(module.target.clone());
             }
-            unfit.push(file.target);
+            if !leaves_out(&file.target) {
+                unfit.push(file.target);
+            }
         }
+        elsewhere.into_iter().for_each(|path| drop(self.files.remove(path)));
         let modules: BTreeSet<&str> = self.files.values().map(|file| file.target.as_str()).collect();
         let is_orphan = |file: &LaidFile| {
             let module = module_of(&file.target).filter(|module| modules.contains(module.as_str()));

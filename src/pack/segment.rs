@@ -13,13 +13,13 @@ use rattler_conda_types::package::{PathType, PrefixPlaceholder};
 
 use super::archive::{Archive, Entry, Kind, read_whole};
 use super::content::{Hashed, Hashing, Sink};
-use super::findings::Findings;
+use super::findings::Losses;
 use super::layout::{LaidFile, PackageLayout};
 use super::metadata::{DIRECTORY_MTIME, ModePolicy, SETUID};
 use super::prefix::{self, Patched, Replacer};
 use super::record::{RecordBuilder, WrittenFile};
 use crate::lock::{LockedPackage, PackageFacts, built_at};
-use crate::model::{FolderFacts, Folders, pyc};
+use crate::model::{FolderFacts, Folders};
 use crate::util::paths::check_length;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
@@ -81,7 +81,7 @@ impl Target {
 }
 
 /// Writes one package's segment to `out`; `progress` advances by the bytes read of the archive. What is lost goes to
-/// `findings`.
+/// `losses`.
 ///
 /// # Errors
 /// Damaged and hostile archives, named; those of the writer.
@@ -91,14 +91,14 @@ pub fn write(
     package: &LockedPackage,
     layout: &PackageLayout,
     target: &Target,
-    (progress, findings): (&dyn Progress, &Findings),
+    (progress, losses): (&dyn Progress, &mut Losses),
 ) -> Result<()> {
     let mut writer = SegmentWriter {
         out,
         archive,
         layout,
         target,
-        findings,
+        losses,
         facts: &package.facts,
         written: HashMap::new(),
         attributes: HashMap::new(),
@@ -128,7 +128,7 @@ struct SegmentWriter<'a, W> {
     archive: &'a Archive,
     layout: &'a PackageLayout,
     target: &'a Target,
-    findings: &'a Findings,
+    losses: &'a mut Losses,
     facts: &'a PackageFacts,
     /// By archive path.
     written: HashMap<String, WrittenFile>,
@@ -210,15 +210,15 @@ impl<W: Sink> SegmentWriter<'_, W> {
     }
 
     /// Takes note of what the image does not give a file.
-    fn note_lost(&self, file: &LaidFile, entry: &Entry) {
+    fn note_lost(&mut self, file: &LaidFile, entry: &Entry) {
         if !entry.has_content() {
             return;
         }
         if entry.mode & SETUID != 0 && !self.target.keep_setuid {
-            self.findings.setuid(&self.archive.package, &file.target);
+            self.losses.setuid.insert(file.target.clone());
         }
         if entry.capabilities {
-            self.findings.capabilities(&self.archive.package, &file.target);
+            self.losses.capabilities.insert(file.target.clone());
         }
     }
 
@@ -252,10 +252,10 @@ impl<W: Sink> SegmentWriter<'_, W> {
         (source, reader): (&Entry, &mut dyn Read),
     ) -> Result<WrittenFile> {
         let patched = match file.restamp {
-            Some(mtime) => {
+            Some(stamp) => {
                 let source = read_whole(source, reader, Limit::BytecodeFile)?;
                 let mut content = prefix::replaced(self.archive, file, placeholder, &source, self.target)?;
-                pyc::restamp(&mut content, &file.target, mtime);
+                stamp.put(&mut content);
                 Patched::Small(content)
             }
             None => Replacer::new(self.archive, file, placeholder, self.target)?.prepare(source.size, reader)?,
@@ -299,8 +299,8 @@ impl<W: Sink> SegmentWriter<'_, W> {
 
     /// Byte code, with the time of its module in it.
     fn restamped(&mut self, file: &LaidFile, entry: &Entry, mut content: Vec<u8>) -> Result<WrittenFile> {
-        if let Some(mtime) = file.restamp {
-            pyc::restamp(&mut content, &file.target, mtime);
+        if let Some(stamp) = file.restamp {
+            stamp.put(&mut content);
         }
         self.content(file, entry, &content)?;
         Ok(WrittenFile { sha256: Some(Digest::of(&content)), size: content.len() as u64, patched: None })

@@ -8,7 +8,7 @@ use crate::lock::{Lock, Member};
 use crate::model::LayerRole;
 
 /// Names of layers without packages, which packages may have too.
-const RESERVED: [&str; 3] = ["base", "environment", "project-files"];
+const RESERVED: [&str; 4] = ["base", "environment", "project-files", "removals"];
 
 /// Names all layers of a plan; no two get the same name.
 pub(super) fn give(lock: &Lock, layers: &mut [PlannedLayer]) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::forms::{Entry, Form, Pairs, Reading, Table, Text, take};
@@ -15,6 +15,8 @@ use super::{Choices, Dependency, Spec, folder, foreign_yaml, package, pip, selec
 use crate::model;
 use crate::util::{Error, Limit, Result, near, redact};
 
+/// What a file without keys should hold.
+const TOP: &str = "`dependencies:` with a list of packages";
 /// More ignored keys than this are only counted.
 const MOST_NOTICES: usize = 20;
 
@@ -31,15 +33,28 @@ pub(super) const CHANNELS: Entry = Entry {
 pub(super) const DEPENDENCIES: Entry =
     Entry { key: "dependencies", about: "The packages, as in an environment.yml.", flag: None, form: Form::Packages };
 
+/// The value of an environment variable.
+pub(super) static VARIABLE: Form =
+    Form::Text(Text { may_be_empty: true, ..Text::checked("a value", a_program_can_start_with) });
+
+/// The shortest name has one letter.
+fn a_program_can_start_with(value: &str) -> Result<()> {
+    match model::variable_fits("x", value) {
+        true => Ok(()),
+        false => Err(Error::user(format!(
+            "invalid value of {} bytes: Linux starts no program with a variable of more than {}",
+            value.len(),
+            model::longest_value("x")
+        ))
+        .hint("put the value into a file of the image, and its path into the variable")),
+    }
+}
+
 pub(super) const VARIABLES: Entry = Entry {
     key: "variables",
     about: "Environment variables of the environment.",
     flag: None,
-    form: Form::Pairs(Pairs {
-        what: "the variable",
-        name: variable_name,
-        value: &Form::Text(Text { may_be_empty: true, ..Text::any("a value") }),
-    }),
+    form: Form::Pairs(Pairs { what: "the variable", name: variable_name, value: &VARIABLE }),
 };
 
 static ENVIRONMENT: Table = Table {
@@ -286,6 +301,19 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an environment: `dependencies:` with a list of packages")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Document, E> {
+        Err(self.context.fail(format!("the file holds nothing but `null`: expected {TOP}"), None))
+    }
+
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Document, E> {
+        Err(self.context.fail(format!("the file holds a text: expected {TOP}"), None))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Document, A::Error> {
+        let hint = Some("put the list below `dependencies:`");
+        Err(self.context.fail(format!("the file holds a list: expected {TOP}"), hint))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::seeds::{Key, List, Optional, next_key};
 use super::yaml::Context;
-use crate::util::{Error, Result, near};
+use crate::util::{Error, Result, near, text};
 
 /// What a value may be.
 pub(super) enum Form {
@@ -114,7 +114,8 @@ impl Table {
     /// A key that is not known, with the nearest one that is; one that cannot stand beside another.
     pub(super) fn allow(&self, key: &str, seen: &BTreeSet<String>) -> Result<()> {
         if key == "<<" {
-            return Err(Error::user("merge keys (`<<:`) are not supported"));
+            return Err(Error::user("merge keys (`<<:`) are not supported")
+                .hint("write the merged keys out, each with its value"));
         }
         if self.find(key).is_none() {
             return self.others.map_or_else(|| Err(self.unknown(key)), |check| check(key));
@@ -183,7 +184,7 @@ impl Form {
                 _ => Err(Error::user(format!("`{text}` is not {}", Expected(self)))),
             },
             Self::Command => {
-                let words = shlex::split(text).ok_or_else(|| {
+                let words = text::words(text).ok_or_else(|| {
                     Error::user(format!("`{text}` has an open quote")).hint("a list of words needs no quotes")
                 })?;
                 Ok(words.into())

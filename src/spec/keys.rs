@@ -1,7 +1,7 @@
 //! Every key of a condaimg.yaml: what it says, what it may be, which flag overrides it. The reader and the JSON schema
 //! go by it.
 
-use super::environment::{CHANNELS, DEPENDENCIES, NAME, VARIABLES};
+use super::environment::{CHANNELS, DEPENDENCIES, NAME, VARIABLE, VARIABLES};
 use super::forms::{Entry, Form, Pairs, Table, Text};
 use super::pip::INDEX_STRATEGIES;
 use super::requirements_file::is_version;
@@ -218,7 +218,7 @@ static IMAGE: Table = Table {
             "env",
             "--env (by name)",
             "Environment variables.",
-            Form::Pairs(Pairs { what: "the variable", name: any_variable_name, value: &ANY_VALUE }),
+            Form::Pairs(Pairs { what: "the variable", name: any_variable_name, value: &VARIABLE }),
         ),
         entry(
             "labels",

@@ -10,6 +10,8 @@ use crate::util::{Error, Result, plural, redact};
 const HEADER: &str = "$ conda create --name ";
 /// What `conda list` begins with.
 const TABLE: &str = "# packages in environment at ";
+/// What `micromamba list` and `mamba list` begin with.
+const MAMBA_TABLE: &str = "List of packages in environment: ";
 
 /// Whether a text is such a list.
 ///
@@ -17,11 +19,8 @@ const TABLE: &str = "# packages in environment at ";
 /// A list without conda's header that has lines only conda writes and lines only pip does: to take it for either would
 /// change what is asked for.
 pub(super) fn is_one(file: &Path, text: &str) -> Result<bool> {
-    if text
-        .lines()
-        .take_while(|line| line.starts_with('#'))
-        .any(|line| line.contains(HEADER) || line.starts_with(TABLE))
-    {
+    let mut comments = text.lines().take_while(|line| line.starts_with('#'));
+    if is_table(text) || comments.any(|line| line.contains(HEADER)) {
         return Ok(true);
     }
     let is_named_for_pip =
@@ -104,9 +103,9 @@ fn is_url_of_channel(line: &str) -> bool {
 /// A line that is no package; a list of nothing.
 pub(super) fn read(file: &Path, text: &str, choices: &Choices) -> Result<Spec> {
     let shown = file.display();
-    let is_table = text.lines().any(|line| line.starts_with(TABLE));
+    let is_table = is_table(text);
     let (mut dependencies, mut places, mut of_pip, mut notices) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (number, line) in lines(text) {
+    for (number, line) in lines(text).filter(|(_, line)| !is_table || !is_heading(line)) {
         let line = if is_table { row(line) } else { line.to_owned() };
         if let Some(line) = package::of_pypi(&line) {
             of_pip.push((format!("{shown}:{number}"), line));
@@ -134,6 +133,19 @@ pub(super) fn read(file: &Path, text: &str, choices: &Choices) -> Result<Spec> {
     let pip = pip::read_section(folder(file), of_pip, choices)?;
     notices.extend(pip.notices.iter().cloned());
     Ok(Spec { file: file.to_owned(), dependencies, lines: places, pip, notices, ..Spec::default() })
+}
+
+/// Whether a text is a table of `conda list`, `mamba list` or `micromamba list`.
+fn is_table(text: &str) -> bool {
+    let mut beginning = text.lines().take_while(|line| line.starts_with('#'));
+    let first = text.lines().find(|line| !line.trim().is_empty());
+    beginning.any(|line| line.starts_with(TABLE)) || first.is_some_and(|line| line.starts_with(MAMBA_TABLE))
+}
+
+/// A line of a table that is no package: mamba's title, its row of column names, and the rule below it.
+fn is_heading(line: &str) -> bool {
+    let is_rule = line.chars().all(|char| matches!(char, '─' | '-' | ' '));
+    is_rule || line.starts_with(MAMBA_TABLE) || line.split_whitespace().take(3).eq(["Name", "Version", "Build"])
 }
 
 /// A row of `conda list`: name, version, build, and the channel unless it is a default one.
@@ -221,6 +233,13 @@ mod tests {
         let texts: Vec<&str> = spec.dependencies.iter().map(|dependency| dependency.text.as_str()).collect();
         assert_eq!(texts, ["python=3.11.4=h1_0", "conda-forge::numpy=1.26.4=py311_0"]);
         assert_eq!(spec.pip.requirements[0].text, "click==8.1");
+
+        let table = "List of packages in environment: \"/opt/conda\"\n\n  Name    Version  Build    Channel    \n──────────────\n  python  3.11.4   h1_0     conda-forge\n  numpy   1.26.4   py311_0  conda-forge\n";
+        assert!(is_one(Path::new("requirements.txt"), table).expect("is told"));
+        let spec = read_text(table).expect("reads");
+        let texts: Vec<&str> = spec.dependencies.iter().map(|dependency| dependency.text.as_str()).collect();
+        assert_eq!(texts, ["conda-forge::python=3.11.4=h1_0", "conda-forge::numpy=1.26.4=py311_0"]);
+        assert_eq!(spec.place_of(1), "spec.txt:6");
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub enum RecordKind {
     Layer,
     /// Segment key → place in a blob.
     Segment,
+    /// Segment key → what its files lose in an image.
+    Losses,
     /// Archive sha256 → package facts.
     Facts,
     /// Archive sha256 → what only its content tells.
@@ -68,6 +70,7 @@ impl RecordKind {
         match self {
             Self::Layer => "layers",
             Self::Segment => "segments",
+            Self::Losses => "losses",
             Self::Facts => "facts",
             Self::Content => "contents",
             Self::Base => "bases",

@@ -20,6 +20,34 @@ pub fn decode(mut bytes: Vec<u8>) -> Result<String, usize> {
     })
 }
 
+/// The words of a command line, as a POSIX shell splits them; nothing when a quote is open.
+pub fn words(line: &str) -> Option<Vec<String>> {
+    shlex::split(&joined(line))
+}
+
+/// The text without backslashes that continue a line, outside single quotes.
+fn joined(text: &str) -> String {
+    let (mut joined, mut quote) = (String::with_capacity(text.len()), None);
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        match (char, quote) {
+            ('\\', None | Some('"')) => {
+                let escaped = chars.next();
+                if escaped != Some('\n') {
+                    joined.push(char);
+                    joined.extend(escaped);
+                }
+                continue;
+            }
+            ('\'' | '"', None) => quote = Some(char),
+            _ if quote == Some(char) => quote = None,
+            _ => {}
+        }
+        joined.push(char);
+    }
+    joined
+}
+
 /// The text of bytes in an encoding; nothing if there are bytes that it does not have.
 pub fn decode_as(encoding: &'static Encoding, bytes: &[u8]) -> Option<String> {
     encoding.decode_without_bom_handling_and_without_replacement(bytes).map(std::borrow::Cow::into_owned)
@@ -48,6 +76,13 @@ mod tests {
         }
         assert_eq!(decode(b"a\nb\n\xe9".to_vec()), Err(3));
         assert_eq!(decode(b"\xff\xfea\0\0\xd8".to_vec()), Err(1), "half a surrogate");
+    }
+
+    #[test]
+    fn continued_lines_are_one() {
+        let split = words("a \\\n  --b 'c\\\nd' \"e\\\nf\" \"it's\" \\\n \\' \\\\ g").expect("splits");
+        assert_eq!(split, ["a", "--b", "c\\\nd", "ef", "it's", "'", "\\", "g"]);
+        assert_eq!(words("a 'b"), None, "a quote is open");
     }
 
     #[test]

@@ -94,7 +94,7 @@ mod tests {
             "[' ]', ".repeat(20_000),
             "{a: ".repeat(20_000),
             "%TAG !a! tag:\n".repeat(200),
-            "[a,".repeat(1) + &"a,".repeat(2_000_000),
+            "[".to_owned() + &"a,".repeat(2_000_000),
             "- a\n".repeat(1_000_000),
         ] {
             let begin = std::time::Instant::now();

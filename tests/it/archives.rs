@@ -239,6 +239,23 @@ fn setuid_bits_are_dropped_by_name_unless_kept() {
     assert_eq!(succeed(bench.build().arg("--keep-setuid=false")), plain, "neither is in the other's way");
 }
 
+/// Of layers that lie in the cache, and of those that take over what lies there.
+#[test]
+fn losses_in_cached_layers_are_told_by_each_build() {
+    let other = Package::new("other", "1.0").file("share/other", "x");
+    let setuid = odd().file_with_mode("bin/setuid", "x", 0o4755).executable("bin/plain", "x");
+    let bench = Bench::new(&[setuid, other], Format::Conda);
+    let build = |dependencies: &[&str]| {
+        bench.workspace.file("environment.yml", environment(dependencies));
+        told(&mut bench.build())
+    };
+    for dependencies in [&["odd"][..], &["odd"], &["odd", "other"], &["odd", "other"]] {
+        let warned = build(dependencies);
+        assert_eq!(warned.matches("`bin/setuid` (`odd-1.0-0`)").count(), 1, "{dependencies:?}: {warned}");
+    }
+    assert!(!build(&["other"]).contains("setuid"));
+}
+
 #[test]
 fn names_and_paths_too_long_for_linux_are_refused() {
     let name = "n".repeat(256);
@@ -287,6 +304,29 @@ fn files_below_the_link_of_another_are_refused() {
     let bench = Bench::new(&[both], Format::Conda);
     succeed(&mut bench.build());
     assert!(matches!(bench.node("lib/file").kind, Kind::File(_)));
+}
+
+/// rattler decides who wins; whoever loses is told what is in the way.
+#[test]
+fn files_lost_to_a_file_above_or_below_are_named() {
+    let below = || Package::new("below", "1").file("share/p/q", "x").file("share/p/deep/r", "x");
+    let single = || Package::new("single", "1").file("share/p", "x");
+    let bench = Bench::new(&[single().depends(&["below"]), below()], Format::Conda);
+    let lost = told(&mut bench.build());
+    for part in ["`share/p/deep/r` and 1 more of `below`", "`single` has a file at `share/p`"] {
+        assert!(lost.contains(part), "`{part}` is not in {lost}");
+    }
+    assert!(!lost.contains("both bring"), "{lost}");
+    assert!(matches!(bench.node("share/p").kind, Kind::File(_)));
+    let bench = Bench::new(&[single(), below().depends(&["single"])], Format::Conda);
+    for build in [&mut bench.build(), bench.build().arg("--locked")] {
+        let lost = told(build);
+        for part in ["the file `share/p` of `single`", "`below`", "`share/p/deep/r`"] {
+            assert!(lost.contains(part), "`{part}` is not in {lost}");
+        }
+        assert!(!lost.contains("both bring"), "{lost}");
+    }
+    assert!(matches!(bench.node("share/p/q").kind, Kind::File(_)));
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn mistakes_in_environment_files_are_told_with_their_place() {
         (b"", &["`./environment.yml` is empty", "dependencies:"]),
         (b"# nothing\n---\n", &["`./environment.yml` is empty"]),
         (b"dependencies:\n  - fine\n  - l\xff\n", &["environment.yml:3: the file is not UTF-8"]),
-        (b"- fine\n", &["environment.yml:1:1: ", "expected an environment"]),
+        (b"- fine\n", &["environment.yml:1:1: ", "a list"]),
     ];
     for (text, says) in cases {
         bench.workspace.file("environment.yml", text);

@@ -2,6 +2,7 @@
 //!
 //! Each image that is read by [`Image::read`] is checked for stale byte code; here is what becomes of odd `.pyc`.
 
+mod links;
 mod modules;
 
 use std::process::Command;
@@ -139,6 +140,9 @@ fn shipped_pyc_is_kept_restamped_or_left_out() {
         let late = of(&path_of("late")).expect("is recorded");
         assert_eq!(late["sha256_in_prefix"], prefix[&path_of("late")].content().sha256.hex());
         assert!(of(&path_of("size")).is_none() && of(&path_of("fits")).is_some());
+        // A layer from the store has lost the same.
+        let again = self::told(&mut bench.build(&["odd"]));
+        assert_eq!(again.matches("4 stale .pyc files of `odd-1.0-0`").count(), 1, "{again}");
         // From what the store knows of the archive by now, the same.
         let again = |bench: &Bench| String::from_utf8(run_output(bench.build(&["odd"]).arg("--no-cache")).stdout);
         assert_eq!(again(&bench), again(&Bench::new(std::slice::from_ref(&package), format)));

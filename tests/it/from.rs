@@ -464,6 +464,60 @@ fn files_that_a_new_package_takes_from_the_base_are_declared() {
     }
 }
 
+/// What the base has of a module that a new package takes goes, but for what that package brings itself.
+#[test]
+fn pyc_of_a_module_taken_from_the_base_is_removed() {
+    const SITE: &str = "lib/python3.11/site-packages";
+    let mut bench = Bench::new(&[]);
+    let cached = |module: &str, tag: &str| format!("{SITE}/__pycache__/{module}.{tag}.pyc");
+    let with_module = |name: &str| Package::new(name, "1.0").file(&format!("{SITE}/m.py"), name);
+    let code = |source: &str| crate::common::pyc::stamped(source, 1_600_000_000);
+    let old = with_module("old")
+        .file(&cached("m", "cpython-311"), code("old"))
+        .file(&cached("m", "cpython-311.opt-1"), code("old"))
+        .file(&cached("m", "pypy39"), "old")
+        .file(&format!("{SITE}/m.pyc"), "old")
+        .file(&format!("{SITE}/n.py"), "n")
+        .file(&cached("n", "cpython-311"), code("n"))
+        .file(&cached("m.x", "cpython-311"), code("old"));
+    bench.channel.add(&old, Format::Conda);
+    bench.channel.add(&with_module("new").file(&cached("m", "pypy39"), "new"), Format::Conda);
+    bench.channel.index();
+    let base = bench.org(&["old"], &[]);
+    let build = |more: &[&str]| {
+        let mut build = bench.project("build", &base, &["new"]);
+        build.args(["--allow-clobber", &format!("{SITE}/*"), "--output", "oci:app:1"]).args(more);
+        succeed(&mut build)
+    };
+    let digest = build(&[]);
+    let image = Layout::at(bench.workspace.path("app"));
+    let layers = image.layers();
+    let names = |layer: &str| {
+        let mut archive = tar::Archive::new(image.layer(layer));
+        let entries = archive.entries().expect("a tar").map(|entry| entry.expect("an entry"));
+        let paths = entries.map(|entry| entry.path().expect("a path").display().to_string());
+        paths.collect::<Vec<String>>()
+    };
+    // As engines lay them over one another.
+    let mut tree = std::collections::BTreeSet::new();
+    for layer in &layers {
+        let names = names(layer);
+        for removed in names.iter().filter(|path| path.contains("/.wh.")) {
+            assert!(tree.remove(&removed.replacen("/.wh.", "/", 1)), "{removed}");
+        }
+        tree.extend(names.into_iter().filter(|path| !path.contains("/.wh.") && path.ends_with(".pyc")));
+    }
+    let left: Vec<&str> = tree.iter().filter_map(|path| path.split_once("site-packages/")).map(|(_, it)| it).collect();
+    assert_eq!(left, ["__pycache__/m.pypy39.pyc", "__pycache__/m.x.cpython-311.pyc", "__pycache__/n.cpython-311.pyc"]);
+    assert!(bench.lock().contains("removed:"), "{}", bench.lock());
+    // From the lock, without what is known here of the base, the same.
+    let cache = bench.workspace.path("elsewhere");
+    assert_eq!(build(&["--locked", "--cache-dir", cache.to_str().expect("text")]), digest);
+    let mut plan = bench.project("plan", &base, &["new"]);
+    let plan = succeed(plan.args(["--locked", "--json", "--allow-clobber", &format!("{SITE}/*")]));
+    assert!(plan.contains("\"removals\""), "{plan}");
+}
+
 /// A root file system as other tools leave it: no image of ours, two environments, something by pip.
 fn foreign(workspace: &Workspace) -> PathBuf {
     let root = workspace.path("foreign");

@@ -178,6 +178,7 @@ fn page(measured: &[Measured]) -> String {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "shows how far the table is; a test's output is kept unless it fails")]
 fn hostile_inputs_stay_within_bounds() {
     let only = std::env::var("CONDAIMG_HOSTILE").unwrap_or_default();
     let rows: Vec<Row> = rows().into_iter().filter(|row| row.name.contains(&only)).collect();

@@ -1,7 +1,7 @@
 //! What condaimg says while it works: to people, to CI systems, and as JSON lines (docs/log.md).
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -372,5 +372,67 @@ fn requests_are_shown_without_secrets() {
     }
     for word in ["authorization", "Bearer", "Basic "] {
         assert!(!said.to_lowercase().contains(&word.to_lowercase()), "{word}: {said}");
+    }
+}
+
+/// What strangers write to steer a terminal or a CI system.
+const HOSTILE: &str = "x\u{1b}[2J\u{202e}\n::error::told\r##vso[task.x]";
+
+/// Nothing in a log steers a terminal, hides, or is a command of a CI system.
+fn assert_harmless(text: &str) {
+    let hidden = |char: char| char != '\n' && char != '\t' && (char.is_control() || char == '\u{202e}');
+    assert!(!text.contains(hidden) && !text.contains("##vso["), "{text:?}");
+    assert!(text.lines().all(|line| !line.trim_start().starts_with("::")), "{text:?}");
+}
+
+#[test]
+fn texts_of_strangers_are_shown_escaped() {
+    let mut bench = Bench::new();
+    let json = serde_json::to_string(HOSTILE).expect("has a form");
+    bench.workspace.file("environment.yml", format!("dependencies: [one, two]\n{json}: 1\n"));
+    let path = format!("share/{}", HOSTILE.replace('\n', ""));
+    for name in ["one", "two"] {
+        let package = Package::new(name, "2.0").noarch_generic().file(&path, name.as_bytes());
+        bench.channel.add(&package, Format::Conda);
+    }
+    bench.channel.index();
+    for style in ["plain", "json", "tty"] {
+        let command =
+            || bench.condaimg(&["build", "--progress", style, "--color", "never", "-v", "--layers", "default"]);
+        let stderr = told(&mut command());
+        assert_harmless(&stderr);
+        assert!(stderr.contains("1b") && stderr.contains("error::told"), "{stderr}");
+        fs_err::remove_dir_all(bench.workspace.path("image")).expect("removes");
+    }
+    let plan = succeed(&mut bench.condaimg(&["plan", "-v", "--layers", "default"]));
+    assert_harmless(&plan);
+}
+
+#[test]
+fn answers_of_servers_are_shown_escaped() {
+    let bench = Bench::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let body = json!({"errors": [{"code": "DENIED", "message": HOSTILE}]}).to_string();
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            while stream.read_line(&mut line).is_ok_and(|length| length > 2) {
+                line.clear();
+            }
+            let head =
+                "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length:";
+            let _ = write!(stream.get_mut(), "{head} {}\r\n\r\n{body}", body.len());
+        }
+    });
+    for style in ["plain", "json"] {
+        let target = format!("127.0.0.1:{port}/team/x:1");
+        let mut command = bench.condaimg(&["build", "--push", "-t", &target, "--progress", style, "-v"]);
+        let output = command.output().expect("runs");
+        let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("403") && stderr.contains("error::told"), "{stderr}");
+        assert_harmless(&stderr);
     }
 }

@@ -6,7 +6,7 @@ use super::options::Options;
 use crate::cli::world::World;
 use crate::image::{self, Assembly, Base, Image};
 use crate::lock::{self, ActivationStep, Lock, LockedPackage, RESERVED_VARIABLES, UNSET};
-use crate::model::{BaseFacts, LAYOUT_VERSION, LayerBlob, Parameters, Platform, User};
+use crate::model::{self, BaseFacts, LAYOUT_VERSION, LayerBlob, Parameters, Platform, User};
 use crate::pack::account::{Account, OfBase, Origin};
 use crate::pack::activation::{self, State};
 use crate::pack::environment::{self, ENTRYPOINT, Session};
@@ -240,7 +240,7 @@ fn variables(options: &Options, lock: &Lock, base: &Base, user: User, account: &
         *path = each_once(path);
     }
     options.parameters.image.env.clone().into_iter().for_each(|(name, value)| state.set(name, value));
-    match state.variables.iter().find(|(name, value)| !activation::fits(name, value)) {
+    match state.variables.iter().find(|(name, value)| !model::variable_fits(name, value)) {
         Some((name, value)) => Err(too_long(name, value.len(), options, lock)),
         None => Ok(state),
     }
@@ -254,7 +254,7 @@ fn too_long(name: &str, length: usize, options: &Options, lock: &Lock) -> Error 
     };
     Error::user(format!(
         "{place} makes `{name}` too long for any program to start: {length} bytes, and Linux takes {} at most",
-        activation::longest(name)
+        model::longest_value(name)
     ))
     .hint("put the value into a file of the image, and its path into the variable")
 }

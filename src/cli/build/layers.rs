@@ -18,7 +18,9 @@ use crate::lock::{self, Lock, LockedPackage, LockedWheel, Member};
 use crate::model::{Compression, LAYOUT_VERSION, LayerBlob, Parameters, Platform, is_engines_own};
 use crate::pack::environment::Session;
 use crate::pack::project::{InPrefix, ProjectLayer};
-use crate::pack::{Archive, ForeignInterpreter, KnownSegment, ModePolicy, Target, WheelFile, codec_id, environment};
+use crate::pack::{
+    Archive, ForeignInterpreter, KnownSegment, ModePolicy, Target, WheelFile, codec_id, environment, removals,
+};
 use crate::plan::{KeyInputs, LayerPlan, MIN_LAYERS, PlannedLayer, Segment, SegmentKind, plan, python_of};
 use crate::spec::Spec;
 use crate::store::Store;
@@ -94,10 +96,12 @@ pub fn planned(parts: &Parts<'_>, options: &Options) -> Result<LayerPlan> {
         python_archive: python.as_ref().map(|(_, archive)| *archive),
         python: python.map(|(info, _)| info),
     };
-    let max_layers = parts.max_layers.saturating_sub(usize::from(project.is_some()));
+    let beside = usize::from(project.is_some()) + usize::from(lock.removed().is_some());
+    let max_layers = parts.max_layers.saturating_sub(beside);
     if max_layers < MIN_LAYERS {
-        return Err(Error::usage(format!("`--max-layers {}` leaves no layer for project files", parts.max_layers))
-            .hint(format!("with them, {} is the least", MIN_LAYERS + 1)));
+        let what = if project.is_some() { "project files" } else { "what `--allow-clobber` removes of the base" };
+        return Err(Error::usage(format!("`--max-layers {}` leaves no layer for {what}", parts.max_layers))
+            .hint(format!("with that, {} is the least", MIN_LAYERS + beside)));
     }
     plan(lock, &options.policy, max_layers, &inputs)
 }
@@ -116,7 +120,9 @@ pub async fn make(
     let compression = options.parameters.compression;
     let project = project.map(|files| Ok::<_, Error>((project_key(&files, compression)?, files))).transpose()?;
     let environment = environment_tar(lock, &target, &session, compression)?;
-    let keys = plan.layers.iter().map(|layer| layer.key).chain(project.as_ref().map(|it| it.0)).chain([environment.0]);
+    let removals = removals_tar(lock, &target, compression)?;
+    let beside = project.as_ref().map(|it| it.0).into_iter().chain(removals.as_ref().map(|it| it.0));
+    let keys = plan.layers.iter().map(|layer| layer.key).chain(beside).chain([environment.0]);
     let found = known::anywhere(keys.collect(), gone, platform, options, world).await;
     let known: Vec<Option<KnownLayer>> = plan.layers.iter().map(|layer| found.get(&layer.key).cloned()).collect();
     for (layer, known) in plan.layers.iter().zip(&known) {
@@ -132,6 +138,7 @@ pub async fn make(
         materials,
         target,
         project,
+        removals,
         environment,
         store: world.store.clone(),
         compression,
@@ -301,4 +308,15 @@ pub fn environment_tar(
     let tar = environment::tar(lock, target, session)?;
     let inputs = ("environment", LAYOUT_VERSION, codec_id(compression), Digest::of(&tar));
     Ok((Digest::of(crate::util::json::canonical(&inputs)?), tar))
+}
+
+/// The content of the layer that takes something of the base away, and its key; nothing when there is none.
+///
+/// # Errors
+/// Never for a real lock.
+pub fn removals_tar(lock: &Lock, target: &Target, compression: Compression) -> Result<Option<(Digest, Vec<u8>)>> {
+    let Some(removed) = lock.removed() else { return Ok(None) };
+    let tar = removals::tar(removed, target)?;
+    let inputs = ("removals", LAYOUT_VERSION, codec_id(compression), Digest::of(&tar));
+    Ok(Some((Digest::of(crate::util::json::canonical(&inputs)?), tar)))
 }

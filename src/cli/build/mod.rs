@@ -333,7 +333,7 @@ fn conclude(
         true => references.iter().map(|reference| format!("{reference}\n")).collect(),
         false => format!("{digest}\n"),
     };
-    crate::cli::print_data(lines.as_bytes())
+    crate::cli::terminal::print_data(lines.as_bytes())
 }
 
 fn rows(base: &Base, made: Vec<MadeLayer>) -> Vec<LayerRow> {

@@ -12,7 +12,7 @@ use crate::lock::BaseEnvironment;
 use crate::model::{self, BaseRef, ImageOptions, MAX_LAYERS, MIN_LAYERS, Parameters, ProjectCopy};
 use crate::plan::Policy;
 use crate::registry::{Reference, Registry};
-use crate::util::{Error, Limit, Result, files};
+use crate::util::{Error, Limit, Result, files, text};
 
 /// The most layers that are added to a base when nothing is said.
 const DEFAULT_MAX_LAYERS: usize = 32;
@@ -285,7 +285,7 @@ fn words(flag: &str, text: &str) -> Result<Vec<String>> {
             .map_err(|error| Error::usage(format!("`{flag} {text}` is no JSON array of strings")).caused_by(error))
             .map_err(|error| error.hint(COMMAND_FORMS));
     }
-    shlex::split(text).ok_or_else(|| Error::usage(format!("`{flag} {text}` has an open quote")).hint(COMMAND_FORMS))
+    text::words(text).ok_or_else(|| Error::usage(format!("`{flag} {text}` has an open quote")).hint(COMMAND_FORMS))
 }
 
 #[cfg(test)]

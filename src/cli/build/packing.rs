@@ -1,19 +1,19 @@
 //! The packing threads: from what layers are made of to blobs in the store, each handed on the moment it is whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::known::KnownLayer;
 use super::layers::{MadeLayer, Materials};
 use super::noting::Ready;
-use crate::lock::Lock;
+use crate::lock::{Lock, Member};
 use crate::model::{
     Blob, BlobSource, Compression, LAYER_KEY, LAYER_NAME, LAYER_PACKAGES, LAYER_ROLE, LAYER_TIER, LayerBlob, LayerRole,
 };
 use crate::pack::compress::LayerWriter;
 use crate::pack::project::ProjectLayer;
-use crate::pack::{Compressors, LayerDigests, Packer, PackerOptions, Target};
+use crate::pack::{Compressors, Findings, LayerDigests, Losses, Packer, PackerOptions, Target};
 use crate::plan::{LayerPlan, PlannedLayer, SegmentKind};
 use crate::store::{RecordKind, Store};
 use crate::util::report::{Outcome, Step};
@@ -30,6 +30,8 @@ pub(super) struct Work {
     pub(super) target: Target,
     /// The layer of project files, with its key.
     pub(super) project: Option<(Digest, ProjectLayer)>,
+    /// The tar of the layer that takes something of the base away, with its key.
+    pub(super) removals: Option<(Digest, Vec<u8>)>,
     /// The tar of the environment layer, with its key.
     pub(super) environment: (Digest, Vec<u8>),
     pub(super) store: Store,
@@ -57,7 +59,11 @@ impl Work {
         }
         let materials = std::mem::take(&mut self.materials);
         let packed = self.pack_unknown(materials, &compressors, reporter)?;
-        let mut made = Vec::with_capacity(self.plan.layers.len() + 2);
+        self.tell_losses(reporter);
+        let mut made = Vec::with_capacity(self.plan.layers.len() + 3);
+        if let Some(removals) = &self.removals {
+            made.push(self.of_tar(LayerRole::Removals, removals, &compressors)?);
+        }
         for ((planned, known), packed) in self.plan.layers.iter().zip(&self.known).zip(packed) {
             let layer = known.clone().or(packed.map(KnownLayer::from));
             let layer = layer.ok_or_else(|| Error::bug("a planned layer was not made"))?;
@@ -71,7 +77,7 @@ impl Work {
         if let Some((key, project)) = &self.project {
             made.push(self.project(key, project, &compressors, reporter)?);
         }
-        made.push(self.environment(&compressors)?);
+        made.push(self.of_tar(LayerRole::Environment, &self.environment, &compressors)?);
         Ok(made)
     }
 
@@ -97,8 +103,6 @@ impl Work {
         let total = sizes.fold(0, u64::saturating_add);
         let progress = reporter.begin(Step::Pack, total);
         let count = queue.len();
-        let segments = self.plan.layers.iter().flat_map(|layer| &layer.segments);
-        let compiled = segments.filter(|it| it.kind == SegmentKind::Bytecode).map(|segment| segment.member);
         let packer = Packer::new(PackerOptions {
             lock: &self.lock,
             archives: materials.archives,
@@ -107,7 +111,6 @@ impl Work {
             known: &materials.segments,
             target: &self.target,
             store: &self.store,
-            compiled: compiled.collect(),
             jobs: self.jobs,
         });
         let queue = Mutex::new(queue);
@@ -134,11 +137,27 @@ impl Work {
         if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
-        packer.findings().warnings().iter().for_each(|warning| reporter.warn(warning));
-        packer.findings().notices().iter().for_each(|notice| reporter.notice(notice));
         let bytes: u64 = packed.iter().flatten().map(|layer| layer.diff_size).sum();
         progress.finish(&Outcome::Packed { layers: count, uncompressed_bytes: bytes });
         Ok(packed)
+    }
+
+    /// Tells what files lose in the image, also in layers that were packed before.
+    fn tell_losses(&self, reporter: &dyn crate::util::report::Reporter) {
+        let segments = |kind| {
+            let all = self.plan.layers.iter().flat_map(|layer| &layer.segments);
+            all.filter(move |segment| segment.kind == kind)
+        };
+        let compiled: BTreeSet<Member> = segments(SegmentKind::Bytecode).map(|segment| segment.member).collect();
+        let mut findings = Findings::default();
+        for segment in segments(SegmentKind::Files) {
+            if let Some(losses) = self.store.record::<Losses>(RecordKind::Losses, &segment.key) {
+                let name = self.lock.member_full_name(segment.member);
+                findings.add(&name, losses, compiled.contains(&segment.member));
+            }
+        }
+        findings.warnings().iter().for_each(|warning| reporter.warn(warning));
+        findings.notices().iter().for_each(|notice| reporter.notice(notice));
     }
 
     fn pack_one(
@@ -198,11 +217,9 @@ impl Work {
         }
     }
 
-    /// The environment layer: small enough to be made in memory each time; its key is its content.
-    fn environment(&self, compressors: &Compressors) -> Result<MadeLayer> {
-        let (key, tar) = &self.environment;
-        let write = |writer: &mut LayerWriter<'_>| Ok(writer.write_all(tar)?);
-        self.beside_packages(LayerRole::Environment, key, compressors, write)
+    /// A layer that is small enough to be made in memory each time; its key is its content.
+    fn of_tar(&self, role: LayerRole, (key, tar): &(Digest, Vec<u8>), compressors: &Compressors) -> Result<MadeLayer> {
+        self.beside_packages(role, key, compressors, |writer| Ok(writer.write_all(tar)?))
     }
 
     /// The layer of project files.

@@ -10,7 +10,7 @@ mod tools;
 use clap::Args;
 
 use super::args::{Global, RegistryArgs};
-use super::print_data;
+use super::terminal::{print_json, print_table};
 use crate::model::BaseRef;
 use crate::registry::{DEFAULT_REPOSITORY, Examination, Finding, Reference, Registry, RetryPolicy, State};
 use crate::resolve::{Channels, Condarc, reach};
@@ -70,7 +70,7 @@ pub async fn run(args: DoctorArgs, global: Global) -> Result<()> {
         let examination = Registry::new(options)?.examine(target, args.read_only).await;
         report.registry = Some(Tried::new(target, examination));
     }
-    print_data(&if args.json { report.json()? } else { report.text().into_bytes() })?;
+    if args.json { print_json(&report) } else { print_table(&report.text()) }?;
     verdict(&report)
 }
 

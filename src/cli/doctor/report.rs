@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use crate::registry::{Examination, Finding, Reference, State};
-use crate::util::{Error, Result};
 
 /// All findings.
 #[derive(Debug, Default, Serialize)]
@@ -43,14 +42,6 @@ impl Tried {
 }
 
 impl Report {
-    /// As JSON, with a line break at the end.
-    pub fn json(&self) -> Result<Vec<u8>> {
-        let mut bytes = serde_json::to_vec_pretty(self)
-            .map_err(|error| Error::bug("the findings have no JSON form").caused_by(error))?;
-        bytes.push(b'\n');
-        Ok(bytes)
-    }
-
     /// As a table.
     pub fn text(&self) -> String {
         let mut text = section("this machine", &self.local);

@@ -10,7 +10,7 @@ use rattler::install::PythonInfo;
 use super::facts::{Archives, wheel_file};
 use super::from::Brought;
 use crate::cli::world::World;
-use crate::image::{self, Base, Selection};
+use crate::image::{self, Base, Selection, Tree};
 use crate::lock::installed::{self, Wish};
 use crate::lock::{Lock, LockedPackage, LockedWheel};
 use crate::model::pyc::module_of;
@@ -172,32 +172,71 @@ fn is_made_of_other(path: &str, paths: &BTreeSet<&str>) -> bool {
 }
 
 /// Compares the new packages and wheels of a lock with what the base brings. Of a lock that is made without facts, no
-/// archive is read.
+/// archive is read. Byte code of the base that does not fit what is allowed to replace its modules, by path in the
+/// prefix.
 ///
 /// # Errors
 /// As [`BaseFiles::check`]; a distribution that pip installed in the base and a package brings anew; archives that
-/// cannot be had or are damaged.
-pub async fn check(brought: &Brought, lock: &Lock, python: Option<&PythonInfo>, archives: &Archives<'_>) -> Result<()> {
+/// cannot be had or are damaged; layers of the base, likewise.
+pub async fn check(
+    (brought, base): (&Brought, &Base),
+    lock: &Lock,
+    python: Option<&PythonInfo>,
+    archives: &Archives<'_>,
+) -> Result<BTreeSet<String>> {
     if !lock.has_facts {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
     let allowed = &archives.options.allow_clobber;
     refuse_distributions(brought, lock)?;
-    if brought.files.0.is_empty() {
-        return Ok(());
+    if brought.files.0.is_empty() && allowed.is_empty() {
+        return Ok(BTreeSet::new());
     }
+    let mut modules = BTreeSet::new();
+    let mut note = |added: &Added<'_>| {
+        let of_it = added.iter().map(|(path, _)| *path).filter(|path| path.ends_with(".py"));
+        let allowed = of_it.filter(|path| allowed.iter().any(|glob| glob.matches(path)));
+        modules.extend(allowed.map(str::to_owned));
+    };
     let records: Vec<_> = lock.packages.iter().map(|package| package.record.clone()).collect();
     let read = archives.read(&records, python.cloned()).await?;
     let tell = |warnings: Vec<String>| warnings.iter().for_each(|warning| archives.world.reporter.warn(warning));
     for (package, facts) in lock.packages.iter().zip(&read) {
         let kept = facts.targets().iter().filter(|path| !package.facts.leaves_out(path));
-        tell(brought.files.check(package.name(), &kept.map(|path| (path.as_str(), None)).collect(), allowed)?);
+        let added = kept.map(|path| (path.as_str(), None)).collect();
+        tell(brought.files.check(package.name(), &added, allowed)?);
+        note(&added);
     }
     for (wheel, files) in wheels(lock, |_| true, python, archives.options.jobs, &archives.world.store)? {
         let added = files.iter().map(|(path, content)| (path.as_str(), *content)).collect();
         tell(brought.files.check(&wheel.name, &added, allowed)?);
+        note(&added);
     }
-    Ok(())
+    if modules.is_empty() {
+        return Ok(modules);
+    }
+    // All of it is read, whatever is known of whose files these are: a lock must not depend on the machine.
+    let (_, tree) = image::probe_tree(base, &archives.world.store, archives.world).await?;
+    let root = brought.facts.resolve(&brought.environment.prefix)?;
+    Ok(modules.iter().flat_map(|module| bytecode_in(&tree, &root, module)).collect())
+}
+
+/// The byte code that a base has of a module in the prefix, as paths in the prefix.
+fn bytecode_in(tree: &Tree, root: &str, module: &str) -> Vec<String> {
+    let (folder, name) = module.rsplit_once('/').unwrap_or(("", module));
+    let beside = format!("{root}/{folder}");
+    let places = [(beside.clone(), false), (format!("{beside}/__pycache__"), true)];
+    let found = places.iter().filter_map(|(place, is_cache)| {
+        let (real, names) = tree.names_in(place)?;
+        let real = real.strip_prefix(root)?.trim_start_matches('/').to_owned();
+        let is_of_it = |found: &&str| match is_cache {
+            true => module_of(&format!("__pycache__/{found}")).is_some_and(|module| module == name),
+            false => found.strip_suffix('c') == Some(name),
+        };
+        let of_it = names.into_iter().filter(is_of_it);
+        Some(of_it.map(|name| format!("{real}/{name}").trim_start_matches('/').to_owned()).collect::<Vec<_>>())
+    });
+    found.flatten().collect()
 }
 
 /// What wheels of a lock, which are in the store, put into the prefix.

@@ -160,6 +160,7 @@ fn environment_of(digest: Digest, parameters: lock::ParametersOfImage, lock: &Lo
         packages: lock.packages.iter().map(|package| package.name().to_owned()).collect(),
         wheels: lock.wheels.iter().map(|wheel| wheel.name.clone()).collect(),
         distributions: extended.distributions,
+        removed: BTreeSet::new(),
     }
 }
 
@@ -198,6 +199,7 @@ async fn of_layers(options: &EnvironmentOptions, base: &Base, world: &World) -> 
         packages: found.packages.iter().map(|package| package.name().to_owned()).collect(),
         wheels: BTreeSet::new(),
         distributions: found.distributions.clone(),
+        removed: BTreeSet::new(),
         prefix,
     };
     let files = BaseFiles::of_environment(&found);
@@ -328,13 +330,13 @@ impl Brought {
         }
     }
 
-    /// Puts the base's packages and wheels among the new ones.
-    pub fn join(&self, lock: &mut Lock) {
+    /// Puts the base's packages and wheels among the new ones; `removed` is what the image does not have of the base.
+    pub fn join(&self, lock: &mut Lock, removed: BTreeSet<String>) {
         lock.packages.extend(self.packages.iter().cloned());
         lock.packages.sort_by(|a, b| a.name().cmp(b.name()));
         lock.wheels.extend(self.wheels.iter().cloned());
         lock.wheels.sort_by(|a, b| a.name.cmp(&b.name));
-        lock.base.environment = Some(self.environment.clone());
+        lock.base.environment = Some(BaseEnvironment { removed, ..self.environment.clone() });
     }
 }
 

@@ -17,7 +17,7 @@ pub mod pip;
 pub mod settings;
 mod stability;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -369,7 +369,7 @@ async fn make(
     let wheels = match &brought {
         Some(brought) if !spec.pip.is_empty() => {
             let mut whole = lock.clone();
-            brought.join(&mut whole);
+            brought.join(&mut whole, BTreeSet::new());
             pip::wheels(options, spec, (&whole, Some(brought)), old, file, world).await?
         }
         _ => pip::wheels(options, spec, (&lock, None), old, file, world).await?,
@@ -377,8 +377,8 @@ async fn make(
     let packages = std::mem::take(&mut lock.packages);
     (lock.packages, lock.wheels) = archives.with_wheels(packages, wheels, python.clone()).await?;
     if let Some(brought) = &brought {
-        base_files::check(brought, &lock, python.as_ref(), &archives).await?;
-        brought.join(&mut lock);
+        let removed = base_files::check((brought, base), &lock, python.as_ref(), &archives).await?;
+        brought.join(&mut lock, removed);
     }
     Ok(lock)
 }

@@ -6,19 +6,19 @@ mod table;
 
 use super::args::{Global, PlanArgs};
 use super::build::known::in_store;
-use super::build::layers::{Parts, environment_tar, planned, project_key};
+use super::build::layers::{Parts, environment_tar, planned, project_key, removals_tar};
 use super::build::options::Options;
 use super::build::room;
 use super::build::{Prepared, parts, prepare};
 use super::locking::Locked;
-use super::print_data;
+use super::terminal::{print_json, print_table};
 use super::world::World;
 use crate::lock;
 use crate::model::LayerRole;
 use crate::plan::weights::Weights;
 use crate::plan::{LayerPlan, reasons};
 use crate::util::report::SharedReporter;
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Result};
 use report::{Blob, Layer, Plan, PlatformPlan};
 
 /// Runs the command.
@@ -38,14 +38,10 @@ pub async fn run(mut args: PlanArgs, global: Global, reporter: SharedReporter) -
         compression: options.parameters.compression.to_string(),
         platforms: shown.collect::<Result<_>>()?,
     };
-    let text = match args.json {
-        true => {
-            let json = serde_json::to_string_pretty(&plan);
-            json.map_err(|error| Error::bug("the plan has no JSON form").caused_by(error))? + "\n"
-        }
-        false => table::text(&plan, global.verbose > 0),
-    };
-    print_data(text.as_bytes())
+    match args.json {
+        true => print_json(&plan),
+        false => print_table(&table::text(&plan, global.verbose > 0)),
+    }
 }
 
 fn of_platform(prepared: &Prepared, locked: &Locked) -> Result<PlatformPlan> {
@@ -66,8 +62,10 @@ fn layers(parts: &Parts<'_>, plan: &LayerPlan, options: &Options, world: &World)
     let reasons = reasons(lock, &options.policy, &plan.layers);
     let weights = Weights::of(lock);
     let planned = plan.layers.iter().zip(&reasons);
-    let mut layers: Vec<Layer> =
-        planned.map(|(layer, reasons)| Layer::planned(lock, &weights, layer, reasons, blob(&layer.key))).collect();
+    let removals = removals_tar(lock, &parts.target, compression)?;
+    let removals = removals.map(|(key, tar)| Layer::beside(LayerRole::Removals, key, tar.len() as u64, blob(&key)));
+    let planned = planned.map(|(layer, reasons)| Layer::planned(lock, &weights, layer, reasons, blob(&layer.key)));
+    let mut layers: Vec<Layer> = removals.into_iter().chain(planned).collect();
     if let Some(project) = &parts.project {
         let key = project_key(project, compression)?;
         layers.push(Layer::beside(LayerRole::ProjectFiles, key, project.size(), blob(&key)));

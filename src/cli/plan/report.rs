@@ -67,7 +67,7 @@ pub struct PlannedBase {
 pub struct Layer {
     /// Its name in the image's annotations.
     pub name: String,
-    /// Its role in the image's annotations: `packages`, `bytecode`, `project-files` or `environment`.
+    /// Its role in the image's annotations: `packages`, `bytecode`, `removals`, `project-files` or `environment`.
     pub kind: &'static str,
     /// The tier of the policy; none of layers that no policy decides about.
     pub tier: Option<String>,

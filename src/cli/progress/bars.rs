@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::lines::end_line;
-use super::print_line;
+use crate::cli::terminal::{print_behind, print_line, shown_in_line};
 use crate::util::report::{Outcome, Progress, Reporter, Step};
 
 /// Bars, one a step.
@@ -21,9 +21,10 @@ impl Bars {
     }
 
     fn say(&self, prefix: &str, ansi: &str, message: &str) {
-        let prefix = if self.colour { format!("\x1b[{ansi}m{prefix}\x1b[0m") } else { prefix.to_owned() };
+        let prefix =
+            if self.colour && !prefix.is_empty() { format!("\x1b[{ansi}m{prefix}\x1b[0m") } else { prefix.to_owned() };
         // Above the bars, which are drawn again below it.
-        self.bars.suspend(|| print_line(&format!("{prefix}{message}")));
+        self.bars.suspend(|| print_behind(&prefix, message));
     }
 }
 
@@ -75,7 +76,7 @@ impl Progress for BarStep {
     }
 
     fn item(&self, name: &str) {
-        self.bar.set_message(name.to_owned());
+        self.bar.set_message(shown_in_line(name));
     }
 
     fn finish(&self, outcome: &Outcome) {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::lines::{Heart, Pulse, State};
-use super::print_line;
+use crate::cli::terminal::print_json_line;
 use crate::util::report::{Event, Outcome, Progress, Reporter, Step};
 use crate::util::{Error, ErrorKind};
 
@@ -48,7 +48,7 @@ fn print(event: &str, step: Option<Step>, fields: impl Serialize) {
     let line = Line { event, step: step.map(Step::name), fields };
     // Maps with keys that are no text have no JSON form; there are none.
     if let Ok(text) = serde_json::to_string(&line) {
-        print_line(&text);
+        print_json_line(&text);
     }
 }
 

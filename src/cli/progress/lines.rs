@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{json, print_line};
+use super::json;
+use crate::cli::terminal::print_line;
 use crate::util::human;
 use crate::util::report::{Outcome, Progress, Reporter, Step};
 

@@ -11,6 +11,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::{ProgressStyle, json as lines};
+use crate::cli::terminal;
 use crate::util::redact;
 
 /// Writes what condaimg's own code traces to standard error. Nobody else's: an HTTP library logs whole URLs, and these
@@ -33,12 +34,12 @@ pub fn log_details(verbose: u8, style: ProgressStyle) {
     };
 }
 
-/// Writes lines without the secrets of the URLs in them. Each line comes as one piece.
+/// Writes lines as a terminal may show them, without the secrets of the URLs in them. Each line comes as one piece.
 struct Clean<W>(W);
 
 impl<W: Write> Write for Clean<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.write_all(redact::within(&String::from_utf8_lossy(line)).as_bytes())?;
+        self.0.write_all(terminal::shown(&redact::within(&String::from_utf8_lossy(line))).as_bytes())?;
         Ok(line.len())
     }
 

@@ -6,10 +6,10 @@ mod json;
 mod lines;
 mod log;
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use super::args::{ColorArg, Global, ProgressArg};
+use super::terminal::print_line;
 use super::values::variable;
 use crate::util::report::SharedReporter;
 use crate::util::{Error, ErrorKind};
@@ -49,11 +49,6 @@ pub fn reporter(style: ProgressStyle, global: &Global) -> SharedReporter {
         ProgressStyle::Plain => Arc::new(lines::Lines { quiet: global.quiet }),
         ProgressStyle::Json => Arc::new(json::Json { quiet: global.quiet }),
     }
-}
-
-/// Prints a line to standard error; a closed one is nobody's loss.
-pub fn print_line(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Prints an error with its causes and hints, and the exit status that it stands for.

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::args::{BuildArgs, Global, WarmArgs};
+use super::build;
+use super::terminal::{print_json, print_table};
 use super::world::cache_dir;
-use super::{build, print_data};
 use crate::model::BaseRef;
 use crate::registry::Registry;
 use crate::ship::Engine;
@@ -63,7 +64,7 @@ pub async fn run(args: WarmArgs, global: Global, reporter: &SharedReporter) -> R
             reporter.warn("the cache is still larger than `--max-size`: the rest was used within the last hour");
         }
     }
-    print_data(if args.json { report.json()? } else { report.text() }.as_bytes())?;
+    if args.json { print_json(&report) } else { print_table(&report.text()) }?;
     conclude(&report, failures, reporter)
 }
 

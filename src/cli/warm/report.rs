@@ -9,7 +9,7 @@ use crate::cli::summary::PlatformMetadata;
 use crate::image::Image;
 use crate::model::{LAYER_KEY, LayerBlob};
 use crate::store::{self, Item as Stored, Store};
-use crate::util::{Digest, Error, Result, human};
+use crate::util::{Digest, human};
 
 /// The whole.
 #[derive(Debug, Default, Serialize)]
@@ -176,12 +176,5 @@ impl Report {
         let items: String = self.items.iter().map(Item::text).collect();
         let pruned = self.pruned.as_ref().map(|it| format!("{} removed; {} left\n", human(it.removed), human(it.left)));
         items + &pruned.unwrap_or_default()
-    }
-
-    /// # Errors
-    /// Never.
-    pub fn json(&self) -> Result<String> {
-        let text = serde_json::to_string_pretty(self);
-        text.map(|text| text + "\n").map_err(|error| Error::bug("the report has no JSON form").caused_by(error))
     }
 }

@@ -240,6 +240,13 @@ impl Tree {
         Some(format!("{}/{name}", followed.path))
     }
 
+    /// The directory that a path leads to, without symlinks, and the names in it; nothing when it is no directory.
+    pub fn names_in(&self, path: &str) -> Option<(String, Vec<&str>)> {
+        let followed = self.follow(path);
+        let node = followed.node.filter(|node| node.is_directory())?;
+        Some((followed.path, node.entries.keys().map(AsRef::as_ref).collect()))
+    }
+
     /// A file or symlink in the directory that a path leads to, however deep.
     pub fn any_file_in(&self, path: &str) -> Option<String> {
         let followed = self.follow(path);

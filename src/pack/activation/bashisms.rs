@@ -448,6 +448,7 @@ mod tests {
             ("A=\"$(echo \"${x/a/b}\")\"", "${x/a/b}"),
             ("A=${B:-${C//a/b}}", "${C//a/b}"),
             ("A=$((2 ** 3))", "$((2 ** 3))"),
+            ("A=$[1+2]", "$[1+2]"),
             ("cat <<EOF\n${x//a/b}\nEOF", "${x//a/b}"),
             ("D=$(dirname \"${BASH_SOURCE[0]}\")", "${BASH_SOURCE[0]}"),
             ("D=$BASH_SOURCE", "$BASH_SOURCE"),

@@ -12,26 +12,13 @@ mod variables;
 mod words;
 
 use crate::lock::Activation;
+use crate::model::LONGEST_VARIABLE;
 
 pub use order::{Order, order};
 pub use script::parse_script;
 pub use shell::{Shell, warnings};
 pub use state::State;
 pub use variables::parse_variables;
-
-/// The longest variable with which Linux starts a program, `NAME=VALUE` and its end (MAX_ARG_STRLEN, execve(2)).
-const LONGEST_VARIABLE: usize = 128 << 10;
-
-/// Whether a program can be started with a variable.
-pub fn fits(name: &str, value: &str) -> bool {
-    value.len() <= longest(name)
-}
-
-/// The longest value of a variable with which a program can be started.
-pub fn longest(name: &str) -> usize {
-    // Beside it, there are a `=` and a byte at the end.
-    LONGEST_VARIABLE.saturating_sub(name.len() + 2)
-}
 
 /// The folder of the scripts that conda sources when it activates an environment.
 pub const ACTIVATE_FOLDER: &str = "etc/conda/activate.d/";

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::LONGEST_VARIABLE;
 use crate::lock::ActivationStep;
-use crate::model::is_shell_name;
+use crate::model::{LONGEST_VARIABLE, is_shell_name};
 
 /// Variables that a shell gives a meaning of its own, or keeps from being set.
 const OF_THE_SHELL: [&str; 22] = [

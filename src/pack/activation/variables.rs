@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::fits;
 use crate::lock::{ActivationStep, RESERVED_VARIABLES, UNSET};
-use crate::model::is_shell_name;
+use crate::model::{is_shell_name, variable_fits};
 use crate::util::python;
 
 /// What a file sets, and what of it is left out, as the ends of sentences that begin with the file.
@@ -33,7 +32,7 @@ pub fn parse_variables(file: &str, json: &[u8]) -> Result<Variables, String> {
         }
         match python::scalar(raw) {
             Some(Some(value)) if value == UNSET => {}
-            Some(Some(value)) if !fits(&name, &value) => left_out
+            Some(Some(value)) if !variable_fits(&name, &value) => left_out
                 .push(format!("sets `{name}` to a value that is too long for any program to start: it is ignored")),
             Some(value) => steps.push(ActivationStep {
                 file: file.to_owned(),

@@ -93,7 +93,8 @@ fn piece(walk: &mut Walk<'_>, piece: &WordPiece, (text, written): (&str, &str), 
 }
 
 fn arithmetic(walk: &mut Walk<'_>, expression: &str, written: &str, line: usize) {
-    if ["**", "++", "--"].iter().any(|operator| expression.contains(operator)) {
+    // `$[1 + 2]` is older than `$(( ))`, and bash alone still has it.
+    if written.starts_with("$[") || ["**", "++", "--"].iter().any(|operator| expression.contains(operator)) {
         return walk.lacks(line, When::Run, written);
     }
     // `2#101`, and `1, 2`. In an expansion both mean something else.

@@ -45,7 +45,7 @@ pub fn shipped(layout: &WheelLayout, zip: &mut WheelZip) -> Result<Shipped> {
             }
             (verdict, _) => verdict,
         };
-        shipped.judge(pyc, verdict, mtime);
+        shipped.judge(pyc, &name, verdict, mtime);
     }
     Ok(shipped)
 }

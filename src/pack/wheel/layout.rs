@@ -19,7 +19,7 @@ use super::metadata::{self, WheelMetadata};
 use super::record::{Expected, Record};
 use super::{WheelFile, WheelZip, ZipEntry, normalise_name, same_version};
 use crate::lock::LockedWheel;
-use crate::model::pyc::module_of;
+use crate::model::pyc::{Stamp, module_of};
 use crate::pack::layout::ancestors;
 use crate::util::{Digest, Error, Result};
 
@@ -61,7 +61,7 @@ pub struct LaidEntry {
     /// Whether it is a script of the wheel: executable, its first line perhaps rewritten.
     pub is_script: bool,
     /// Of byte code: the time of its module, if another one is in it.
-    pub restamp: Option<u64>,
+    pub restamp: Option<Stamp>,
 }
 
 impl WheelLayout {
@@ -112,19 +112,19 @@ impl WheelLayout {
     /// Damaged wheels.
     pub fn settle_bytecode(&mut self, zip: &mut WheelZip, leaves_out: impl Fn(&str) -> bool) -> Result<Vec<String>> {
         let shipped = super::bytecode::shipped(self, zip)?;
-        for (pyc, mtime) in shipped.restamped {
+        for (pyc, stamp) in shipped.restamped {
             if let Some(file) = self.files.get_mut(&pyc) {
-                file.restamp = Some(mtime);
+                file.restamp = Some(stamp);
             }
         }
-        shipped.unfit.iter().for_each(|pyc| drop(self.files.remove(pyc)));
+        shipped.unfit.keys().for_each(|pyc| drop(self.files.remove(pyc)));
         let is_orphan = |pyc: &str| {
             let module = module_of(pyc).filter(|module| self.files.contains_key(module));
             module.is_some_and(|module| leaves_out(&module))
         };
         let orphans: Vec<String> = self.files.keys().filter(|path| is_orphan(path)).cloned().collect();
         orphans.iter().for_each(|path| drop(self.files.remove(path)));
-        Ok(shipped.unfit.into_iter().collect())
+        Ok(shipped.unfit.into_keys().collect())
     }
 
     /// The digest and size of what is at a path in the image, if that can be told without unpacking it: not of

@@ -9,7 +9,7 @@ use super::layout::{LaidEntry, WheelLayout, need_python};
 use super::record::{NewRecord, Verifier};
 use super::{WheelFile, WheelZip};
 use crate::lock::LockedWheel;
-use crate::model::pyc;
+use crate::model::pyc::Stamp;
 use crate::pack::content::{Hashed, Sink};
 use crate::pack::layout::ancestors;
 use crate::pack::segment::Target;
@@ -113,7 +113,7 @@ impl<W: Sink> SegmentWriter<'_, W> {
             let mut reader = Verified { reader, verifier: Verifier::new(file.expected.as_ref()) };
             let changed = match (file.is_script, file.restamp) {
                 (true, _) => self.script(path, file, &mut reader)?,
-                (false, Some(mtime)) => Some(self.restamped(path, file, mtime, &mut reader)?),
+                (false, Some(stamp)) => Some(self.restamped(path, file, stamp, &mut reader)?),
                 (false, None) => {
                     self.header(path, file, file.entry.size, file.entry.executable)?;
                     self.copy(file.entry.size, &mut reader)?;
@@ -130,14 +130,20 @@ impl<W: Sink> SegmentWriter<'_, W> {
     }
 
     /// Byte code, with the time of its module in it. Its digest and size.
-    fn restamped(&mut self, path: &str, file: &LaidEntry, mtime: u64, reader: &mut dyn Read) -> Result<(Digest, u64)> {
+    fn restamped(
+        &mut self,
+        path: &str,
+        file: &LaidEntry,
+        stamp: Stamp,
+        reader: &mut dyn Read,
+    ) -> Result<(Digest, u64)> {
         if file.entry.size > Limit::BytecodeFile.value() {
             let what = format!("`{path}` has {} bytes, more than", file.entry.size);
             return Err(self.wheel.over(Limit::BytecodeFile, &what));
         }
         let mut content = Vec::new();
         reader.read_to_end(&mut content)?;
-        pyc::restamp(&mut content, path, mtime);
+        stamp.put(&mut content);
         self.header(path, file, content.len() as u64, file.entry.executable)?;
         self.out.write_all(&content)?;
         Ok((Digest::of(&content), content.len() as u64))

@@ -166,9 +166,15 @@ impl Wanted {
             (false, _) => "cannot be read",
         };
         let failed = Error::user(format!("{self} {what}: `{}`", source.display())).caused_by(error);
-        match missing && !self.is_pip {
-            true => failed.hint("the channel's index names it: index the channel again"),
-            false => failed,
+        match (missing, self.origin) {
+            (true, SaidBy::Pins) => failed.hint("correct its path in the file that pins it, or bring the file back"),
+            (true, SaidBy::Lock) => {
+                failed.hint("bring the file back, or take another one with `condaimg lock --upgrade`")
+            }
+            (true, SaidBy::Index) if !self.is_pip => {
+                failed.hint("the channel's index names it: index the channel again")
+            }
+            _ => failed,
         }
     }
 

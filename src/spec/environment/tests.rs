@@ -72,8 +72,8 @@ fn mistakes_are_named_with_their_place() {
         ("variables:\n  A: [1]\n", "environment.yml:2:6: variables.A: invalid type: sequence"),
         ("channels:\n  - \n", "environment.yml:2:4: a channel is missing here"),
         ("a: 1\n---\nb: 1\n", "more than one YAML document"),
-        ("- python\n", "expected an environment"),
-        ("python\n", "expected an environment"),
+        ("- python\n", "environment.yml:1:1: the file holds a list"),
+        ("python\n", "environment.yml:1:1: the file holds a text"),
         ("dependencies: *nothing\n", "environment.yml:1:15: unknown anchor"),
         ("dependencies: [\n", "environment.yml:2:1: "),
     ] {

@@ -198,8 +198,6 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use proptest::prelude::*;
 
-    use fs_err as fs;
-
     use super::*;
 
     proptest! {

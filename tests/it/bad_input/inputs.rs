@@ -7,7 +7,7 @@ use crate::common::{Workspace, environment, fail, run_output, succeed};
 #[test]
 fn files_that_ask_for_nothing_are_refused() {
     let bench = Bench::new();
-    let cases: [(&str, &str, &[&str]); 18] = [
+    let cases: [(&str, &str, &[&str]); 24] = [
         ("environment.yml", "depencencies: [fine]\n", &["environment.yml:1:1", "`depencencies:`", "`dependencies:`"]),
         ("environment.yml", "Dependencies: [fine]\n", &["environment.yml:1:1", "`dependencies:`"]),
         ("environment.yml", "name: a\n", &["environment.yml", "`dependencies:`"]),
@@ -23,6 +23,12 @@ fn files_that_ask_for_nothing_are_refused() {
         ("environment.yml", "dependencies: [fine]\npip: [lib]\n", &["environment.yml:2:1", "`- pip:`"]),
         ("environment.yml", "dependencies: [fine]\nchanels: [a]\n", &["environment.yml:2:1", "`channels:`"]),
         ("environment.yml", "dependencies:\n  - pip:\n  - fine\n", &["environment.yml:2:9", "`pip:`"]),
+        ("environment.yml", "null\n", &["environment.yml:1:1", "`null`", "`dependencies:`"]),
+        ("environment.yml", "fine\n", &["environment.yml:1:1", "a text", "`dependencies:`"]),
+        ("environment.yml", "- fine\n- lib\n", &["environment.yml:1:1", "a list", "`dependencies:`"]),
+        ("environment.json", "[\"fine\"]\n", &["environment.json:1:1", "a list", "`dependencies:`"]),
+        ("environment.yml", "a: &a {b: c}\n<<: *a\n", &["environment.yml:2:1", "`<<:`", "with its value"]),
+        ("condaimg.yaml", "- fine\n", &["condaimg.yaml:1:1", "a list", "`dependencies:`"]),
         ("docker-compose.yml", "services: {web: {image: a}}\n", &["docker-compose.yml", "Compose"]),
         ("meta.yaml", "package: {name: a}\nrequirements: {run: [fine]}\n", &["meta.yaml", "recipe"]),
         ("locked.yml", "version: 1\npackage:\n- {name: fine}\n", &["locked.yml", "conda-lock.yml without `metadata:`"]),

@@ -242,6 +242,7 @@ fn readers_that_go_away_are_no_reason_to_stop() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains("`standard output`") && stderr.contains("No space left"), "{stderr}");
+        assert!(stderr.contains("send it elsewhere") && !stderr.contains("--cache-dir"), "{stderr}");
     }
     // An error stays an error when nobody hears it.
     let mut wrong = bench.build_here();

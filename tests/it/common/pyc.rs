@@ -1,6 +1,6 @@
 //! Byte code: whether the Python of an image would use what is there, and `.pyc` files for packages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::Stdio;
 
@@ -10,14 +10,42 @@ use super::tree::{Image, Kind, Node};
 /// The magic number of CPython 3.11.
 pub const MAGIC: [u8; 4] = [0xa7, 0x0d, 0x0d, 0x0a];
 
-/// The `.pyc` in an image that its Python would not use beside the modules that are there, with the reason. What the
-/// base alone has is not looked at, and what has no module, which Python does not look for.
+/// The `.pyc` in an image that its Python would not use beside the modules that are there, with the reason; symbolic
+/// links are followed as Python does. What the base alone has is not looked at, and what has no module, which Python
+/// does not look for.
 pub fn stale(image: &Image) -> Vec<String> {
     let entries = |layer: &'_ super::tree::Layer| layer.entries.clone();
     let whole: BTreeMap<String, Node> = image.layers.iter().flat_map(entries).collect();
-    let added = image.added().flat_map(|layer| layer.entries.iter().map(|(path, _)| path));
-    let reasons = added.filter_map(|path| Some(format!("{path}: {}", reason(path, &whole)?)));
-    reasons.collect()
+    let added = || image.added().flat_map(|layer| layer.entries.iter().map(|(path, _)| path.as_str()));
+    let linked = added().filter(|path| path.ends_with("/__pycache__")).flat_map(|path| {
+        let folder = format!("{}/", followed(path, &whole).unwrap_or_else(|| path.to_owned()));
+        let names = whole.keys().filter_map(move |inside| inside.strip_prefix(&folder).map(str::to_owned));
+        names.map(move |name| format!("{path}/{name}")).collect::<Vec<_>>()
+    });
+    let seen: BTreeSet<String> = added().map(str::to_owned).chain(linked).collect();
+    seen.iter().filter_map(|path| Some(format!("{path}: {}", reason(path, &whole)?))).collect()
+}
+
+/// Where a path leads through symbolic links; nothing when they lead out of what is known.
+fn followed(path: &str, tree: &BTreeMap<String, Node>) -> Option<String> {
+    let mut pending: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+    let mut found: Vec<String> = Vec::new();
+    for _ in 0..1_000 {
+        let Some(part) = pending.pop() else { return Some(found.join("/")) };
+        match part.as_str() {
+            "" | "." => {}
+            ".." => drop(found.pop()?),
+            _ => found.push(part),
+        }
+        if let Some(Kind::Symlink(target)) = tree.get(&found.join("/")).map(|node| &node.kind) {
+            found.pop();
+            if target.starts_with('/') {
+                found.clear();
+            }
+            pending.extend(target.split('/').rev().map(str::to_owned));
+        }
+    }
+    None
 }
 
 /// Why Python 3.11 would not use a file; nothing when it would, or would not look.
@@ -26,8 +54,9 @@ fn reason(path: &str, tree: &BTreeMap<String, Node>) -> Option<String> {
     let name = name.split(".opt-").next()?;
     let (stem, tag) = name.rsplit_once('.')?;
     let minor: u32 = tag.strip_prefix("cpython-3")?.parse().ok()?;
-    let source = tree.get(&format!("{folder}{stem}.py"))?;
-    let (Kind::File(code), Kind::File(module)) = (&tree.get(path)?.kind, &source.kind) else { return None };
+    let source = tree.get(&followed(&format!("{folder}{stem}.py"), tree)?)?;
+    let code = tree.get(&followed(path, tree)?)?;
+    let (Kind::File(code), Kind::File(module)) = (&code.kind, &source.kind) else { return None };
     let word = |at: usize| u32::from_le_bytes(code.head[at..at + 4].try_into().expect("four bytes"));
     if (3..7).contains(&minor) {
         // Before PEP 552: magic number, time, size.

@@ -65,7 +65,7 @@ fn missing(stream: &mut TcpStream) -> std::io::Result<()> {
 
 /// The file at a path.
 fn whole(path: &str, folder: &Path, stream: &mut TcpStream) -> std::io::Result<()> {
-    let Ok(bytes) = std::fs::read(folder.join(path.trim_start_matches('/'))) else { return missing(stream) };
+    let Ok(bytes) = fs_err::read(folder.join(path.trim_start_matches('/'))) else { return missing(stream) };
     write!(stream, "HTTP/1.1 200 X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len())?;
     stream.write_all(&bytes)
 }
@@ -102,7 +102,7 @@ fn index_silent(case: &mut Case) -> Command {
 fn archive_drips(case: &mut Case) -> Command {
     let mut command = from(case, |path, folder, stream| match path.ends_with(".conda") {
         true => {
-            let size = std::fs::metadata(folder.join(path.trim_start_matches('/')))?.len();
+            let size = fs_err::metadata(folder.join(path.trim_start_matches('/')))?.len();
             drip(size, stream)
         }
         false => whole(path, folder, stream),
@@ -133,7 +133,7 @@ fn gzip_bomb(case: &mut Case) -> Command {
     }
     let mut command = from(case, |path, folder, stream| {
         let path = path.trim_start_matches('/');
-        let Ok(bytes) = std::fs::read(folder.join(path)) else { return missing(stream) };
+        let Ok(bytes) = fs_err::read(folder.join(path)) else { return missing(stream) };
         let length = bytes.len();
         write!(
             stream,

@@ -159,12 +159,16 @@ fn a_file_against_a_folder_is_a_collision_too() {
     let bench = Bench::new(&[Package::new("conda-foo", "1").file("share/foo", "a file")]);
     let below = Wheel::new("foo", "1.0").data("data/share/foo/x", "");
     let message = fail(&mut bench.build(&[below]), 1);
-    assert!(message.contains("`foo` of pip and `conda-foo` of conda both bring `share/foo`"), "{message}");
+    let named = "`foo` of pip brings `share/foo/x`, and `conda-foo` of conda `share/foo`";
+    assert!(message.contains(named), "{message}");
     let bench = Bench::new(&[Package::new("conda-foo", "1").file("share/foo/x", "")]);
     let above = Wheel::new("foo", "1.0").data("data/share/foo", "a file");
     let message = fail(&mut bench.build(std::slice::from_ref(&above)), 1);
-    assert!(message.contains("both bring `share/foo/x`"), "{message}");
-    succeed(bench.build(&[above]).args(["--allow-clobber", "share/*"]));
+    let named = "`foo` of pip brings `share/foo`, and `conda-foo` of conda `share/foo/x`";
+    assert!(message.contains(named), "{message}");
+    let output = run_output(bench.build(&[above]).args(["--allow-clobber", "share/*"]));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("`share/foo/x` of `conda-foo`: `foo` has a file at `share/foo`"), "{stderr}");
     assert_eq!(text(&bench.prefix(), "share/foo"), digest("a file"));
     // Among wheels nobody can declare it.
     let bench = Bench::new(&[]);
