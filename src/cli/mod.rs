@@ -26,7 +26,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::registry;
 use crate::util::report::SharedReporter;
-use crate::util::{Error, ErrorKind, Result, files};
+use crate::util::{Error, ErrorKind, Result, files, limits};
 use args::{Cli, Command, Global};
 use progress::ProgressStyle;
 
@@ -53,6 +53,9 @@ pub fn main() -> ExitCode {
     progress::log_details(cli.global.verbose, style);
     let reporter = progress::reporter(style, &cli.global);
     let (command, quiet) = (cli.command.name(), cli.global.quiet);
+    if let Err(error) = set_limits(&cli.global.limits) {
+        return fail(&error, style);
+    }
     match run(cli, &reporter) {
         Ok(()) => {
             if style == ProgressStyle::Json && !quiet {
@@ -62,6 +65,13 @@ pub fn main() -> ExitCode {
         }
         Err(error) => fail(&error, style),
     }
+}
+
+/// Sets the limits of flags; without any, those of `CONDAIMG_LIMIT`, one a line or after a comma.
+fn set_limits(flags: &[String]) -> Result<()> {
+    let variable = values::variable("CONDAIMG_LIMIT").filter(|_| flags.is_empty()).unwrap_or_default();
+    let texts = variable.split(['\n', ',']).map(str::trim).filter(|text| !text.is_empty());
+    texts.chain(flags.iter().map(String::as_str)).try_for_each(limits::set)
 }
 
 /// Tells what is wrong with the command line, or prints the help that it asks for.

@@ -8,7 +8,8 @@ use super::location::{Peer, authority, location, redirected};
 use super::requests::Asked;
 use super::retry::{Again, RetryPolicy};
 use super::trouble;
-use crate::util::redact;
+use super::watch::{Sizes, watched};
+use crate::util::{Limit, redact};
 
 /// Redirects in a row that are followed; more are a loop.
 const MAX_REDIRECTS: usize = 10;
@@ -46,6 +47,14 @@ pub(crate) async fn retrying<'a>(
         tokio::time::sleep(wait).await;
         tried += 1;
     }
+}
+
+/// Watches the bodies of downloads.
+pub(crate) async fn watching(request: Request, extensions: &mut http::Extensions, next: Next<'_>) -> Result<Response> {
+    let is_get = request.method() == reqwest::Method::GET;
+    let answer = next.run(request, extensions).await?;
+    let sizes = Sizes { sent: Some(Limit::Download), unpacked: None };
+    Ok(if is_get { watched(answer, sizes, None) } else { answer })
 }
 
 /// Follows redirects of what is read. Credentials go to no other server. To be the last middleware: those before it

@@ -5,8 +5,7 @@
 //! Both take their clients from [`client::Settings`], their waits from [`retry::RetryPolicy`], and their rules of
 //! redirects and credentials from [`location`].
 //!
-//! What is to limit the size or the rate of a download belongs to where bodies are read: [`wire::Wire::chunk`], and the
-//! answers of [`middleware::redirecting`]. What is to judge addresses belongs into the resolver of [`client::Settings`].
+//! Bodies are under watch ([`watch`]): a server that stalls or sends too much is not listened to any longer. What is to judge addresses belongs into the resolver of [`client::Settings`].
 
 pub(crate) mod address;
 pub(crate) mod certificates;
@@ -21,4 +20,5 @@ pub(crate) mod retry;
 mod self_signed;
 pub(crate) mod trouble;
 pub(crate) mod warning;
+pub(crate) mod watch;
 pub(crate) mod wire;

@@ -1,4 +1,4 @@
-//! Requests and answers with patience that ends: no total limit, but none may stall.
+//! Requests and answers with patience that ends: no total limit, but none may stall (see [`super::watch`]).
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::requests::Asked;
 use super::retry::Failure;
 use super::trouble::{Hints, silent, unanswered};
 use super::warning::Warnings;
+use super::watch::{Sizes, watched};
 use crate::util::{Error, Result};
 
 /// How long a request may stand still before it counts as failed. No limit is on its whole length.
@@ -90,7 +91,7 @@ impl Wire {
     pub(crate) fn answered(&self, whom: &str, answer: reqwest::Result<Response>) -> Result<Response, Failure> {
         let answer = answer.map_err(|error| self.unanswered(whom, error))?;
         self.warnings.tell(whom, answer.headers());
-        Ok(answer)
+        Ok(watched(answer, Sizes::default(), None))
     }
 
     /// The failure of a request without an answer, or of half of one.

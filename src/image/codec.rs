@@ -7,6 +7,7 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 use fs_err as fs;
 
+use crate::util::error::is_resource;
 use crate::util::{DiffId, Digest, Error, Hasher, Result};
 
 /// How a tar is compressed.
@@ -126,6 +127,7 @@ impl Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         self.inner.read(buffer).map_err(|error| match error.kind() {
             std::io::ErrorKind::Interrupted => error,
+            _ if is_resource(&error) => error,
             _ => (self.unreadable)(error.into()).into(),
         })
     }

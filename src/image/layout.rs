@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use super::output::{Contents, Written, lock};
 use super::{Image, copy, json as image_json, media};
 use crate::model::{Blob, BlobSource};
-use crate::util::files::{UNFINISHED_PREFIX, named, persist, sweep, temporary_beside, write_atomic};
+use crate::util::files::{self, UNFINISHED_PREFIX, named, persist, sweep, temporary_beside, write_atomic};
 use crate::util::json::canonical;
 use crate::util::report::Progress;
-use crate::util::{Digest, Error, Result, ResultExt as _, parallel};
+use crate::util::{Digest, Error, Limit, Result, ResultExt as _, parallel};
 
 pub(super) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// Blobs that are written at once.
@@ -109,6 +109,7 @@ fn prepare(folder: &Path) -> Result<()> {
             .hint("name a folder, or write an archive with `--output oci-archive:FILE`"));
     }
     let marker = folder.join("oci-layout");
+    files::refuse_special(&marker)?;
     match fs::read(&marker) {
         Ok(bytes) => {
             let marker: Value = image_json::parse(&bytes, &format!("`{}`", marker.display()))?;
@@ -208,10 +209,12 @@ impl Write for Named<'_> {
 
 /// Puts the image into the index; returns the number of bytes written, 0 when it is there already.
 fn update_index(path: &Path, contents: &Contents, names: &[Option<&str>]) -> Result<u64> {
-    let old: Option<Value> = match fs::read(path) {
-        Ok(bytes) => Some(image_json::parse(&bytes, &format!("`{}`", path.display()))?),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error.into()),
+    let old: Option<Value> = match files::find(path)? {
+        Some(_) => {
+            let bytes = files::read_limited(path, Limit::ImageDocument)?;
+            Some(image_json::parse(&bytes, &format!("`{}`", path.display()))?)
+        }
+        None => None,
     };
     let new = index_of_layout(old.clone(), contents, names)?;
     if old.as_ref() == Some(&new) {

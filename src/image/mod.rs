@@ -33,7 +33,7 @@ mod unused;
 pub use archive::{write_oci_archive, write_oci_archive_of};
 pub use artifact::{Artifact, ArtifactFile, artifact, lone_artifact};
 pub use assemble::{Assembly, Image, assemble, platform_entry};
-pub use base::{Base, DOCUMENT_LIMIT, Documents, check_size, choose, open, open_image};
+pub use base::{Base, Documents, check_size, choose, open, open_image};
 pub use codec::diff_id;
 pub use docker_archive::write_docker_archive;
 pub use environment::{path, variable_names, variable_of};

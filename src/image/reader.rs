@@ -9,13 +9,13 @@ use oci_spec::image::{Descriptor, ImageIndex};
 use serde_json::json;
 
 use super::assemble::descriptor;
-use super::base::{DOCUMENT_LIMIT, TarFile, check_size, docker_image, verify};
+use super::base::{TarFile, check_size, docker_image, verify};
 use super::layout::REF_NAME;
 use super::{json, media};
 use crate::model::{Blob, BlobSource};
 use crate::store::Store;
 use crate::util::json::canonical;
-use crate::util::{Digest, Error, Result, files};
+use crate::util::{Digest, Error, Limit, Result, files};
 
 /// An OCI image layout, wherever its files are.
 pub struct LayoutReader {
@@ -166,13 +166,16 @@ impl Files for Folder {
     fn read(&self, path: &str) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         // One byte more than allowed, to see that there is more.
-        fs::File::open(self.0.join(path))?.take(DOCUMENT_LIMIT + 1).read_to_end(&mut bytes)?;
+        files::regular(&self.0.join(path))?
+            .take(Limit::ImageDocument.value().saturating_add(1))
+            .read_to_end(&mut bytes)?;
         check_size(bytes.len() as u64, &format!("`{path}`"))?;
         Ok(bytes)
     }
 
     fn blob(&self, digest: &Digest, size: u64) -> Result<BlobSource> {
         let path = self.0.join("blobs").join("sha256").join(digest.hex());
+        files::refuse_special(&path)?;
         let found = fs::metadata(&path)?.len();
         if found != size {
             return Err(Error::user(format!("`{}` has {found} bytes and should have {size}", path.display()))

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{json as image_json, media};
 use crate::util::files::{self, UNFINISHED_PREFIX, sweep};
-use crate::util::{Digest, Error, Result, ResultExt as _};
+use crate::util::{Digest, Error, Limit, Result, ResultExt as _};
 
 /// Larger blobs are layers, whatever they begin with, in bytes: no registry takes a manifest of a tenth of this.
 const LARGEST_DOCUMENT: u64 = 64 << 20;
@@ -127,7 +127,7 @@ enum Named {
 /// All that is referred to: every digest in `index.json`, in the documents that it names, in those that they name, and
 /// so on. A digest counts wherever it stands.
 fn used(index: &Path, blobs: &Path) -> Result<BTreeMap<Digest, Named>> {
-    let bytes = fs::read(index)?;
+    let bytes = files::read_limited(index, Limit::ImageDocument)?;
     let document: Value = image_json::parse(&bytes, "its index.json")?;
     let mut used = BTreeMap::new();
     let mut pending = Vec::new();
@@ -155,14 +155,14 @@ fn used(index: &Path, blobs: &Path) -> Result<BTreeMap<Digest, Named>> {
 /// A manifest or an index that is no JSON: what it would name is not known.
 fn document_of(path: &Path, named: Named) -> Result<Option<Value>> {
     use std::io::Read as _;
-    let Ok(mut file) = fs::File::open(path) else { return Ok(None) };
+    let Ok(mut file) = files::regular(path) else { return Ok(None) };
     let mut first = [0];
     let begun = file.read(&mut first)?;
     let looks_like_one = begun != 0 && matches!(first[0], b'{' | b'[' | b' ' | b'\n' | b'\r' | b'\t');
     if named == Named::Anything && (!looks_like_one || file.metadata()?.len() > LARGEST_DOCUMENT) {
         return Ok(None);
     }
-    let bytes = fs::read(path)?;
+    let bytes = files::read_limited(path, Limit::ImageDocument)?;
     match (serde_json::from_slice(&bytes), named) {
         (Ok(document), _) => Ok(Some(document)),
         (Err(_), Named::Anything) => Ok(None),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Lock, RESERVED_VARIABLES, UNSET};
-use crate::util::Digest;
+use crate::util::{Digest, yaml};
 
 /// The environment that a base image brings and that the lock's own packages are added to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,7 @@ pub fn parameters_of_image(text: &str) -> Option<ParametersOfImage> {
     struct Extension {
         parameters: ParametersOfImage,
     }
+    yaml::check(text).ok()?;
     serde_yaml::from_str::<Document>(text).ok().map(|document| document.condaimg.parameters)
 }
 

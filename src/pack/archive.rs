@@ -5,18 +5,19 @@
 //! with the package's name.
 
 use std::collections::HashMap;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
 use rattler_package_streaming::{read, seek};
 
+use super::conda;
 use super::pax::{Pax, header_seconds};
 use crate::store::Store;
 use crate::util::error::ResultExt as _;
 use crate::util::report::{Progress, Silent};
-use crate::util::{Digest, Error, Result, paths};
+use crate::util::{Digest, Error, Limit, Result, entries, error, human, paths};
 
 /// An archive in the store.
 #[derive(Debug, Clone)]
@@ -106,14 +107,15 @@ impl Archive {
     pub fn visit_info(&self, mut visit: impl FnMut(&Entry, &mut dyn Read) -> Result<ControlFlow<()>>) -> Result<()> {
         match self.format {
             Format::Conda => {
+                self.check_conda()?;
                 let (file, watch) = self.open(&Silent)?;
-                let mut tar = seek::stream_conda_info(file).map_err(|error| self.broken(error))?;
-                self.visit(&mut tar, &mut visit)?;
+                let tar = seek::stream_conda_info(file).map_err(|error| self.broken(error))?;
+                self.visit(tar.into_inner(), &mut visit)?;
                 watch.end()
             }
             Format::TarBz2 => {
-                let (mut tar, watch) = self.open_old(&Silent)?;
-                self.visit(&mut tar, &mut |entry, reader| {
+                let (tar, watch) = self.open_old(&Silent)?;
+                self.visit(tar, &mut |entry, reader| {
                     if entry.path.starts_with("info/") { visit(entry, reader) } else { Ok(ControlFlow::Continue(())) }
                 })?;
                 watch.end()
@@ -140,14 +142,15 @@ impl Archive {
     ) -> Result<()> {
         match self.format {
             Format::Conda => {
+                self.check_conda()?;
                 let (file, watch) = self.open(progress)?;
-                let mut tar = seek::stream_conda_content(file).map_err(|error| self.broken(error))?;
-                self.visit(&mut tar, &mut visit)?;
+                let tar = seek::stream_conda_content(file).map_err(|error| self.broken(error))?;
+                self.visit(tar.into_inner(), &mut visit)?;
                 watch.end()
             }
             Format::TarBz2 => {
-                let (mut tar, watch) = self.open_old(progress)?;
-                self.visit(&mut tar, &mut |entry, reader| {
+                let (tar, watch) = self.open_old(progress)?;
+                self.visit(tar, &mut |entry, reader| {
                     let metadata = entry.path == "info" || entry.path.starts_with("info/");
                     if metadata { Ok(ControlFlow::Continue(())) } else { visit(entry, reader) }
                 })?;
@@ -156,22 +159,29 @@ impl Archive {
         }
     }
 
-    /// The whole content of one installed file; nothing when the archive does not hold it.
+    /// Hands the content of one installed file to `read`; false when the archive does not hold it.
     ///
     /// # Errors
-    /// As [`Self::visit_content`].
-    pub fn content_of(&self, path: &str) -> Result<Option<Vec<u8>>> {
+    /// As [`Self::visit_content`]; those of `read`.
+    pub fn with_content_of(
+        &self,
+        path: &str,
+        read: &mut dyn FnMut(&Entry, &mut dyn Read) -> Result<()>,
+    ) -> Result<bool> {
         let mut wanted = path.to_owned();
         // A link to a link to a file: archives are written with links to the file itself, but may say otherwise.
         for _ in 0..8 {
-            let mut content = None;
+            let mut found = false;
             let mut next = None;
             self.visit_content(|entry, reader| {
                 if entry.path != wanted {
                     return Ok(ControlFlow::Continue(()));
                 }
                 match &entry.kind {
-                    Kind::File => content = Some(read_whole(entry, reader)?),
+                    Kind::File => {
+                        found = true;
+                        read(entry, reader)?;
+                    }
                     Kind::Hardlink(source) => next = Some(source.clone()),
                     Kind::Directory | Kind::Symlink(_) => {}
                 }
@@ -179,27 +189,65 @@ impl Archive {
             })?;
             match next {
                 Some(source) => wanted = source,
-                None => return Ok(content),
+                None => return Ok(found),
             }
         }
-        Ok(None)
+        Ok(false)
+    }
+
+    /// The content of one installed file, which must be in memory at once; nothing when the archive does not hold it.
+    ///
+    /// # Errors
+    /// As [`Self::visit_content`]; what is larger than `limit`.
+    pub fn content_of(&self, path: &str, limit: Limit) -> Result<Option<Vec<u8>>> {
+        let mut content = None;
+        self.with_content_of(path, &mut |entry, reader| {
+            content = Some(read_whole(entry, reader, limit)?);
+            Ok(())
+        })?;
+        Ok(content)
+    }
+
+    /// Hands the content of a visited entry to `read`; that of a hard link is where it leads.
+    ///
+    /// # Errors
+    /// Those of `read`; a link to what is not there.
+    pub fn with_content(
+        &self,
+        entry: &Entry,
+        reader: &mut dyn Read,
+        read: &mut dyn FnMut(&Entry, &mut dyn Read) -> Result<()>,
+    ) -> Result<()> {
+        let Kind::Hardlink(source) = &entry.kind else { return read(entry, reader) };
+        // Rare enough to read the archive once more for it.
+        match self.with_content_of(source, read)? {
+            true => Ok(()),
+            false => Err(self.broken(format!("`{}` is a link to `{source}`, which is not there", entry.path))),
+        }
     }
 
     /// The content of a visited entry that must be in memory at once; that of a hard link is where it leads.
     ///
     /// # Errors
-    /// Those of the reader; a link to what is not there.
-    pub fn content(&self, entry: &Entry, reader: &mut dyn Read) -> Result<Vec<u8>> {
-        let Kind::Hardlink(source) = &entry.kind else { return read_whole(entry, reader) };
-        // Rare enough to read the archive once more for it.
-        self.content_of(source)?
-            .ok_or_else(|| self.broken(format!("`{}` is a link to `{source}`, which is not there", entry.path)))
+    /// Those of the reader; a link to what is not there; what is larger than `limit`.
+    pub fn content(&self, entry: &Entry, reader: &mut dyn Read, limit: Limit) -> Result<Vec<u8>> {
+        let mut content = Vec::new();
+        self.with_content(entry, reader, &mut |entry, reader| {
+            content = read_whole(entry, reader, limit)?;
+            Ok(())
+        })?;
+        Ok(content)
     }
 
     /// Where the faster form of a `.tar.bz2` is or will be (see [`super::transcode`]); nothing for other formats.
     pub fn transcoded(&self) -> Option<PathBuf> {
         // `<sha256>.tar.bz2` to `<sha256>.tar.zst`.
         (self.format == Format::TarBz2).then(|| self.path.with_extension("zst"))
+    }
+
+    /// Looks at the zip of a `.conda`.
+    fn check_conda(&self) -> Result<()> {
+        conda::check(self, self.open(&Silent)?.0)
     }
 
     fn open<'p>(&self, progress: &'p dyn Progress) -> Result<(BufReader<Counted<'p>>, Watch<'_>)> {
@@ -224,7 +272,7 @@ impl Archive {
     }
 
     /// The tar of a `.tar.bz2`, from its faster form where there is one.
-    fn open_old<'p>(&self, progress: &'p dyn Progress) -> Result<(tar::Archive<Box<dyn Read + 'p>>, Watch<'_>)> {
+    fn open_old<'p>(&self, progress: &'p dyn Progress) -> Result<(Box<dyn Read + 'p>, Watch<'_>)> {
         // One that was not compared with its record is none.
         let is_usable = |path: &PathBuf| match &self.held {
             Some((store, sha256)) => super::transcode::is_usable(path, sha256, store),
@@ -244,27 +292,29 @@ impl Archive {
                 (Box::new(read::stream_tar_bz2(file).into_inner()), watch)
             }
         };
-        Ok((tar::Archive::new(tar), watch))
+        Ok((tar, watch))
     }
 
-    fn visit(&self, tar: &mut tar::Archive<impl Read>, visit: &mut Visit<'_>) -> Result<()> {
+    fn visit(&self, tar: impl Read, visit: &mut Visit<'_>) -> Result<()> {
         let mut symlinks = HashMap::new();
         let mut global = None;
-        for entry in tar.entries().map_err(|error| self.broken(error))? {
-            let mut raw = entry.map_err(|error| self.broken(error))?;
-            let pax = self.records(&mut raw, &mut global)?;
-            let Some(entry) = self.check(&raw, &pax)? else { continue };
-            refuse_below_outward_link(&entry.path, &symlinks).map_err(|error| self.hostile(&error))?;
-            if let Kind::Symlink(target) = &entry.kind {
-                symlinks.insert(entry.path.clone(), target.clone());
-            }
-            let mut reader = EntryReader { archive: self, entry: &entry, raw: &mut raw, taken: 0 };
-            let flow = visit(&entry, &mut reader).context(|| format!("cannot pack `{}`", self.package))?;
-            if flow.is_break() {
-                break;
-            }
-        }
-        Ok(())
+        let mut sizes = Sizes::of(self)?;
+        entries::each_of(
+            tar,
+            |error| self.unreadable(error),
+            |raw| {
+                let pax = self.records(raw, &mut global)?;
+                let entry = self.check(raw, &pax)?;
+                sizes.add(self, raw.size(), entry.as_ref())?;
+                let Some(entry) = entry else { return Ok(ControlFlow::Continue(())) };
+                refuse_below_outward_link(&entry.path, &symlinks).map_err(|error| self.hostile(&error))?;
+                if let Kind::Symlink(target) = &entry.kind {
+                    symlinks.insert(entry.path.clone(), target.clone());
+                }
+                let mut reader = EntryReader { archive: self, entry: &entry, raw, taken: 0 };
+                visit(&entry, &mut reader).context(|| format!("cannot pack `{}`", self.package))
+            },
+        )
     }
 
     /// What the PAX records of a raw entry say; `global` is the time that a global header gave before.
@@ -313,6 +363,10 @@ impl Archive {
             other => return Err(self.hostile(&format!("`{shown}` is a device or of unknown kind ({:?})", other))),
         };
         let path = safe_path(&shown).map_err(|error| self.hostile(&error))?;
+        self.check_path(&path)?;
+        if let Kind::Symlink(target) | Kind::Hardlink(target) = &kind {
+            paths::check_length(target).map_err(|error| self.unsupported(&format!("link `{path}`: {error}")))?;
+        }
         if path.is_empty() {
             return Ok(None);
         }
@@ -322,6 +376,38 @@ impl Archive {
         };
         let mode = header.mode().map_err(|error| self.broken(error))?;
         Ok(Some(Entry { path, kind, size: raw.size(), mode, mtime, capabilities: pax.capabilities }))
+    }
+
+    /// Refuses a path that no engine unpacks, or that costs much memory.
+    ///
+    /// # Errors
+    /// When it is too long or too deep.
+    pub fn check_path(&self, path: &str) -> Result<()> {
+        paths::check_length(path).map_err(|error| self.unsupported(&error))?;
+        let depth = path.bytes().filter(|byte| *byte == b'/').count();
+        match depth > Limit::PathDepth.count() {
+            true => Err(self.over(Limit::PathDepth, &format!("a path has {depth} directories, more than"))),
+            false => Ok(()),
+        }
+    }
+
+    /// An error about an archive that is over a limit; `what` as in [`Limit::exceeded`].
+    pub fn over(&self, limit: Limit, what: &str) -> Error {
+        limit.exceeded(&format!("package `{}` is refused: {what}", self.package))
+    }
+
+    /// An error of reading an archive: it is damaged, unless this machine lacks memory or space, or a limit is reached.
+    fn unreadable(&self, failed: io::Error) -> Error {
+        if error::is_resource(&failed) {
+            return Error::user(format!("failed to read the archive of `{}`", self.package))
+                .caused_by(Error::from(failed));
+        }
+        match failed.downcast::<Error>() {
+            // A limit, or an error that names the archive already.
+            Ok(own) if own.to_string().contains(&self.package) => own,
+            Ok(own) => Error::user(format!("package `{}` is refused", self.package)).caused_by(own),
+            Err(failed) => self.broken(failed),
+        }
     }
 
     /// An error about an archive that cannot be read.
@@ -418,7 +504,7 @@ impl<R: Read> Read for EntryReader<'_, R> {
                 Ok(count)
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Err(error),
-            Err(error) => Err(self.archive.broken(error).into()),
+            Err(error) => Err(self.archive.unreadable(error).into()),
         }
     }
 }
@@ -488,17 +574,60 @@ fn refuse_below_outward_link(path: &str, symlinks: &HashMap<String, String>) -> 
     resolve_parents(path, symlinks).map(|_| ())
 }
 
-/// The largest file that is held in memory. Files that hold the build prefix are; a library of PyTorch has 1.5 GB.
-const LARGEST_WHOLE: u64 = 4 << 30;
+/// What an archive holds so far.
+struct Sizes {
+    /// What it may unpack to, in bytes.
+    allowed: u64,
+    unpacked: u64,
+    entries: u64,
+    names: u64,
+}
+
+impl Sizes {
+    fn of(archive: &Archive) -> Result<Self> {
+        // Of no file: a reader that is not from the store.
+        let size = std::fs::metadata(&archive.path).map_or(u64::MAX, |metadata| metadata.len());
+        let ratio = size.saturating_mul(Limit::ArchiveRatio.value());
+        let allowed = Limit::ArchiveSmall.value().max(ratio).min(Limit::ArchiveSize.value());
+        Ok(Self { allowed, unpacked: 0, entries: 0, names: 0 })
+    }
+
+    fn add(&mut self, archive: &Archive, size: u64, entry: Option<&Entry>) -> Result<()> {
+        self.entries += 1;
+        self.unpacked = self.unpacked.saturating_add(size);
+        if let Some(entry) = entry {
+            let target = match &entry.kind {
+                Kind::Symlink(target) | Kind::Hardlink(target) => target.len(),
+                Kind::File | Kind::Directory => 0,
+            };
+            self.names += (entry.path.len() + target) as u64;
+        }
+        if self.entries > Limit::ArchiveEntries.value() {
+            return Err(archive.over(Limit::ArchiveEntries, "the number of its files is larger than"));
+        }
+        if self.names > Limit::ArchiveNames.value() {
+            return Err(archive.over(Limit::ArchiveNames, "its paths are longer than"));
+        }
+        if self.unpacked > self.allowed {
+            let what =
+                format!("it would unpack to more than {}, which is more times its size than", human(self.allowed));
+            let (limit, what) = match self.allowed == Limit::ArchiveSize.value() {
+                true => (Limit::ArchiveSize, "it would unpack to more than"),
+                false => (Limit::ArchiveRatio, what.as_str()),
+            };
+            return Err(archive.over(limit, what));
+        }
+        Ok(())
+    }
+}
 
 /// The content of an entry that must be in memory at once.
 ///
 /// # Errors
-/// Those of the reader; a size beyond all measure, as a few bytes of an archive may stand for.
-pub fn read_whole(entry: &Entry, reader: &mut dyn Read) -> Result<Vec<u8>> {
-    if entry.size > LARGEST_WHOLE {
-        return Err(Error::user(format!("`{}` has {} bytes, too many to look into", entry.path, entry.size))
-            .hint("no such file is known; tell the package's maintainers"));
+/// Those of the reader; a size over the limit, as a few bytes of an archive may stand for.
+pub fn read_whole(entry: &Entry, reader: &mut dyn Read, limit: Limit) -> Result<Vec<u8>> {
+    if entry.size > limit.value() {
+        return Err(limit.exceeded(&format!("`{}` has {} bytes; the limit is", entry.path, entry.size)));
     }
     // The size comes from a stranger: a wrong one must not allocate more than the archive then yields.
     let mut content = Vec::with_capacity(entry.size.min(16 << 20) as usize);
@@ -536,7 +665,7 @@ mod tests {
             paths.push(entry.path.clone());
             Ok(ControlFlow::Continue(()))
         };
-        archive.visit(&mut tar::Archive::new(tar), &mut visit).expect("reads");
+        archive.visit(tar, &mut visit).expect("reads");
         paths
     }
 
@@ -551,11 +680,33 @@ mod tests {
 
     #[test]
     fn what_no_memory_holds_is_not_read() {
-        let size = LARGEST_WHOLE + 1;
+        let size = Limit::Module.value() + 1;
         let entry =
             Entry { path: "lib/x".to_owned(), kind: Kind::File, size, mode: 0o644, mtime: 1, capabilities: false };
-        let error = read_whole(&entry, &mut std::io::repeat(0)).expect_err("is refused");
-        assert!(error.to_string().contains("`lib/x` has 4294967297 bytes"), "{error}");
+        let error = read_whole(&entry, &mut std::io::repeat(0), Limit::Module).expect_err("is refused");
+        assert!(error.to_string().contains("`lib/x` has 33554433 bytes"), "{error}");
+    }
+
+    /// A reader on a machine that lacks something.
+    struct Failing(io::ErrorKind);
+
+    impl Read for Failing {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+    }
+
+    #[test]
+    fn lack_of_memory_or_space_is_no_damage() {
+        let archive = Archive { path: "a".into(), package: "a-1-0".to_owned(), format: Format::TarBz2, held: None };
+        let visit = |kind| archive.visit(Failing(kind), &mut |_, _| Ok(ControlFlow::Continue(()))).expect_err("fails");
+        for (kind, said) in [(io::ErrorKind::OutOfMemory, "memory"), (io::ErrorKind::StorageFull, "space")] {
+            let error = visit(kind);
+            let chain = error.chain().join(": ");
+            assert!(chain.contains("a-1-0") && chain.contains(said) && !chain.contains("damaged"), "{chain}");
+            assert!(!error.hints().is_empty());
+        }
+        assert!(visit(io::ErrorKind::InvalidData).to_string().contains("damaged"));
     }
 
     #[test]

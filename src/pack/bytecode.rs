@@ -17,6 +17,7 @@ use super::archive::Archive;
 use super::findings::Losses;
 use super::layout::{PackageLayout, ancestors};
 use super::metadata::ModePolicy;
+use super::prefix;
 use super::segment::{self, Target};
 use crate::lock::LockedPackage;
 use crate::model::pyc::{is_made_of, module_of};
@@ -28,7 +29,7 @@ use crate::util::paths::check_length;
 use crate::util::report::Silent;
 use crate::util::tarball;
 use crate::util::tree::digest_of_tree;
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Error, Limit, Result};
 
 /// The program that the interpreter runs.
 const COMPILE: &str = include_str!("compile.py");
@@ -324,15 +325,20 @@ pub fn modules(
         .map(|source| (source.source.clone(), source))
         .collect();
     let mut modules = Vec::with_capacity(wanted.len());
+    let mut total = 0;
     archive.visit_content(|entry, reader| {
         // A symbolic link may be listed as a file, but has no content of its own.
         let source = wanted.get(&entry.path).filter(|_| entry.has_content());
         let (Some(source), Some(file)) = (source, layout.files.get(&entry.path)) else {
             return Ok(ControlFlow::Continue(()));
         };
-        let mut content = archive.content(entry, reader)?;
+        let mut content = archive.content(entry, reader, Limit::Module)?;
+        total += content.len() as u64;
+        if total > Limit::Modules.value() {
+            return Err(archive.over(Limit::Modules, "its modules are larger than"));
+        }
         if let Some(placeholder) = &file.entry.prefix_placeholder {
-            content = segment::replace_prefix(archive, file, placeholder, &content, target)?;
+            content = prefix::replaced(archive, file, placeholder, &content, target)?;
         }
         modules.push(Module::new(source.clone(), entry.mtime, content));
         Ok(ControlFlow::Continue(()))

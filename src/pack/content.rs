@@ -51,6 +51,26 @@ impl<'a> Hashed<'a> {
     }
 }
 
+/// Hashes what is written through it.
+pub struct Hashing<'a, W> {
+    /// Where the bytes go.
+    pub out: &'a mut W,
+    /// The hash of the bytes so far.
+    pub hasher: Hasher,
+}
+
+impl<W: Write> Write for Hashing<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 impl Read for Hashed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;

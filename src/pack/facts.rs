@@ -17,7 +17,7 @@ use super::{activation, bytecode, pypi};
 use crate::lock::{Activation, LockedPackage, PackageFacts, archive_digest, built_at};
 use crate::model::LAYOUT_VERSION;
 use crate::model::pyc::module_of;
-use crate::util::{Digest, Error, Result, parallel};
+use crate::util::{Digest, Error, Limit, Result, parallel};
 
 /// Raised whenever facts say more or other of the same archives: what stores have of older versions is read anew. Facts in
 /// locks are compared with the archives, so the layout version is raised as well: the facts of locks of an older one are
@@ -299,7 +299,7 @@ fn read_activation(archive: &Archive, layout: &PackageLayout, warnings: &mut Vec
         let Some(file) = layout.files.get(&entry.path) else { return Ok(ControlFlow::Continue(())) };
         let Some(kind) = activation::file(&file.target) else { return Ok(ControlFlow::Continue(())) };
         let is_link = file.entry.path_type == PathType::SoftLink;
-        let content = if is_link { None } else { Some(archive.content(entry, reader)?) };
+        let content = if is_link { None } else { Some(archive.content(entry, reader, Limit::ActivationScript)?) };
         if kind == activation::File::Script {
             let placeholder = file.entry.prefix_placeholder.as_ref().map(|found| found.placeholder.as_str());
             activation::add_script(&mut found, &file.target, content.as_deref(), placeholder);

@@ -2,7 +2,7 @@
 //! (noarch Python: site-packages by Python version, `python-scripts/`, entry points; packages older than
 //! `paths.json`: `info/files` and `info/has_prefix`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -11,13 +11,15 @@ use rattler_conda_types::package::{
     EntryPoint, Files, HasPrefix, IndexJson, LinkJson, NoArchLinks, NoLink, NoSoftlink, PackageFile, PathType,
     PathsEntry, PathsJson,
 };
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::archive::{Archive, Kind, read_whole, resolve_parents, safe_path};
 use super::shipped::Shipped;
 use crate::model::pyc::{Stamp, module_of};
 use crate::util::error::ResultExt as _;
-use crate::util::{Error, Result};
+use crate::util::{Error, Limit, Result};
 
 /// What a package installs.
 #[derive(Debug, Clone)]
@@ -68,6 +70,7 @@ impl PackageLayout {
                 .hint("add `python` to the dependencies"));
             }
         };
+        info.check_number_of_paths(archive)?;
         let paths = match info.parse::<PathsJson>(archive)? {
             Some(paths) => paths,
             None => deprecated_paths(archive, &info)?,
@@ -198,16 +201,27 @@ impl PackageLayout {
     /// belongs to the environment as a whole.
     fn check_targets(&self, archive: &Archive) -> Result<()> {
         let targets: BTreeSet<&str> = self.targets().collect();
+        let mut above: HashSet<&str> = HashSet::new();
+        for path in targets.iter().copied().chain(self.directories.iter().map(String::as_str)) {
+            archive.check_path(path)?;
+            // What is above a known one is known.
+            ancestors(path).take_while(|ancestor| above.insert(ancestor)).for_each(drop);
+            if above.len() > Limit::Directories.count() {
+                return Err(archive.over(Limit::Directories, "the number of its directories is larger than"));
+            }
+        }
         for target in targets.iter().copied().chain(self.directories.iter().map(String::as_str)) {
             if let Some(file) = ancestors(target).find(|ancestor| targets.contains(ancestor)) {
                 return Err(archive.hostile(&format!("`{target}` lies below `{file}`, which is no folder")));
             }
         }
         let reserved = |target: &&&str| {
-            let name = target.strip_prefix("conda-meta/").filter(|name| !name.contains('/'));
+            // Also not as a directory with files of a package's own below it.
+            let name = target.strip_prefix("conda-meta/").and_then(|rest| rest.split('/').next());
             name.is_some_and(|name| name == "history" || name.ends_with(".json"))
         };
-        match targets.iter().find(reserved) {
+        let directories: Vec<&str> = self.directories.iter().map(String::as_str).collect();
+        match targets.iter().chain(&directories).find(reserved) {
             Some(target) => Err(archive.hostile(&format!("it brings `{target}`, which installers write"))),
             None => Ok(()),
         }
@@ -243,6 +257,9 @@ pub fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// A list of files in bytes from which on its entries are counted before they are read.
+const LONG_LIST: usize = 4 << 20;
+
 /// The small files of `info/` that say what to install.
 struct InfoFiles {
     files: BTreeMap<String, Vec<u8>>,
@@ -261,9 +278,6 @@ impl InfoFiles {
         "info/no_softlink",
     ];
 
-    /// No such file of a real package comes near this size (paths.json of 100,000 files: 30 MB).
-    const LARGEST: u64 = 256 << 20;
-
     fn read(archive: &Archive) -> Result<Self> {
         let (mut files, mut index_time) = (BTreeMap::new(), 0);
         archive.visit_info(|entry, reader| {
@@ -271,10 +285,11 @@ impl InfoFiles {
                 index_time = entry.mtime;
             }
             if Self::WANTED.contains(&entry.path.as_str()) && entry.kind == Kind::File {
-                if entry.size > Self::LARGEST {
-                    return Err(archive.hostile(&format!("`{}` has {} bytes", entry.path, entry.size)));
-                }
-                files.insert(entry.path.clone(), read_whole(entry, reader)?);
+                let limit = match entry.path.as_str() {
+                    "info/paths.json" | "info/files" | "info/has_prefix" => Limit::PathsFile,
+                    _ => Limit::InfoFile,
+                };
+                files.insert(entry.path.clone(), read_whole(entry, reader, limit)?);
             }
             Ok(ControlFlow::Continue(()))
         })?;
@@ -292,6 +307,28 @@ impl InfoFiles {
             })?;
         }
         Ok(())
+    }
+
+    /// Refuses lists of files that would take much memory, before they become values.
+    fn check_number_of_paths(&self, archive: &Archive) -> Result<()> {
+        /// Counts the entries only.
+        #[derive(Deserialize)]
+        struct Paths {
+            paths: Vec<IgnoredAny>,
+        }
+        let text = |path: &str| self.files.get(path).map(Vec::as_slice).unwrap_or_default();
+        let lines = |path: &str| text(path).iter().filter(|byte| **byte == b'\n').count();
+        let json = text("info/paths.json");
+        let listed = match json.len() > LONG_LIST {
+            // What is wrong with it is told by its reader.
+            true => serde_json::from_slice::<Paths>(json).map_or(0, |list| list.paths.len()),
+            false => 0,
+        };
+        let most = ["info/files", "info/has_prefix", "info/no_link"].map(lines).into_iter().fold(listed, usize::max);
+        match most > Limit::ArchiveEntries.count() {
+            true => Err(archive.over(Limit::ArchiveEntries, "the number of its files is larger than")),
+            false => Ok(()),
+        }
     }
 
     fn parse<T: PackageFile>(&self, archive: &Archive) -> Result<Option<T>> {

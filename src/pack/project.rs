@@ -91,7 +91,7 @@ fn is_root(owner: &(u64, u64)) -> bool {
 /// Files that cannot be read, or change meanwhile.
 pub fn measure(files: &[&Path], jobs: usize) -> Result<Vec<ProjectContent>> {
     parallel(files, jobs, |path| {
-        let file = File::open(path)?;
+        let file = crate::util::files::regular(path)?;
         let before = file.metadata()?.len();
         let (digest, size) = Hasher::drain(file)?;
         if size == before { Ok(ProjectContent::File { size, digest }) } else { Err(changed(path)) }

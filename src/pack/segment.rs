@@ -7,23 +7,23 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::ops::ControlFlow;
 
-use rattler::install::link::copy_and_replace_placeholders;
 use rattler::install::{PythonInfo, python_entry_point_template};
 use rattler_conda_types::Subdir;
 use rattler_conda_types::package::{PathType, PrefixPlaceholder};
 
 use super::archive::{Archive, Entry, Kind, read_whole};
-use super::content::{Hashed, Sink};
+use super::content::{Hashed, Hashing, Sink};
 use super::findings::Losses;
 use super::layout::{LaidFile, PackageLayout};
 use super::metadata::{DIRECTORY_MTIME, ModePolicy, SETUID};
+use super::prefix::{self, Patched, Replacer};
 use super::record::{RecordBuilder, WrittenFile};
 use crate::lock::{LockedPackage, PackageFacts, built_at};
 use crate::model::{FolderFacts, Folders};
 use crate::util::paths::check_length;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
-use crate::util::{Digest, Error, Hasher, Result};
+use crate::util::{Digest, Error, Hasher, Limit, Result};
 
 /// The environment that packages are packed for.
 #[derive(Debug, Clone)]
@@ -123,37 +123,6 @@ fn build_time(package: &LockedPackage) -> u64 {
     built_at(&package.record.package_record).and_then(|time| u64::try_from(time).ok()).unwrap_or(DIRECTORY_MTIME)
 }
 
-/// Replaces the build prefix in a file's content.
-///
-/// # Errors
-/// When the target prefix is longer than the placeholder of a binary file, and the like.
-pub fn replace_prefix(
-    archive: &Archive,
-    file: &LaidFile,
-    placeholder: &PrefixPlaceholder,
-    source: &[u8],
-    target: &Target,
-) -> Result<Vec<u8>> {
-    let mut patched = Vec::with_capacity(source.len());
-    copy_and_replace_placeholders(
-        source,
-        &mut patched,
-        &placeholder.placeholder,
-        &target.prefix,
-        &target.subdir,
-        placeholder.file_mode,
-    )
-    .map_err(|error| {
-        Error::user(format!(
-            "cannot put the prefix `{}` into `{}` of `{}`",
-            target.prefix, file.target, archive.package
-        ))
-        .hint("a shorter `--prefix` may fit: binary files have room for the build prefix only")
-        .caused_by(error)
-    })?;
-    Ok(patched)
-}
-
 struct SegmentWriter<'a, W> {
     out: &'a mut W,
     archive: &'a Archive,
@@ -203,12 +172,9 @@ impl<W: Sink> SegmentWriter<'_, W> {
                 self.symlink(file, entry, link)?
             }
             Kind::File => match &file.entry.prefix_placeholder {
-                Some(placeholder) => {
-                    let source = read_whole(entry, reader)?;
-                    self.patched(file, entry, placeholder, &source)?
-                }
+                Some(placeholder) => self.patched(file, entry, placeholder, (entry, reader))?,
                 None if file.restamp.is_some() => {
-                    let content = read_whole(entry, reader)?;
+                    let content = read_whole(entry, reader, Limit::BytecodeFile)?;
                     self.restamped(file, entry, content)?
                 }
                 None => self.plain(file, entry, reader)?,
@@ -286,19 +252,50 @@ impl<W: Sink> SegmentWriter<'_, W> {
         file: &LaidFile,
         entry: &Entry,
         placeholder: &PrefixPlaceholder,
-        source: &[u8],
+        (source, reader): (&Entry, &mut dyn Read),
     ) -> Result<WrittenFile> {
-        let mut content = replace_prefix(self.archive, file, placeholder, source, self.target)?;
-        if let Some(stamp) = file.restamp {
-            stamp.put(&mut content);
+        let mut read = Hashed::new(reader, Hasher::default());
+        let reader: &mut dyn Read = &mut read;
+        let patched = match file.restamp {
+            Some(stamp) => {
+                let source = read_whole(source, reader, Limit::BytecodeFile)?;
+                let mut content = prefix::replaced(self.archive, file, placeholder, &source, self.target)?;
+                stamp.put(&mut content);
+                Patched::Small(content)
+            }
+            None => Replacer::new(self.archive, file, placeholder, self.target)?.prepare(source.size, reader)?,
+        };
+        let (sha256, size) = match patched {
+            Patched::Small(content) => {
+                self.content(file, entry, &content)?;
+                (Digest::of(&content), content.len() as u64)
+            }
+            Patched::Same(replacer) => {
+                self.header(file, TarKind::File(source.size), entry)?;
+                let mut hashing = Hashing { out: &mut *self.out, hasher: Hasher::default() };
+                replacer.copy(reader, &mut hashing)?;
+                let hasher = hashing.hasher;
+                self.end_of_patched(hasher, source.size)?
+            }
+            Patched::Large(mut content, size) => {
+                self.header(file, TarKind::File(size), entry)?;
+                let mut hashed = Hashed::new(&mut content, Hasher::default());
+                self.out.take_all(&mut hashed)?;
+                self.end_of_patched(hashed.finish(), size)?
+            }
+        };
+        let source = Some(read.finish().finish());
+        Ok(WrittenFile { source, sha256: Some(sha256), size, patched: Some(placeholder.file_mode) })
+    }
+
+    /// Ends a file whose header said its size.
+    fn end_of_patched(&mut self, hasher: Hasher, expected: u64) -> Result<(Digest, u64)> {
+        let (sha256, size) = hasher.finish();
+        if size != expected {
+            return Err(Error::bug(format!("a file has {size} bytes after its prefix was put in, not {expected}")));
         }
-        self.content(file, entry, &content)?;
-        Ok(WrittenFile {
-            source: Some((Digest::of(source), source.len() as u64)),
-            sha256: Some(Digest::of(&content)),
-            size: content.len() as u64,
-            patched: Some(placeholder.file_mode),
-        })
+        tarball::padding(self.out, size)?;
+        Ok((sha256, size))
     }
 
     fn content(&mut self, file: &LaidFile, entry: &Entry, content: &[u8]) -> Result<()> {
@@ -339,11 +336,29 @@ impl<W: Sink> SegmentWriter<'_, W> {
             self.header(file, TarKind::Hardlink(to.as_bytes()), entry)?;
             return Ok(written);
         }
-        let content = self.archive.content(entry, reader)?;
-        match &file.entry.prefix_placeholder {
-            Some(placeholder) => self.patched(file, entry, placeholder, &content),
-            None => self.restamped(file, entry, content),
-        }
+        let archive = self.archive;
+        let mut written = None;
+        archive.with_content(entry, reader, &mut |source, reader| {
+            written = Some(match &file.entry.prefix_placeholder {
+                Some(placeholder) => self.patched(file, entry, placeholder, (source, reader))?,
+                None if file.restamp.is_some() => {
+                    let content = read_whole(source, reader, Limit::BytecodeFile)?;
+                    self.restamped(file, entry, content)?
+                }
+                None => self.copied(file, entry, source.size, reader)?,
+            });
+            Ok(())
+        })?;
+        written.ok_or_else(|| Error::bug("a link without its content"))
+    }
+
+    /// A copy of what a hard link leads to.
+    fn copied(&mut self, file: &LaidFile, entry: &Entry, size: u64, reader: &mut dyn Read) -> Result<WrittenFile> {
+        self.header(file, TarKind::File(size), entry)?;
+        let mut hashed = Hashed::new(reader, Hasher::default());
+        self.out.take_all(&mut hashed)?;
+        let (sha256, size) = self.end_of_patched(hashed.finish(), size)?;
+        Ok(WrittenFile { source: Some((sha256, size)), sha256: Some(sha256), size, patched: None })
     }
 
     /// Every file that the package lists must have been in its archive.

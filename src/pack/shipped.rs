@@ -20,7 +20,7 @@ use super::layout::PackageLayout;
 use super::pairs::{Pair, is_cache, pairs};
 use crate::model::LAYOUT_VERSION;
 use crate::model::pyc::{self, HEAD, Head, Module, Name, Python, Stamp, Verdict};
-use crate::util::{Digest, Result};
+use crate::util::{Digest, Limit, Result};
 
 /// Raised whenever something else would be said of the same archive. 3: links are followed.
 const VERSION: u32 = 3;
@@ -135,7 +135,7 @@ fn compare_hashes(archive: &Archive, judged: &mut [(Pair<'_>, Verdict)], hashed:
     archive.visit_content(|entry, reader| {
         let of_it = wanted.get(entry.path.as_str()).filter(|_| entry.has_content());
         if let Some(of_it) = of_it {
-            let content = archive.content(entry, reader)?;
+            let content = archive.content(entry, reader, Limit::Module)?;
             let verdict = |fits| if fits { Verdict::Fits } else { Verdict::Unfit };
             verdicts.extend(of_it.iter().map(|(index, head, hash)| (*index, verdict(head.hash(&content) == *hash))));
         }
@@ -207,7 +207,14 @@ impl Found {
             let head = match &entry.kind {
                 Kind::Hardlink(source) => match self.heads.get(source) {
                     Some(known) => known.clone(),
-                    None => head(&mut archive.content(entry, reader)?.as_slice())?,
+                    None => {
+                        let mut bytes = Vec::new();
+                        archive.with_content(entry, reader, &mut |_, reader| {
+                            bytes = head(reader)?;
+                            Ok(())
+                        })?;
+                        bytes
+                    }
                 },
                 _ => head(reader)?,
             };

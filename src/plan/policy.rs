@@ -9,7 +9,7 @@ use super::reason::TierRule;
 use super::shipped::{ALIASES, SHIPPED};
 use crate::lock::{Lock, Member};
 use crate::model::{MAX_LAYERS, MIN_LAYERS};
-use crate::util::{Error, Result, near};
+use crate::util::{Error, Result, ResultExt as _, near, yaml as documents};
 
 /// How packages are put into layers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +93,7 @@ impl Policy {
             Error::user(format!("the layer policy `{origin}` {what}"))
                 .hint("docs/policies.md says how one is written, and `layers/*.yaml` in condaimg's sources shows it")
         };
+        documents::check(yaml).context(|| format!("failed to read the layer policy `{origin}`"))?;
         let policy: Self = serde_yaml::from_str(yaml).map_err(|error| {
             let error = error.to_string();
             let near = nearest_key(&error);

@@ -17,10 +17,11 @@ use url::Url;
 use super::condarc::Condarc;
 use super::connection::{Connection, RETRIES};
 use super::index::answers::{Absent, check};
+use super::index::patience::Patience;
 use super::mirrors::{Mirrors, folder};
 use super::names::Names;
 use super::tokens::Tokens;
-use crate::http::middleware::{redirecting, retrying, traced};
+use crate::http::middleware::{redirecting, retrying, traced, watching};
 use crate::util::{Error, Result, redact};
 
 /// What goes with requests to channels: credentials that users wrote into their URLs, mirrors, and how servers are
@@ -167,10 +168,10 @@ pub fn http_client(offline: bool, credentials: &Credentials) -> Result<ClientWit
 /// # Errors
 /// As [`http_client`].
 pub(super) fn index_client(offline: bool, credentials: &Credentials, absent: Absent) -> Result<ClientWithMiddleware> {
-    client(offline, credentials, Some(absent))
+    client(offline, credentials, Some((absent, Patience::default())))
 }
 
-fn client(offline: bool, credentials: &Credentials, absent: Option<Absent>) -> Result<ClientWithMiddleware> {
+fn client(offline: bool, credentials: &Credentials, index: Option<(Absent, Patience)>) -> Result<ClientWithMiddleware> {
     let client = credentials.connection.client()?;
     let signer = Arc::new(Signer::new(&client, credentials)?);
     let way = credentials.clone();
@@ -179,6 +180,7 @@ fn client(offline: bool, credentials: &Credentials, absent: Option<Absent>) -> R
     if offline {
         builder = builder.with(OfflineMiddleware);
     }
+    let (absent, patience) = index.unzip();
     if let Some(absent) = absent {
         builder = builder.with(middleware(move |request, extensions, next| {
             Box::pin(check(request, extensions, next, absent.clone()))
@@ -195,6 +197,12 @@ fn client(offline: bool, credentials: &Credentials, absent: Option<Absent>) -> R
     if let Some(mirrors) = credentials.mirrors.for_rattler() {
         builder = builder.with(MirrorMiddleware::from_map(mirrors));
     }
+    builder = match patience {
+        Some(patience) => builder.with(middleware(move |request, extensions, next| {
+            Box::pin(patience.clone().watch(request, extensions, next))
+        })),
+        None => builder.with(middleware(|request, extensions, next| Box::pin(watching(request, extensions, next)))),
+    };
     Ok(builder
         .with(middleware(move |request, extensions, next| {
             let request = signer.sign(request);

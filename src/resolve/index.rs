@@ -2,6 +2,7 @@
 //! that no channel has is told before the solver is asked.
 
 pub(super) mod answers;
+pub(super) mod patience;
 pub(super) mod reader;
 mod sift;
 
@@ -24,6 +25,7 @@ use super::client::{Unreached, certificate_hint, chain};
 use super::solve::Task;
 use super::stability::SMALL_INDEX;
 use super::unknown::{self, Names};
+use crate::http::watch::Fault;
 use crate::store::Using;
 use crate::util::files;
 use crate::util::report::Progress;
@@ -203,6 +205,7 @@ async fn names<'a>(task: &Task<'a>, reader: &mut Reader<'_>, progress: &Arc<dyn 
         .map(|channel| async move {
             progress.item(&redact::url(channel.base_url.url()));
             refuse_missing_folder(channel)?;
+            refuse_special_files(channel, shared)?;
             match shared.open(channel, progress).await {
                 Ok(opened) => Ok((channel, opened)),
                 Err(unread) => Err(unreadable(task, channel.base_url.url(), &unread)),
@@ -227,6 +230,18 @@ fn unreadable(task: &Task<'_>, url: &Url, Unread { error, tried }: &Unread) -> E
     }
     let way = task.channels.credentials.way(url).filter(|_| !task.options.offline && !is_unreached(error));
     way.into_iter().fold(failed, |it, way| it.hint(format!("it is asked by way of {way}")))
+}
+
+/// Refuses an index of a local channel that is no regular file: rattler would wait for a pipe.
+fn refuse_special_files(channel: &Channel, reader: &Reader<'_>) -> Result<()> {
+    let Some(folder) = channel.base_url.url().to_file_path().ok().filter(|_| channel.base_url.url().scheme() == "file")
+    else {
+        return Ok(());
+    };
+    let platforms = reader.platforms();
+    platforms
+        .iter()
+        .try_for_each(|platform| files::refuse_special(&folder.join(platform.as_str()).join("repodata.json")))
 }
 
 /// rattler takes a missing folder for an empty channel in some cases.
@@ -300,6 +315,9 @@ fn with_way_out(failed: Error, error: &GatewayError) -> Error {
     if is_ours::<OtherObject>(error) {
         return failed.hint("is the channel's URL right? What is not there gets such an answer from some servers");
     }
+    if fault(error) {
+        return failed.hint("if the server is right, raise the limit (docs/limits.md)");
+    }
     failed.hint(match http_error(error).is_some() || is_unreached(error) {
         true => "is its server up, and the way to it free (proxy, firewall)?",
         false => "its index is broken: tell the channel's owner, or index the folder again",
@@ -329,6 +347,11 @@ fn http_error(error: &GatewayError) -> Option<&reqwest::Error> {
 /// Whether a mirror or proxy was not reached; the error names it.
 fn is_unreached(error: &GatewayError) -> bool {
     is_ours::<Unreached>(error)
+}
+
+/// Whether a server stalled or sent too much.
+fn fault(error: &GatewayError) -> bool {
+    is_ours::<Fault>(error) || Fault::within(error).is_some()
 }
 
 /// Whether an error of one of our middlewares is inside.

@@ -7,11 +7,11 @@ use oci_spec::image::Descriptor;
 use serde::Deserialize;
 
 use super::push::by_digest;
-use crate::image::{DOCUMENT_LIMIT, LayoutReader, check_size, choose};
+use crate::image::{LayoutReader, check_size, choose};
 use crate::model::{BaseRef, Blob, BlobSource, Platform};
 use crate::registry::{Reference, Registry};
 use crate::store::Store;
-use crate::util::{Digest, Error, Result, ResultExt as _};
+use crate::util::{Digest, Error, Limit, Result, ResultExt as _};
 
 /// A manifest or an index, as it is stored, and what it refers to.
 #[derive(Debug, Clone)]
@@ -203,7 +203,9 @@ impl Source {
             Self::Registry { registry, reference, .. } => {
                 Ok(registry.tag_digest(&by_digest(reference, digest)).await?.is_some())
             }
-            Self::Layout { reader, .. } => Ok(size <= DOCUMENT_LIMIT && reader.blob(&digest, size).is_ok()),
+            Self::Layout { reader, .. } => {
+                Ok(size <= Limit::ImageDocument.value() && reader.blob(&digest, size).is_ok())
+            }
         }
     }
 }

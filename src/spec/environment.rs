@@ -13,7 +13,7 @@ use super::seeds::{List, Optional, Present, next_key};
 use super::yaml::Context;
 use super::{Choices, Dependency, Spec, folder, foreign_yaml, package, pip, selectors};
 use crate::model;
-use crate::util::{Error, Result, near, redact};
+use crate::util::{Error, Limit, Result, near, redact};
 
 /// What a file without keys should hold.
 const TOP: &str = "`dependencies:` with a list of packages";
@@ -408,7 +408,11 @@ impl<'de> Visitor<'de> for Item<'_> {
 impl Item<'_> {
     fn package<E: de::Error>(&self, text: &str) -> Result<Said, E> {
         let context = self.context;
-        context.arrive(&package_path(context.count()))?;
+        let number = context.count();
+        if number >= Limit::Dependencies.count() {
+            return Err(context.refuse(&Limit::Dependencies.exceeded("the number of packages is larger than")));
+        }
+        context.arrive(&package_path(number))?;
         let dependency = package::dependency(text).map_err(|refused| {
             let shown: String = redact::within(text).chars().take(100).collect();
             context.fail(format!("`{shown}` is no package specification: {}", refused.reason), Some(&refused.hint))

@@ -1,17 +1,12 @@
 //! Which kind of file it is: by its name, and where names say little, by its content.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
 use rattler_conda_types::Subdir;
 
 use super::{Choices, Spec, own_lock, pip, requirements_file, spec_list};
 use crate::lock::Pins;
-use crate::util::{Error, Result, human};
-
-/// No lock is longer, in bytes: the largest that is known of, for a dozen environments on five platforms, has 30 MB.
-const LONGEST: usize = 200 << 20;
+use crate::util::{Error, Limit, Result, files};
 
 /// What a folder is searched for, in this order.
 pub(super) const IN_FOLDERS: [&str; 7] = [
@@ -55,6 +50,8 @@ pub(super) fn read_pins(file: &Path, choices: &Choices) -> Result<Option<Spec>> 
     let name = lower_name(file);
     let text = match text_of(file) {
         Ok(text) => text,
+        // A pipe is not to be opened by anybody.
+        Err(error) if files::refuse_special(file).is_err() => return Err(error),
         // Whoever reads it as an environment says where.
         Err(_) if (is_yaml(&name) || name.ends_with(".json")) && file.is_file() => return Ok(None),
         Err(error) => return Err(error),
@@ -192,12 +189,7 @@ fn lock_of_manifest(file: &Path, name: &str, text: &str) -> Result<PathBuf> {
 
 /// The text of a file that may be a large lock.
 fn text_of(file: &Path) -> Result<String> {
-    let mut bytes = Vec::new();
-    fs::File::open(file)?.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > LONGEST {
-        return Err(Error::user(format!("`{}` is longer than {}: no lock", file.display(), human(LONGEST as u64))));
-    }
-    pip::decode(file, bytes)
+    pip::decode(file, files::read_limited(file, Limit::LockFile)?)
 }
 
 #[cfg(test)]

@@ -241,7 +241,7 @@ mod tests {
             (b"# nothing\n---\n".to_vec(), "is empty"),
             (b"name: a\nb: \xe9\n".to_vec(), "environment.yml:2: the file is not UTF-8"),
             (b"dependencies:\n - a\n - b\0c\n".to_vec(), "environment.yml:3:5: control characters"),
-            (vec![b'#'; (10 << 20) + 1], "longer than 10.00 MiB"),
+            (vec![b'#'; (4 << 20) + 1], "longer than 4.00 MiB"),
             (vec![b'['; 2_000], "environment.yml:1: too many brackets"),
         ] {
             fs_err::write(&file, bytes).expect("writes");

@@ -3,16 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
-use std::io::Read as _;
 use std::path::Path;
 
-use fs_err as fs;
 use serde::de;
 
-use crate::util::{Error, Result, human, redact, text};
-
-/// No file that a person writes is longer, in bytes.
-const LONGEST: usize = 10 << 20;
+use crate::util::{Error, Limit, Result, files, redact, text, yaml};
 
 /// The text of a YAML file that must say something.
 ///
@@ -32,20 +27,19 @@ pub(super) fn load(file: &Path) -> Result<String> {
 /// # Errors
 /// When it cannot be read, is too long, or is not UTF-8.
 pub(crate) fn text(file: &Path) -> Result<String> {
-    let mut bytes = Vec::new();
-    fs::File::open(file)?.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > LONGEST {
-        return Err(Error::user(format!(
-            "`{}` is longer than {}: no environment file",
-            file.display(),
-            human(LONGEST as u64)
-        )));
-    }
+    let bytes = files::read_limited(file, Limit::EnvironmentFile)?;
     let text = text::decode(bytes).map_err(|line| {
         Error::user(format!("{}:{line}: the file is not UTF-8", file.display())).hint("save it as UTF-8")
     })?;
     refuse_endless_brackets(file, &text)?;
+    yaml::check(&text).map_err(|error| at(file, &error))?;
     Ok(text)
+}
+
+/// An error of a file, with its hints.
+fn at(file: &Path, error: &Error) -> Error {
+    let placed = Error::user(format!("failed to read `{}`: {error}", file.display()));
+    error.hints().into_iter().map(str::to_owned).fold(placed, Error::hint)
 }
 
 /// Any document.
@@ -85,7 +79,12 @@ struct Problem {
 
 impl Context {
     pub(super) fn new() -> Self {
-        Self { problem: RefCell::new(None), left: Cell::new(2 * LONGEST), packages: Cell::new(0), stop_at: None }
+        Self {
+            problem: RefCell::new(None),
+            left: Cell::new(Limit::EnvironmentFile.count().saturating_mul(4)),
+            packages: Cell::new(0),
+            stop_at: None,
+        }
     }
 
     /// One for a reader that is to fail at a value.

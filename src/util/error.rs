@@ -127,9 +127,10 @@ impl From<std::io::Error> for Error {
         };
         let result = Error::user(error.to_string());
         let hint = match error.kind() {
-            std::io::ErrorKind::StorageFull => {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 Some("free some space, or choose another folder with `--cache-dir` or `--output`")
             }
+            _ if is_memory(&error) => Some("free some memory, or do less at once with `--jobs 1`"),
             std::io::ErrorKind::NotFound => Some("is the path right? A relative one begins in the working folder"),
             std::io::ErrorKind::PermissionDenied => {
                 Some("look at its owner and permissions, and at those of its folders")
@@ -141,6 +142,18 @@ impl From<std::io::Error> for Error {
         let result = hint.into_iter().fold(result, Error::hint);
         result.caused_by(error)
     }
+}
+
+/// Whether this machine lacks memory or space: what was read or written is not at fault.
+pub fn is_resource(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
+    matches!(error.kind(), FileTooLarge | OutOfMemory | QuotaExceeded | StorageFull) || is_memory(error)
+}
+
+/// Whether memory ran out. Decoders have no kind of error for that.
+fn is_memory(error: &std::io::Error) -> bool {
+    // zstd: "Allocation error : not enough memory".
+    error.kind() == std::io::ErrorKind::OutOfMemory || error.to_string().contains("not enough memory")
 }
 
 impl From<Error> for std::io::Error {

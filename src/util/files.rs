@@ -1,7 +1,7 @@
 //! Files that are either whole or absent.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use fs_err as fs;
 use tempfile::NamedTempFile;
 
 use super::error::{Error, Result};
+use super::limits::Limit;
 
 /// How the names of unfinished files begin, but for those in the store.
 pub const UNFINISHED_PREFIX: &str = ".condaimg-";
@@ -23,6 +24,51 @@ pub fn find(path: &Path) -> Result<Option<std::fs::Metadata>> {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens a file for reading that must be a regular one. A pipe, a socket or a device is never opened: reading it could
+/// wait for ever. Files that a shell made of a pipe (`/dev/stdin`, `/dev/fd/63`) are read as they come, and so is
+/// `/dev/null`.
+///
+/// # Errors
+/// What is no regular file, named; those of the file system.
+pub fn regular(path: &Path) -> Result<fs::File> {
+    refuse_special(path)?;
+    Ok(fs::File::open(path)?)
+}
+
+/// Refuses what [`regular`] does not open. What is not there is left to whoever opens it.
+///
+/// # Errors
+/// As [`regular`].
+pub fn refuse_special(path: &Path) -> Result<()> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let is_given = ["/dev/fd", "/proc"].iter().any(|folder| path.starts_with(folder))
+        || [Path::new("/dev/stdin"), Path::new("/dev/null")].contains(&path);
+    let Some(kind) = fs::metadata(path).ok().filter(|_| !is_given).map(|metadata| metadata.file_type()) else {
+        return Ok(());
+    };
+    let what = match kind {
+        kind if kind.is_fifo() => "a named pipe",
+        kind if kind.is_socket() => "a socket",
+        kind if kind.is_block_device() || kind.is_char_device() => "a device",
+        _ => return Ok(()),
+    };
+    Err(Error::user(format!("failed to read `{}`: expected a regular file, it is {what}", path.display()))
+        .hint("name a regular file, or pass a pipe as `/dev/stdin`"))
+}
+
+/// The bytes of a regular file of a limited size.
+///
+/// # Errors
+/// As [`regular`]; a file over the limit.
+pub fn read_limited(path: &Path, limit: Limit) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    regular(path)?.take(limit.value().saturating_add(1)).read_to_end(&mut bytes).map_err(Error::from)?;
+    match bytes.len() as u64 > limit.value() {
+        true => Err(limit.exceeded(&format!("`{}` is longer than", path.display()))),
+        false => Ok(bytes),
     }
 }
 

@@ -1,9 +1,11 @@
-//! What every room uses: errors, digests, canonical JSON, atomic files, tars, redaction, reporting.
+//! What every room uses: errors, limits, digests, canonical JSON, atomic files, tars, redaction, reporting.
 
 pub mod digest;
+pub mod entries;
 pub mod error;
 pub mod files;
 pub mod json;
+pub mod limits;
 pub mod near;
 pub mod parallel;
 pub mod paths;
@@ -14,9 +16,11 @@ mod size;
 pub mod tarball;
 pub mod text;
 pub mod tree;
+pub mod yaml;
 
 pub use digest::{DiffId, Digest, Hasher};
 pub use error::{Error, ErrorKind, Result, ResultExt};
+pub use limits::Limit;
 pub use parallel::parallel;
 pub use size::human;
 

@@ -21,6 +21,7 @@ mod facts;
 mod faults;
 mod from;
 mod from_pip;
+mod hostile;
 mod image;
 mod indexes;
 mod killed;

@@ -89,6 +89,9 @@ pub struct Global {
     /// Whether to use colour
     #[arg(long, global = true, value_enum, default_value_t, env = "CONDAIMG_COLOR", value_name = "WHEN")]
     pub color: ColorArg,
+    /// Raise or lower a limit of what is read (repeat; docs/limits.md)
+    #[arg(long = "limit", global = true, value_name = "NAME=VALUE")]
+    pub limits: Vec<String>,
     /// Folder of the local store [default: $XDG_CACHE_HOME/condaimg or ~/.cache/condaimg]
     #[arg(long, global = true, env = "CONDAIMG_CACHE_DIR", value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,

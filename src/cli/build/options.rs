@@ -1,9 +1,7 @@
 //! From arguments to checked options; looks at files, not at the network.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-
-use fs_err as fs;
+use std::path::{Path, PathBuf};
 
 use crate::cli::args::{BuildArgs, Global};
 use crate::cli::events::Goal;
@@ -15,7 +13,7 @@ use crate::lock::BaseEnvironment;
 use crate::model::{self, BaseRef, ImageOptions, MAX_LAYERS, MIN_LAYERS, Parameters, ProjectCopy};
 use crate::plan::Policy;
 use crate::registry::{Reference, Registry};
-use crate::util::{Digest, Error, Result, text};
+use crate::util::{Digest, Error, Limit, Result, files, text};
 
 /// The most layers that are added to a base when nothing is said.
 const DEFAULT_MAX_LAYERS: usize = 32;
@@ -221,7 +219,12 @@ pub fn policy(name: &str) -> Result<Policy> {
     match name {
         // As a lock records it.
         name if name.starts_with('{') => Policy::parse(name, "that the lock recorded"),
-        name if is_policy_file(name) => Policy::parse(&fs::read_to_string(name)?, name),
+        name if is_policy_file(name) => {
+            let bytes = files::read_limited(Path::new(name), Limit::EnvironmentFile)?;
+            let text = String::from_utf8(bytes)
+                .map_err(|_| Error::user(format!("failed to read the layer policy `{name}`: it is not UTF-8")))?;
+            Policy::parse(&text, name)
+        }
         name => Policy::named(name),
     }
 }

@@ -18,7 +18,7 @@ use crate::resolve::pip::{self, PipTarget};
 use crate::spec::Pip;
 use crate::spec::pip::PipWanted;
 use crate::store::RecordKind;
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Error, Limit, Result};
 
 /// The distributions that are there.
 pub struct Installed {
@@ -209,7 +209,10 @@ fn requirements(archive: &Archive, python: &PythonInfo) -> Result<Requirements> 
         let folder = file.target.strip_prefix(&site_packages).and_then(|rest| rest.split_once('/'));
         let Some((folder, "METADATA")) = folder else { continue };
         let Some((name, _)) = folder.strip_suffix(".dist-info").and_then(|stem| stem.split_once('-')) else { continue };
-        let (Some(name), Some(content)) = (wheel::normalise_name(name), archive.content_of(path)?) else { continue };
+        let (Some(name), Some(content)) = (wheel::normalise_name(name), archive.content_of(path, Limit::InfoFile)?)
+        else {
+            continue;
+        };
         let text = String::from_utf8_lossy(&content);
         found.insert(name, requires_dist(&text).map(str::to_owned).collect());
     }

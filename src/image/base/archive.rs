@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek as _};
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use fs_err as fs;
 use tar::EntryType;
 
 use super::check_size;
 use crate::image::codec::{Codec, decode};
 use crate::store::Store;
-use crate::util::{Digest, Error, Result, ResultExt as _};
+use crate::util::{Digest, Error, Result, ResultExt as _, entries, files, paths};
 
 /// Links that are followed before they count as a loop.
 const LINKS: usize = 8;
@@ -35,7 +35,7 @@ enum Place {
 impl TarFile {
     /// Opens a tar, plain or compressed, and lists it.
     pub fn open(path: &Path, store: &Store) -> Result<Self> {
-        let file = fs::File::open(path)?;
+        let file = files::regular(path)?;
         let (codec, mut decoder) = decode(&file)?;
         let temporary = match codec {
             Codec::Plain => None,
@@ -81,7 +81,7 @@ impl TarFile {
         if !store.has_whole_blob(digest, size) {
             let mut writer = store.new_blob()?;
             writer.fill(reader)?;
-            writer.finish(Some(digest)).context(|| format!("`{path}` in the archive is damaged"))?;
+            writer.finish(Some(digest)).context(|| format!("failed to read `{path}` of the archive"))?;
         }
         Ok(size)
     }
@@ -106,14 +106,13 @@ impl TarFile {
 }
 
 fn list(file: &std::fs::File) -> Result<BTreeMap<String, Place>> {
-    let mut entries = BTreeMap::new();
-    let mut archive = tar::Archive::new(file);
-    for entry in archive.entries_with_seek()? {
-        let entry = entry?;
+    let mut places = BTreeMap::new();
+    entries::each_with_seek(file, |entry| {
         let kind = entry.header().entry_type();
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let target = || String::from_utf8_lossy(&entry.link_name_bytes().unwrap_or_default()).into_owned();
-        let Some(path) = normalise("", &path) else { continue };
+        paths::check_length(&path).map_err(Error::user)?;
+        let Some(path) = normalise("", &path) else { return Ok(ControlFlow::Continue(())) };
         let place = match kind {
             EntryType::Regular | EntryType::Continuous => {
                 Some(Place::File { offset: entry.raw_file_position(), size: entry.size() })
@@ -126,14 +125,15 @@ fn list(file: &std::fs::File) -> Result<BTreeMap<String, Place>> {
             _ => None,
         };
         if let Some(place) = place {
-            entries.insert(path, place);
+            places.insert(path, place);
         }
-        if entries.len() > ENTRIES {
+        if places.len() > ENTRIES {
             return Err(Error::user(format!("it has more than {ENTRIES} entries, so it is no archive of an image"))
                 .hint("a root file system is given as `rootfs:FILE`"));
         }
-    }
-    Ok(entries)
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(places)
 }
 
 /// A path below the archive's root, without `.` and `..`; nothing when it leads out.

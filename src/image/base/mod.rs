@@ -17,11 +17,7 @@ use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageManifest, Os, R
 use super::{Fetch, Image, LayoutReader, json, media};
 use crate::model::{BaseRef, Blob, BlobSource, LayerBlob, Platform};
 use crate::store::Store;
-use crate::util::{DiffId, Digest, Error, Result, ResultExt as _, human};
-
-/// The largest manifest, index or config that is read, in bytes. Registries need not take more than 4 MiB
-/// (distribution-spec, "Pushing Manifests").
-pub const DOCUMENT_LIMIT: u64 = 8 << 20;
+use crate::util::{DiffId, Digest, Error, Limit, Result, ResultExt as _, human};
 
 /// A base image for one platform. Its layers may still be in a registry.
 #[derive(Debug, Clone)]
@@ -189,14 +185,10 @@ pub(super) fn verify(bytes: &[u8], digest: &Digest, what: &str) -> Result<()> {
 /// Refuses a document that is too large before it is read.
 ///
 /// # Errors
-/// When it is larger than [`DOCUMENT_LIMIT`].
+/// When it is larger than [`Limit::ImageDocument`].
 pub fn check_size(size: u64, what: &str) -> Result<()> {
-    if size > DOCUMENT_LIMIT {
-        return Err(Error::user(format!(
-            "{what} has {}; no more than {} are read",
-            human(size),
-            human(DOCUMENT_LIMIT)
-        )));
+    match size > Limit::ImageDocument.value() {
+        true => Err(Limit::ImageDocument.exceeded(&format!("{what} has {}, more than", human(size)))),
+        false => Ok(()),
     }
-    Ok(())
 }

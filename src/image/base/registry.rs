@@ -2,13 +2,11 @@
 
 use std::path::Path;
 
-use fs_err as fs;
-
 use super::document::{Document, choose};
 use super::{Base, check_size, digest_of, from_manifest, verify};
 use crate::image::{Fetch, Fetched};
 use crate::model::{BlobSource, Platform};
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Error, Limit, Result, files};
 
 /// Indexes within indexes that are followed.
 const DEPTH: usize = 4;
@@ -50,7 +48,7 @@ async fn manifest(reference: &str, fetch: &dyn Fetch) -> Result<Fetched> {
 }
 
 fn read_verified(path: &Path, digest: &Digest) -> Result<Vec<u8>> {
-    let bytes = fs::read(path)?;
+    let bytes = files::read_limited(path, Limit::ImageDocument)?;
     verify(&bytes, digest, "its config")?;
     Ok(bytes)
 }

@@ -16,7 +16,7 @@ use crate::image::codec::{Codec, Measured, measure};
 use crate::model::{Blob, BlobSource, LayerBlob, Platform};
 use crate::store::{BlobWriter, Store};
 use crate::util::tarball::{self, TarKind};
-use crate::util::{DiffId, Error, Result, ResultExt as _};
+use crate::util::{DiffId, Error, Result, ResultExt as _, entries, files};
 
 pub(super) fn open(path: &Path, platform: &Platform, store: &Store) -> Result<Base> {
     let (measured, file) = match fs::metadata(path)?.is_dir() {
@@ -47,13 +47,12 @@ pub(super) fn open(path: &Path, platform: &Platform, store: &Store) -> Result<Ba
 
 /// Reads a tar once: its digests, and whether it is a tar at all.
 fn inspect(path: &Path) -> Result<Measured> {
-    let (measured, entries) = measure(fs::File::open(path)?, |plain| {
-        let mut archive = tar::Archive::new(plain);
+    let (measured, entries) = measure(files::regular(path)?, |plain| {
         let mut count = 0_u64;
-        for entry in archive.entries()? {
-            entry?;
+        entries::all(plain, |_| {
             count += 1;
-        }
+            Ok(())
+        })?;
         Ok(count)
     })
     .context(|| format!("`{}` is no readable tar", path.display()))?;

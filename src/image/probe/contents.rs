@@ -5,13 +5,12 @@ use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tar::Archive;
 
 use super::tree::{Obstacle, Place, Tree};
 use super::{Base, Fetch, codec, file_of, glibc, layer};
 use crate::model::{BaseFacts, FolderFacts, LayerBlob};
 use crate::store::{RecordKind, Store};
-use crate::util::{DiffId, Digest, Error, Result};
+use crate::util::{DiffId, Digest, Error, Result, entries};
 
 /// Raised whenever something else would be kept of the same file.
 const VERSION: u32 = 2;
@@ -180,20 +179,20 @@ async fn second_look(
 fn read(path: &Path, digest: &Digest, diff_id: &DiffId, wanted: &BTreeSet<(String, Purpose)>) -> Result<Contents> {
     codec::read_layer(path, digest, diff_id, |plain| {
         let mut contents = Contents::default();
-        for entry in Archive::new(plain).entries()? {
-            let mut entry = entry?;
+        entries::all(plain, |entry| {
             let kind = entry.header().entry_type();
             if kind.is_dir() || kind.is_symlink() || kind.is_hard_link() {
-                continue;
+                return Ok(());
             }
-            let Ok(path) = String::from_utf8(entry.path_bytes().into_owned()) else { continue };
-            let Some(path) = layer::normalise(&path) else { continue };
+            let Ok(path) = String::from_utf8(entry.path_bytes().into_owned()) else { return Ok(()) };
+            let Some(path) = layer::normalise(&path) else { return Ok(()) };
             for purpose in [Purpose::Text, Purpose::Glibc] {
                 if wanted.contains(&(path.clone(), purpose)) {
-                    contents.read_as(&path, purpose, &mut entry)?;
+                    contents.read_as(&path, purpose, entry)?;
                 }
             }
-        }
+            Ok(())
+        })?;
         Ok(contents)
     })
 }
@@ -213,7 +212,7 @@ mod tests {
         tar.append_data(&mut header, path, text).expect("appends");
         let tar = tar.into_inner().expect("ends");
         let mut contents = Contents::default();
-        for entry in Archive::new(&tar[..]).entries().expect("reads") {
+        for entry in ::tar::Archive::new(&tar[..]).entries().expect("reads") {
             contents.read(path, &mut entry.expect("an entry")).expect("reads");
         }
         contents

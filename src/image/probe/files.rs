@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use serde::{Deserialize, Serialize};
-use tar::{Archive, EntryType};
+use tar::EntryType;
 
 use super::layer::normalise;
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, entries};
 
 /// Files that are kept of one layer, so that a hostile one cannot fill the memory, and the bytes of all of them.
 const FILES: usize = 1_000_000;
@@ -99,21 +99,20 @@ impl LayerFiles {
         wanted: &BTreeMap<String, Vec<String>>,
         plain: &mut dyn Read,
     ) -> Result<()> {
-        for entry in Archive::new(plain).entries()? {
-            let mut entry = entry?;
+        entries::all(plain, |entry| {
             if entry.header().entry_type() == EntryType::Link {
-                continue;
+                return Ok(());
             }
-            let Some(path) = std::str::from_utf8(&entry.path_bytes()).ok().and_then(normalise) else { continue };
-            let Some(links) = wanted.get(&path) else { continue };
+            let Some(path) = std::str::from_utf8(&entry.path_bytes()).ok().and_then(normalise) else { return Ok(()) };
+            let Some(links) = wanted.get(&path) else { return Ok(()) };
             let limit = links.iter().filter_map(|link| (selection.wanted)(link)).max().unwrap_or(0);
             let mut bytes = Vec::new();
             entry.by_ref().take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
             for link in links {
                 self.read(selection, link, (selection.wanted)(link).unwrap_or(0), &mut &bytes[..])?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn check(&self) -> Result<()> {

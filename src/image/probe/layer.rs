@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::FolderFacts;
-use crate::util::{Error, Result, paths};
+use crate::util::{Error, Limit, Result, paths};
 
 /// The most that is kept of one layer, in bytes: a hostile one must not fill the memory. Two million entries fit.
 const BYTES: usize = 64 << 20;
@@ -34,6 +34,9 @@ pub(super) struct Layer {
     text: String,
     #[serde(skip)]
     last: String,
+    /// Entries that were added.
+    #[serde(skip)]
+    count: u64,
 }
 
 impl Layer {
@@ -59,6 +62,10 @@ impl Layer {
         let shared = shared.last().map_or(0, |((at, char), _)| at + char.len_utf8());
         self.text.push_str(&format!("{shared}{PART}{}{PART}{kind}{value}\n", &path[shared..]));
         path.clone_into(&mut self.last);
+        self.count += 1;
+        if self.count > Limit::BaseEntries.value() {
+            return Err(Limit::BaseEntries.exceeded("failed to read a layer: the number of its names is larger than"));
+        }
         match self.text.len() > BYTES {
             true => Err(Error::user(format!("failed to read a layer: its names have more than {BYTES} bytes"))),
             false => Ok(()),
@@ -79,6 +86,11 @@ impl Layer {
             Some(hidden) if directory.is_empty() => self.add(hidden, &Entry::Removed),
             Some(hidden) => self.add(&format!("{directory}/{hidden}"), &Entry::Removed),
         }
+    }
+
+    /// The number of entries.
+    pub fn len(&self) -> usize {
+        self.text.bytes().filter(|byte| *byte == b'\n').count()
     }
 
     /// Calls a function with each entry, in the order of the archive.

@@ -16,7 +16,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use futures::{StreamExt as _, stream};
-use tar::{Archive, EntryType};
+use tar::EntryType;
 
 use self::contents::Contents;
 use self::files::{Files, LayerFiles};
@@ -24,7 +24,7 @@ use self::layer::{Entry, Layer};
 use super::{Base, Fetch, codec, copy, localise};
 use crate::model::{BaseFacts, BlobSource, FolderFacts, LayerBlob};
 use crate::store::{RecordKind, Store};
-use crate::util::{DiffId, Digest, Error, Result, ResultExt as _};
+use crate::util::{DiffId, Digest, Error, Limit, Result, ResultExt as _, entries, paths};
 
 pub use self::files::Selection;
 pub use self::tree::{Obstacle, Tree};
@@ -134,9 +134,14 @@ async fn read(base: &Base, selection: Option<&Selection>, store: &Store, fetch: 
     let scans: Vec<_> = base.layers.iter().map(|layer| known_or_scanned(layer, selection, store, fetch)).collect();
     // Lowest first, as the tree needs them; few at a time.
     let mut scans = stream::iter(scans).buffered(CONCURRENCY);
+    let mut names = 0;
     let (mut tree, mut contents, mut selected) = (Tree::default(), Vec::new(), Vec::new());
     while let Some(scan) = scans.next().await {
         let scan = scan.context(named)?;
+        names += scan.layer.len() as u64;
+        if names > Limit::BaseNames.value() {
+            return Err(Limit::BaseNames.exceeded("its layers have more names than")).context(named);
+        }
         tree.lay(&scan.layer, contents.len());
         contents.push(scan.contents);
         contents::shrink(&mut contents);
@@ -186,12 +191,12 @@ async fn file_of(layer: &LayerBlob, fetch: &dyn Fetch) -> Result<PathBuf> {
 fn scan(path: &Path, digest: &Digest, diff_id: &DiffId, selection: Option<&Selection>) -> Result<Scan> {
     let mut scan = codec::read_layer(path, digest, diff_id, |plain| {
         let mut scan = Scan::default();
-        for entry in Archive::new(plain).entries()? {
-            let mut entry = entry?;
-            let Ok(path) = String::from_utf8(entry.path_bytes().into_owned()) else { continue };
-            let Some(path) = layer::normalise(&path) else { continue };
-            scan.entry(&path, selection, &mut entry)?;
-        }
+        entries::all(plain, |entry| {
+            let Ok(path) = String::from_utf8(entry.path_bytes().into_owned()) else { return Ok(()) };
+            let Some(path) = layer::normalise(&path) else { return Ok(()) };
+            check_path(&path)?;
+            scan.entry(&path, selection, entry)
+        })?;
         Ok(scan)
     })?;
     if let Some(selection) = selection {
@@ -201,6 +206,15 @@ fn scan(path: &Path, digest: &Digest, diff_id: &DiffId, selection: Option<&Selec
         }
     }
     Ok(scan)
+}
+
+/// Refuses a path that no engine unpacks, or that costs much memory.
+fn check_path(path: &str) -> Result<()> {
+    paths::check_length(path).map_err(Error::user)?;
+    match path.bytes().filter(|byte| *byte == b'/').count() > Limit::PathDepth.count() {
+        true => Err(Limit::PathDepth.exceeded("the number of directories of a path is larger than")),
+        false => Ok(()),
+    }
 }
 
 impl Scan {

@@ -16,7 +16,7 @@ use super::Locks;
 use super::foreign::archive_url::plain_within;
 use crate::model::{LAYOUT_VERSION, Parameters};
 use crate::util::error::ResultExt as _;
-use crate::util::{Error, Result, files};
+use crate::util::{Error, Limit, Result, files, yaml};
 use extension::ExtensionDocument;
 pub use render::render;
 pub(super) use render::{render_for_image, render_pixi};
@@ -38,15 +38,13 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 /// # Errors
 /// A file that is no lock of condaimg, or of a newer version.
 pub fn read(path: &Path) -> Result<Option<Locks>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            return Err(Error::user(format!("the lock `{}` cannot be used: it is not UTF-8", path.display()))
-                .hint("remove it, and a new one is made"));
-        }
-        Err(error) => return Err(error.into()),
-    };
+    if matches!(fs::metadata(path), Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    let text = String::from_utf8(files::read_limited(path, Limit::LockFile)?).map_err(|_| {
+        Error::user(format!("the lock `{}` cannot be used: it is not UTF-8", path.display()))
+            .hint("remove it, and a new one is made")
+    })?;
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = std::path::absolute(folder)?;
     parse(&text, &folder)
@@ -60,6 +58,7 @@ pub fn read(path: &Path) -> Result<Option<Locks>> {
 /// # Errors
 /// What is wrong with it.
 pub fn parse(text: &str, folder: &Path) -> Result<Locks> {
+    yaml::check(text)?;
     let document: ExtensionDocument =
         serde_yaml::from_str(text).map_err(|error| Error::user(error.to_string()).hint("it is no lock of condaimg"))?;
     let mut extension = document.condaimg;
@@ -81,6 +80,7 @@ pub fn parse(text: &str, folder: &Path) -> Result<Locks> {
 /// # Errors
 /// A text that is no lock of condaimg.
 pub fn recorded_parameters(text: &str) -> Result<Option<Parameters>> {
+    yaml::check(text)?;
     let document: ExtensionDocument =
         serde_yaml::from_str(text).map_err(|error| Error::user(error.to_string()).hint("it is no lock of condaimg"))?;
     Ok(document.condaimg.parameters)

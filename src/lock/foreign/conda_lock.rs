@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{ChannelList, Pinned, PinnedPackage, PinnedWheel, environment_of, not_for, record_of};
 use crate::model::Platform;
-use crate::util::{Digest, Error, Result, redact};
+use crate::util::{Digest, Error, Result, ResultExt as _, redact, yaml};
 
 /// The category of what is always installed.
 const MAIN: &str = "main";
@@ -98,6 +98,7 @@ impl CondaLock {
             Error::user(format!("`{}` is no conda-lock.yml that can be read", file.display()))
                 .hint("make it again with conda-lock 1.0 or newer")
         };
+        yaml::check(text).context(|| format!("failed to read `{}`", file.display()))?;
         let lock: Document = serde_yaml::from_str(text)
             .map_err(|error| broken().caused_by(std::io::Error::other(redact::within(&error.to_string()))))?;
         if lock.version != 1 {

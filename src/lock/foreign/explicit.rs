@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{ChannelList, Pinned, PinnedPackage, PinnedWheel, platform_of, record_of, subdir_of};
 use crate::model::Platform;
-use crate::util::{Digest, Error, Result, plural, redact};
+use crate::util::{Digest, Error, Limit, Result, plural, redact};
 
 /// The line that makes a file one of these.
 pub const MARK: &str = "@EXPLICIT";
@@ -43,6 +43,11 @@ impl Explicit {
                     let url = url_of(line, file).map_err(at)?;
                     channels.add_of(&url);
                     explicit.packages.push(package(&url).map_err(at)?);
+                    if explicit.packages.len() > Limit::Dependencies.count() {
+                        return Err(
+                            Limit::Dependencies.exceeded(&format!("`{}` names more packages than", file.display()))
+                        );
+                    }
                 }
             }
         }

@@ -12,7 +12,7 @@ use url::Url;
 use super::archive_url::plain_within;
 use super::{ChannelList, Pinned, PinnedPackage, PinnedWheel, not_for, some};
 use crate::model::Platform;
-use crate::util::{Digest, Error, Result, redact};
+use crate::util::{Digest, Error, Result, ResultExt as _, redact, yaml};
 
 /// The content of such a file, and what is taken of it.
 #[derive(Debug, Clone)]
@@ -29,6 +29,7 @@ impl Pixi {
                 .hint("make it again with `pixi lock`")
         };
         let folder = folder_of(file)?;
+        yaml::check(text).context(|| format!("failed to read `{}`", file.display()))?;
         let lock = LockFile::from_str_with_base_directory(&plain_within(text), Some(&folder))
             .map_err(|error| broken().caused_by(std::io::Error::other(redact::within(&error.to_string()))))?;
         let name = environment.unwrap_or(DEFAULT_ENVIRONMENT_NAME);

@@ -12,7 +12,7 @@ use crate::model::pyc::{self, Name, Verdict};
 use crate::pack::bytecode::{Module, Source, grouped};
 use crate::pack::shipped::{Shipped, head};
 use crate::util::report::Silent;
-use crate::util::{Error, Result};
+use crate::util::{Error, Limit, Result};
 
 /// The modules to compile, in the order of their byte code.
 pub fn sources(layout: &WheelLayout, python: &PythonInfo) -> Vec<Source> {
@@ -62,10 +62,14 @@ pub fn modules(
 ) -> Result<Vec<Vec<Module>>> {
     let mut zip = WheelZip::open(wheel)?;
     let wanted = sources(layout, python).into_iter().filter(|source| locked.facts.makes(&source.module, &source.pyc));
-    let mut modules = Vec::new();
+    let (mut modules, mut total) = (Vec::new(), 0);
     for source in wanted {
         let file = layout.files.get(&source.module).ok_or_else(|| Error::bug("a module that is not laid out"))?;
         let content = zip.read(&source.source)?.ok_or_else(|| Error::bug("a module that is not in its wheel"))?;
+        total += content.len() as u64;
+        if total > Limit::Modules.value() {
+            return Err(wheel.over(Limit::Modules, "its modules are larger than"));
+        }
         modules.push(Module::new(source, file.entry.mtime, content));
     }
     Ok(grouped(modules))

@@ -31,7 +31,7 @@ pub use record::Expected;
 pub use segment::write;
 pub use zip::{WheelZip, ZipEntry};
 
-use crate::util::Error;
+use crate::util::{Error, Limit};
 
 /// A wheel on this machine.
 #[derive(Debug, Clone)]
@@ -54,6 +54,11 @@ impl WheelFile {
     pub fn unsupported(&self, what: &str) -> Error {
         Error::user(format!("the wheel `{}` is refused: {what}", self.name))
             .hint("take another version of it, or tell the project's maintainers")
+    }
+
+    /// An error about a wheel that is over a limit; `what` as in [`Limit::exceeded`].
+    pub fn over(&self, limit: Limit, what: &str) -> Error {
+        limit.exceeded(&format!("the wheel `{}` is refused: {what}", self.name))
     }
 
     /// An error about a wheel that must not be packed.

@@ -15,7 +15,7 @@ use crate::pack::layout::ancestors;
 use crate::pack::segment::Target;
 use crate::util::report::Progress;
 use crate::util::tarball::{self, TarKind};
-use crate::util::{Digest, Error, Hasher, Result};
+use crate::util::{Digest, Error, Hasher, Limit, Result};
 
 /// How scripts begin whose interpreter is put in: `#!python`, `#!pythonw`, and what follows on their line.
 const PLACEHOLDER: &[u8] = b"#!python";
@@ -137,6 +137,10 @@ impl<W: Sink> SegmentWriter<'_, W> {
         stamp: Stamp,
         reader: &mut dyn Read,
     ) -> Result<(Digest, u64)> {
+        if file.entry.size > Limit::BytecodeFile.value() {
+            let what = format!("`{path}` has {} bytes, more than", file.entry.size);
+            return Err(self.wheel.over(Limit::BytecodeFile, &what));
+        }
         let mut content = Vec::new();
         reader.read_to_end(&mut content)?;
         stamp.put(&mut content);

@@ -8,7 +8,7 @@
 //! The central directory says how large everything is before a byte is unpacked, and an entry never yields more than
 //! it says. A wheel may hold as much as it likes up to [`ALWAYS_FINE`] bytes; beyond, up to [`LARGEST_RATIO`] times
 //! its own size (compressed text reaches 10, a library of zeros 1000); never more than [`LARGEST_WHOLE`] (the largest
-//! wheels known are those of PyTorch, with 3 GB) in [`MOST_ENTRIES`] files (`ansible` has 40,000).
+//! wheels known are those of PyTorch, with 3 GB) in [`Limit::WheelEntries`] files (`ansible` has 40,000).
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
@@ -21,8 +21,9 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::WheelFile;
 use crate::pack::archive::safe_path;
+use crate::util::error::is_resource;
 use crate::util::report::{Progress, Silent};
-use crate::util::{Error, Result};
+use crate::util::{Error, Limit, Result};
 
 /// Bytes that any wheel may hold, however small it is.
 const ALWAYS_FINE: u64 = 1 << 30;
@@ -30,10 +31,6 @@ const ALWAYS_FINE: u64 = 1 << 30;
 const LARGEST_RATIO: u64 = 100;
 /// What no wheel may hold.
 const LARGEST_WHOLE: u64 = 64 << 30;
-/// Files that a wheel may have.
-const MOST_ENTRIES: usize = 500_000;
-/// Bytes of a file that is read whole: lists and metadata. RECORD of 40,000 files has 5 MB.
-const LARGEST_READ: u64 = 64 << 20;
 
 /// 1980-01-01, the first day of a zip's calendar: for entries whose time is none.
 const FIRST_MTIME: u64 = 315_532_800;
@@ -100,8 +97,10 @@ impl WheelZip {
     /// Damaged wheels, and files too large to be what they should.
     pub fn read(&mut self, path: &str) -> Result<Option<Vec<u8>>> {
         let Some(entry) = self.entries.get(path).cloned() else { return Ok(None) };
-        if entry.size > LARGEST_READ {
-            return Err(self.wheel.hostile(&format!("`{path}` has {} bytes", entry.size)));
+        if entry.size > Limit::WheelMetadata.value() {
+            return Err(self
+                .wheel
+                .over(Limit::WheelMetadata, &format!("`{path}` has {} bytes, more than", entry.size)));
         }
         let mut content = Vec::with_capacity(entry.size as usize);
         self.stream(path, &entry, &Silent, |reader| Ok(reader.read_to_end(&mut content).map(|_| ())?))?;
@@ -128,8 +127,9 @@ impl WheelZip {
     }
 
     fn check_bounds(&self, wheel_size: u64) -> Result<()> {
-        if self.archive.len() > MOST_ENTRIES {
-            return Err(self.wheel.hostile(&format!("it has {} files, no wheel has so many", self.archive.len())));
+        if self.archive.len() > Limit::WheelEntries.count() {
+            let what = format!("it has {} files, more than", self.archive.len());
+            return Err(self.wheel.over(Limit::WheelEntries, &what));
         }
         let mut total: u64 = 0;
         for index in 0..self.archive.len() {
@@ -249,6 +249,10 @@ impl<R> EntryReader<'_, R> {
         self.told = self.told.max(compressed);
     }
 
+    fn failed(&self, error: std::io::Error) -> std::io::Error {
+        if is_resource(&error) { error } else { self.broken(error) }
+    }
+
     fn broken(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> std::io::Error {
         let error = Error::user(format!("`{}` cannot be unpacked", self.path)).caused_by(error);
         self.wheel.broken(error).into()
@@ -272,7 +276,7 @@ impl<R: Read> Read for EntryReader<'_, R> {
                 Ok(count)
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Err(error),
-            Err(error) => Err(self.broken(error)),
+            Err(error) => Err(self.failed(error)),
         }
     }
 }

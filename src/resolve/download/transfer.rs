@@ -11,11 +11,12 @@ use reqwest_middleware::ClientWithMiddleware;
 use super::wanted::{Mismatch, Wanted};
 use crate::http::middleware::Attempts;
 use crate::http::retry::Again;
+use crate::http::watch::{Fault, STALLED};
 use crate::resolve::client::{certificate_hint, reason};
 use crate::resolve::connection::RETRIES;
 use crate::store::Part;
 use crate::util::report::Progress;
-use crate::util::{Error, Result};
+use crate::util::{Error, Limit, Result, files};
 
 /// Tries of a request, and of a transfer that brings nothing new.
 const TRIES: u32 = 5;
@@ -85,7 +86,10 @@ impl<'a> Transfer<'a> {
                 Answer::Whole => return Ok(()),
                 Answer::Cut(reason) => reason,
             };
-            tried = if part.size() > before { 0 } else { tried + 1 };
+            // A trickle is no progress.
+            let is_progress = part.size() - before.min(part.size()) > Limit::StallBytes.value();
+            let is_stall = cut.contains(STALLED);
+            tried = if is_progress { 0 } else { tried + if is_stall { 2 } else { 1 } };
             if tried >= TRIES {
                 return Err(self.unreachable(&cut));
             }
@@ -148,6 +152,9 @@ impl<'a> Transfer<'a> {
         while let Some(chunk) = stream.next().await {
             let chunk = match chunk {
                 Ok(chunk) => chunk,
+                Err(error) if matches!(Fault::within(&error), Some(Fault::TooLarge(..))) => {
+                    return Err(self.unreachable(&reason(error.into())));
+                }
                 Err(error) => return Ok(Answer::Cut(reason(error.into()))),
             };
             // Never more on the disk than the index says.
@@ -155,6 +162,10 @@ impl<'a> Transfer<'a> {
                 && part.size() + chunk.len() as u64 > size
             {
                 return Err(size_mismatch(size, part.size() + chunk.len() as u64).into());
+            }
+            if self.wanted.size.is_none() && part.size() + chunk.len() as u64 > Limit::Download.value() {
+                let what = format!("{} from {} is larger than", self.wanted, self.wanted.shown_url());
+                return Err(Failure::Final(Limit::Download.exceeded(&what)));
             }
             // Into the page cache: no worse for the other transfers of this thread than the hashing.
             part.write(&chunk).map_err(Failure::Store)?;
@@ -170,6 +181,7 @@ impl<'a> Transfer<'a> {
         let source = self.wanted.url.to_file_path().map_err(|()| {
             Failure::Final(Error::user(format!("{} is no file: {}", self.wanted, self.wanted.shown_url())))
         })?;
+        files::refuse_special(&source).map_err(Failure::Final)?;
         let file =
             fs_err::File::open(&source).map_err(|error| Failure::Final(self.wanted.not_opened(&source, error)))?;
         part.clear().map_err(Failure::Store)?;

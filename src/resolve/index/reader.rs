@@ -14,7 +14,7 @@ use url::Url;
 
 use super::answers::{Absent, LONGEST_ERROR};
 use super::sift::{Sifted, is_other_object, sift};
-use super::{Tell, http_error, is_unreached};
+use super::{Tell, fault, http_error, is_unreached};
 use crate::resolve::client::{chain, index_client};
 use crate::resolve::{Credentials, ResolveOptions};
 use crate::store::{Foreign, Using};
@@ -365,7 +365,10 @@ fn is_about_data(error: &GatewayError) -> bool {
 
 /// Whether another form of the index may be read where one failed so: not when nobody answers, or the server is down.
 fn may_be_read_otherwise(error: &GatewayError) -> bool {
-    if matches!(error, GatewayError::SubdirNotFoundError(_) | GatewayError::Cancelled) || is_unreached(error) {
+    if matches!(error, GatewayError::SubdirNotFoundError(_) | GatewayError::Cancelled)
+        || is_unreached(error)
+        || fault(error)
+    {
         return false;
     }
     match http_error(error) {

@@ -74,7 +74,7 @@ pub fn digest(path: &Path) -> Result<Digest> {
 /// Digest of a file's bytes.
 pub(super) fn digest_of_file(path: &Path) -> Result<Digest> {
     let mut hasher = Hasher::default();
-    let mut file = fs::File::open(path)?;
+    let mut file = crate::util::files::regular(path)?;
     let mut buffer = vec![0; 256 * 1024];
     loop {
         match std::io::Read::read(&mut file, &mut buffer)? {
@@ -95,7 +95,10 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
         }
         match fs::symlink_metadata(&source)?.is_symlink() {
             true => fs::os::unix::fs::symlink(fs::read_link(&source)?, &target)?,
-            false => drop(fs::copy(&source, &target)?),
+            false => {
+                crate::util::files::refuse_special(&source)?;
+                fs::copy(&source, &target)?;
+            }
         }
     }
     let git = from.join(".git");

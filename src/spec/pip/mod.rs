@@ -7,15 +7,13 @@ mod line;
 mod requirement;
 
 use std::fmt;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
 use pep508_rs::{ExtraName, MarkerTree, PackageName};
 use url::Url;
 
 use super::Choices;
-use crate::util::{Digest, Error, Result, human, redact};
+use crate::util::{Digest, Error, Limit, Result, files, redact};
 pub(super) use coding::decode;
 use line::Line;
 pub(crate) use requirement::git_of_metadata;
@@ -23,8 +21,8 @@ pub(crate) use requirement::git_of_metadata;
 /// Of which indexes a package may be taken where several have it, as uv calls it; the first is the default.
 pub const INDEX_STRATEGIES: [&str; 3] = ["first-index", "unsafe-first-match", "unsafe-best-match"];
 
-/// No requirements file that a person or a tool writes is longer, in bytes.
-const LONGEST: u64 = 20 << 20;
+/// How often a requirements file of the largest size may be read, alone or as parts that name each other.
+const READS: u64 = 4;
 /// Requirements files that name each other deeper than this are refused.
 const DEEPEST: usize = 20;
 
@@ -299,6 +297,8 @@ struct Reader {
     pip: Pip,
     /// The files that are being read, outermost first.
     open: Vec<PathBuf>,
+    /// The bytes that were read.
+    read: u64,
     /// Lines that name a folder in which a conda package was built.
     of_builds: conda_build::Lines,
 }
@@ -318,6 +318,12 @@ impl Reader {
         let path = std::path::absolute(file)?;
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
         let text = load(file)?;
+        self.read += text.len() as u64 + 1;
+        if self.read > Limit::RequirementsFile.value().saturating_mul(READS) {
+            return Err(
+                Limit::RequirementsFile.exceeded("requirements files that name each other are longer than 4 times")
+            );
+        }
         self.open.push(path);
         for line in line::logical(&text) {
             let place = format!("{}:{}", file.display(), line.number);
@@ -357,7 +363,10 @@ impl Reader {
             Kind::Requirements => self.pip.requirements.push(read),
             Kind::Constraints => self.pip.constraints.push(read),
         }
-        Ok(())
+        match self.pip.requirements.len() + self.pip.constraints.len() > Limit::Dependencies.count() {
+            true => Err(error_at(place, Limit::Dependencies.exceeded("the number of packages is larger than"))),
+            false => Ok(()),
+        }
     }
 
     fn nested(&mut self, folder: &Path, place: &str, value: &str, kind: Kind) -> Result<()> {
@@ -397,16 +406,7 @@ fn error_at(place: &str, error: Error) -> Error {
 }
 
 fn load(file: &Path) -> Result<String> {
-    let mut bytes = Vec::new();
-    fs::File::open(file)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(Error::user(format!(
-            "`{}` is longer than {}: no requirements file",
-            file.display(),
-            human(LONGEST)
-        )));
-    }
-    decode(file, bytes)
+    decode(file, files::read_limited(file, Limit::RequirementsFile)?)
 }
 
 #[cfg(test)]

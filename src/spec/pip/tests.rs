@@ -1,4 +1,5 @@
 use super::*;
+use fs_err as fs;
 
 fn section(lines: &[&str]) -> Result<Pip> {
     let lines = lines.iter().enumerate().map(|(index, line)| (format!("e.yml:{}", index + 1), (*line).to_owned()));

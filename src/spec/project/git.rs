@@ -4,9 +4,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
-
-use crate::util::{Error, Result};
+use crate::util::{Error, Limit, Result, files};
 
 /// Size of what stands before the object's name in an entry: times, device, inode, mode, owner, size.
 const STAT: usize = 40;
@@ -50,9 +48,9 @@ impl WorkTree {
             return Ok((!metadata.is_dir()).then_some(Self { root, exclude: None, tracked: None }));
         }
         // Work trees beside the first one share what is in its folder.
-        let common = match fs::read_to_string(own.join("commondir")) {
-            Ok(text) => own.join(text.trim_end()),
-            Err(_) => own.clone(),
+        let common = match text(&own.join("commondir")) {
+            Some(text) => own.join(text.trim_end()),
+            None => own.clone(),
         };
         let exclude = Some(common.join("info/exclude")).filter(|file| file.is_file());
         let tracked = Some(read_index(&own, hash_size(&common))?);
@@ -96,13 +94,18 @@ impl Tracked {
 
 /// Where a `.git` that is a file leads: of submodules and of work trees beside the first one (gitrepository-layout(5)).
 fn linked(dot_git: &Path, folder: &Path) -> Option<PathBuf> {
-    let text = fs::read_to_string(dot_git).ok()?;
+    let text = text(dot_git)?;
     Some(folder.join(text.strip_prefix("gitdir:")?.trim()))
+}
+
+/// The text of a small file of a repository; none if there is no such file.
+fn text(path: &Path) -> Option<String> {
+    String::from_utf8(files::read_limited(path, Limit::EnvironmentFile).ok()?).ok()
 }
 
 /// Bytes of an object's name: 32 where the repository says that it uses SHA-256, else 20.
 fn hash_size(common: &Path) -> usize {
-    let config = fs::read_to_string(common.join("config")).unwrap_or_default().to_lowercase();
+    let config = text(&common.join("config")).unwrap_or_default().to_lowercase();
     let mut value =
         config.lines().filter_map(|line| line.trim().strip_prefix("objectformat")?.trim().strip_prefix('='));
     if value.next_back().is_some_and(|value| value.trim() == "sha256") { 32 } else { 20 }
@@ -113,12 +116,11 @@ fn read_index(git: &Path, hash_size: usize) -> Result<Tracked> {
     let mut file = git.join("index");
     // A split index names the file that holds the rest.
     for _ in 0..2 {
-        let bytes = match fs::read(&file) {
-            Ok(bytes) => bytes,
-            // Nothing was added yet.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
-            Err(error) => return Err(error.into()),
-        };
+        // Nothing was added yet.
+        if files::find(&file)?.is_none() {
+            break;
+        }
+        let bytes = files::read_limited(&file, Limit::GitIndex)?;
         let shared = parse(&bytes, hash_size, &mut tracked).ok_or_else(|| {
             Error::user(format!("git's index `{}` cannot be read", file.display())).hint(
                 "does `git status` work there? `git update-index --index-version 2` writes it in a form that all read",
