@@ -6,16 +6,18 @@
 //! redirects and credentials from [`location`].
 //!
 //! What is to limit the size or the rate of a download belongs to where bodies are read: [`wire::Wire::chunk`], and the
-//! answers of [`middleware::redirecting`]. What is to judge addresses belongs into the resolver of [`client::Settings`].
+//! answers of [`middleware::redirecting`]. [`guard`] judges the addresses that redirects lead to.
 
 pub(crate) mod address;
 pub(crate) mod certificates;
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod clients;
+pub(crate) mod guard;
 pub(crate) mod location;
 pub(crate) mod middleware;
 pub(crate) mod proxy;
+pub(crate) mod reach;
 pub(crate) mod requests;
 pub(crate) mod retry;
 mod self_signed;

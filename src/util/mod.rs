@@ -13,6 +13,7 @@ pub mod report;
 mod size;
 pub mod tarball;
 pub mod text;
+pub mod variables;
 
 pub use digest::{DiffId, Digest, Hasher};
 pub use error::{Error, ErrorKind, Result, ResultExt};
