@@ -392,7 +392,7 @@ fn texts_of_strangers_are_shown_escaped() {
     bench.workspace.file("environment.yml", format!("dependencies: [one, two]\n{json}: 1\n"));
     let path = format!("share/{}", HOSTILE.replace('\n', ""));
     for name in ["one", "two"] {
-        let package = Package::new(name, "2.0").noarch_generic().file(&path, name.as_bytes().to_vec());
+        let package = Package::new(name, "2.0").noarch_generic().file(&path, name.as_bytes());
         bench.channel.add(&package, Format::Conda);
     }
     bench.channel.index();
