@@ -19,6 +19,7 @@ pub mod pack;
 pub mod plan;
 pub mod registry;
 pub mod resolve;
+pub mod sandbox;
 pub mod ship;
 pub mod spec;
 pub mod store;

@@ -1,5 +1,5 @@
 //! The `condaimg` program; everything is in the library.
 
 fn main() -> std::process::ExitCode {
-    condaimg::cli::main()
+    condaimg::sandbox::helper().unwrap_or_else(condaimg::cli::main)
 }

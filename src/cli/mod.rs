@@ -38,6 +38,9 @@ const CANCELLING: Duration = Duration::from_secs(3);
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
+    // Credentials are in this process's environment and memory: no other process of this user is to read them, and no
+    // core dump is to hold them.
+    let _ = nix::sys::prctl::set_dumpable(false);
     let parsed = args::parse(Cli::command(), std::env::args_os().collect());
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,

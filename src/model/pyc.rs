@@ -215,6 +215,13 @@ impl Head {
     }
 }
 
+/// Whether bytes are a `.pyc` that condaimg's own program made of a module: unchecked, with the hash of its content.
+pub fn is_made_of(bytes: &[u8], version: (u64, u64), content: &[u8]) -> bool {
+    let head = Head::parse(bytes, Python::CPython(version)).filter(|head| head.check == Check::Nothing);
+    let hash = bytes.get(8..HEAD).and_then(|hash| hash.try_into().ok()).map(u64::from_le_bytes);
+    head.zip(hash).is_some_and(|(head, hash)| head.hash(content) == hash) && bytes.len() > HEAD
+}
+
 /// A time to be put into a `.pyc` of [`Verdict::OtherTime`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
@@ -259,6 +266,21 @@ mod tests {
 
     fn verdict(bytes: &[u8], version: (u64, u64)) -> Verdict {
         judge(bytes, Python::CPython(version), MODULE).0
+    }
+
+    #[test]
+    fn pyc_of_another_module_is_told_apart() {
+        let (content, version) = (b"VALUE = 1\n", (3, 11));
+        let head = Head::parse(&hashed(1, 0), Python::CPython(version)).expect("a head");
+        let made = [&hashed(1, head.hash(content))[..], b"code"].concat();
+        assert!(is_made_of(&made, version, content));
+        assert!(!is_made_of(&made, version, b"VALUE = 2\n"));
+        assert!(!is_made_of(&made[..HEAD], version, content));
+        for other in
+            [stamped(3495, 0, 10), [&hashed(3, head.hash(content))[..], b"code"].concat(), b"#!/bin/sh".to_vec()]
+        {
+            assert!(!is_made_of(&other, version, content));
+        }
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! Byte code: the `.pyc` of noarch packages, and of modules that prefix replacement changed. Made by the CPython
 //! of the environment itself, unpacked into the store: bytes depend on its exact version and on nothing else.
-//! This is the one thing that is executed on the builder (`--bytecode off` leaves it out).
+//! It runs in the sandbox, and what it answers is bounded and checked (`--bytecode off` leaves it out).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::ops::ControlFlow;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use fs_err as fs;
 use rattler::install::PythonInfo;
@@ -20,8 +19,9 @@ use super::layout::{PackageLayout, ancestors};
 use super::metadata::ModePolicy;
 use super::segment::{self, Target};
 use crate::lock::LockedPackage;
-use crate::model::pyc::module_of;
+use crate::model::pyc::{is_made_of, module_of};
 use crate::model::{Folders, Platform};
+use crate::sandbox::{Ended, Job, Limits, Running, System};
 use crate::store::Store;
 use crate::util::error::ResultExt as _;
 use crate::util::paths::check_length;
@@ -35,6 +35,18 @@ const COMPILE: &str = include_str!("compile.py");
 /// Modules that one interpreter process compiles, so that a large package is compiled on many cores. Fixed: the
 /// grouping must not depend on the number of cores.
 const MODULES_PER_PROCESS: usize = 200;
+
+/// The time for one process, in which a large package takes a few seconds.
+const TIME: Duration = Duration::from_secs(600);
+
+/// Bytes of address space of one process.
+const MEMORY: u64 = 4 << 30;
+
+/// The largest `.pyc` of a module of `source` bytes. Constants that Python computes while it compiles make one larger
+/// than its source.
+const fn largest_pyc(source: usize) -> usize {
+    (1 << 20) + 64 * source
+}
 
 /// The first CPython with hash-based `.pyc` (PEP 552).
 const OLDEST: (u64, u64) = (3, 7);
@@ -122,8 +134,9 @@ pub fn check_python(python: &LockedPackage, version: (u64, u64)) -> Result<()> {
 /// A CPython in the store that can be run here.
 #[derive(Debug, Clone)]
 pub struct Interpreter {
+    folder: PathBuf,
     executable: PathBuf,
-    isolate: bool,
+    version: (u64, u64),
 }
 
 /// What an interpreter is made of: the environment's Python, or one of the same version for this machine, and what
@@ -163,7 +176,12 @@ impl Interpreter {
             unpack(parts, store, &folder).context(|| format!("cannot unpack `{}`", python.full_name()))?;
         }
         let executable = folder.join(&parts.python.path);
-        Ok(Self { isolate: can_isolate(&executable), executable })
+        Ok(Self { folder, executable, version: parts.python.short_version })
+    }
+
+    /// The directory that holds all of it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The program, which runs here.
@@ -171,22 +189,22 @@ impl Interpreter {
         &self.executable
     }
 
-    fn start(&self) -> Result<Child> {
-        let mut command = match self.isolate {
-            true => {
-                let mut command = Command::new("unshare");
-                command.args(["--user", "--net", "--"]).arg(&self.executable);
-                command
-            }
-            false => Command::new(&self.executable),
-        };
+    fn job(&self) -> Job {
         // `-I` would ignore the hash seed, which older versions need for equal bytes; what it does beside that
         // is done by the empty environment and by the first lines of the program.
-        command.args(["-s", "-S", "-B", "-W", "ignore", "-c", COMPILE]).env_clear().env("PYTHONHASHSEED", "0");
-        // Ctrl-C in a terminal is for condaimg alone: an interpreter that it ends would look like a failure.
-        command.process_group(0);
-        command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        command.spawn().map_err(|error| self.failed(error))
+        let arguments = ["-s", "-S", "-B", "-W", "ignore", "-c", COMPILE];
+        Job {
+            program: self.executable.clone(),
+            arguments: arguments.map(Into::into).to_vec(),
+            environment: vec![("PYTHONHASHSEED".into(), "0".into())],
+            directory: "/".into(),
+            read: vec![self.folder.clone()],
+            data: Vec::new(),
+            write: Vec::new(),
+            system: System::Libraries,
+            network: false,
+            limits: Limits { time: Limits::time(TIME), memory: MEMORY, file_size: 0, output: 0, processes: 0 },
+        }
     }
 
     fn failed(&self, error: std::io::Error) -> Error {
@@ -217,7 +235,7 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
     held.file().lock().map_err(|error| crate::util::files::named(unfinished.path(), error))?;
     for (package, archive) in &parts.packages {
         let layout = PackageLayout::read(archive, Some(parts.python))?;
-        let (reader, writer) = std::io::pipe()?;
+        let (mut reader, writer) = std::io::pipe()?;
         std::thread::scope(|scope| -> Result<()> {
             let packing = scope.spawn(|| {
                 let mut writer = BufWriter::with_capacity(256 * 1024, writer);
@@ -225,7 +243,10 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
                 tarball::end(&mut writer)?;
                 writer.flush().map_err(Error::from)
             });
-            let unpacked = tar::Archive::new(reader).unpack(unfinished.path());
+            let unpacked = tar::Archive::new(&mut reader).unpack(unfinished.path());
+            // The reader stops in the middle of the end marker: what follows is read, or the writer would fail.
+            let unpacked = unpacked.and_then(|()| io::copy(&mut reader, &mut io::sink()).map(drop));
+            drop(reader);
             match packing.join() {
                 // A reader that failed makes the writer fail too: the reader's reason is the cause.
                 Ok(packed) => unpacked.map_err(Error::from).and(packed),
@@ -241,35 +262,6 @@ fn unpack(parts: &InterpreterParts<'_>, store: &Store, folder: &Path) -> Result<
         // Another process was quicker; its interpreter is the same.
         Err(_) if folder.exists() => Ok(()),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// Whether this machine lets an unprivileged process have a network namespace of its own (an empty one).
-fn can_isolate(executable: &Path) -> bool {
-    isolated(executable, &["-s", "-S", "-c", ""]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-}
-
-/// A program in a user and network namespace of its own, where bytecode is compiled.
-fn isolated(program: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--net", "--"]).arg(program).args(arguments);
-    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
-    command
-}
-
-/// Tries the isolation that bytecode is compiled in.
-///
-/// # Errors
-/// Why this machine does not have it; bytecode is compiled without it then.
-pub fn try_isolation() -> Result<()> {
-    let output = isolated(Path::new("true"), &[]).stderr(Stdio::piped()).output();
-    let output = output.map_err(|error| Error::user("failed to run `unshare`").caused_by(error))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Err(Error::user("failed to make a user and a network namespace").caused_by(std::io::Error::other(said)))
-        }
     }
 }
 
@@ -344,21 +336,37 @@ pub fn grouped(mut modules: Vec<Module>) -> Vec<Vec<Module>> {
 /// Compiles modules in one interpreter process. Modules that are not valid for this Python are left out.
 ///
 /// # Errors
-/// When the interpreter does not run or ends early.
+/// When the interpreter does not run, ends early, or answers with something other than byte code of the modules.
 pub fn compile(interpreter: &Interpreter, prefix: &str, modules: &[Module]) -> Result<Vec<Compiled>> {
-    let mut child = interpreter.start()?;
-    let result = talk(&mut child, prefix, modules);
-    // Closing its input ends the interpreter; after an error it may be in any state.
-    drop(child.stdin.take());
-    if result.is_err() {
-        let _ = child.kill();
+    let mut running = interpreter.job().start()?;
+    match talk(&mut running, (interpreter.version, prefix), modules) {
+        // It has nothing left to do, whatever it does.
+        Ok(compiled) => {
+            running.abandon();
+            Ok(compiled)
+        }
+        // What it answers is wrong, however it ends.
+        Err(error) if error.kind() == std::io::ErrorKind::Other => {
+            running.abandon();
+            Err(interpreter.failed(error))
+        }
+        Err(error) => {
+            let (ended, said) = running.settle();
+            Err(interpreter.failed(match ended {
+                Ended::Abandoned => error,
+                ended if said.is_empty() => std::io::Error::other(ended.to_string()),
+                _ => std::io::Error::other(said),
+            }))
+        }
     }
-    let _ = child.wait();
-    result.map_err(|error| interpreter.failed(error))
 }
 
-fn talk(child: &mut Child, prefix: &str, modules: &[Module]) -> std::io::Result<Vec<Compiled>> {
-    let (Some(stdin), Some(stdout)) = (child.stdin.as_mut(), child.stdout.take()) else {
+fn talk(
+    running: &mut Running,
+    (version, prefix): ((u64, u64), &str),
+    modules: &[Module],
+) -> std::io::Result<Vec<Compiled>> {
+    let (Some(stdin), Some(stdout)) = (running.stdin(), running.stdout()) else {
         return Err(std::io::Error::other("the interpreter has no pipes"));
     };
     let mut requests = BufWriter::new(stdin);
@@ -372,18 +380,45 @@ fn talk(child: &mut Child, prefix: &str, modules: &[Module]) -> std::io::Result<
             requests.write_all(part)?;
         }
         requests.flush()?;
-        let mut length = [0; 4];
-        answers.read_exact(&mut length)?;
-        let length = u32::from_be_bytes(length);
-        if length == u32::MAX {
-            continue;
+        if let Some(bytes) = answer(&mut answers, module.content.len())? {
+            if !is_made_of(&bytes, version, &module.content) {
+                let path = &module.source.module;
+                return Err(std::io::Error::other(format!("it answered with what is not the byte code of `{path}`")));
+            }
+            compiled.push(Compiled { pyc: module.source.pyc.clone(), mtime: module.mtime, bytes });
         }
-        let mut bytes = Vec::new();
-        (&mut answers).take(u64::from(length)).read_to_end(&mut bytes)?;
-        if bytes.len() != length as usize {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        compiled.push(Compiled { pyc: module.source.pyc.clone(), mtime: module.mtime, bytes });
     }
     Ok(compiled)
+}
+
+/// The answer for a module of `source` bytes; nothing when it is not valid for this Python.
+fn answer(answers: &mut impl Read, source: usize) -> std::io::Result<Option<Vec<u8>>> {
+    let mut length = [0; 4];
+    answers.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length);
+    if length == u32::MAX {
+        return Ok(None);
+    }
+    let most = largest_pyc(source);
+    if length as usize > most {
+        return Err(std::io::Error::other(format!("it answered with {length} bytes, and at most {most} are taken")));
+    }
+    let mut bytes = vec![0; length as usize];
+    answers.read_exact(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answer_longer_than_its_limit_is_refused() {
+        let text = |length: u32, bytes: &[u8]| [&length.to_be_bytes()[..], bytes].concat();
+        assert_eq!(answer(&mut &text(4, b"code")[..], 0).expect("reads"), Some(b"code".to_vec()));
+        assert_eq!(answer(&mut &text(u32::MAX, b"")[..], 0).expect("reads"), None);
+        for (length, bytes) in [(1 << 30, &b"code"[..]), (5, b"code")] {
+            answer(&mut &text(length, bytes)[..], 9).expect_err("is refused");
+        }
+    }
 }

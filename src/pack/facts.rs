@@ -19,7 +19,9 @@ use crate::model::LAYOUT_VERSION;
 use crate::model::pyc::module_of;
 use crate::util::{Digest, Error, Result, parallel};
 
-/// Raised whenever facts say more or other of the same archives: what stores have of older versions is read anew.
+/// Raised whenever facts say more or other of the same archives: what stores have of older versions is read anew. Facts in
+/// locks are compared with the archives, so the layout version is raised as well: the facts of locks of an older one are
+/// read anew.
 /// 2: `pypi`. 3: `made`. 4: `links`, `index_time`, byte code goes with its module; the texts of activation scripts,
 /// numbers in `env_vars.d`. 5: what a script comes to, by bash's rules; limits and places of `env_vars.d`; implausible
 /// times of builds. 6: no byte code is made below a link; which file of the winner is in the way of a path.
@@ -141,6 +143,18 @@ impl ArchiveFacts {
     /// The paths that it puts into the prefix.
     pub fn targets(&self) -> &[String] {
         &self.targets
+    }
+
+    /// Whether it puts something at a path of the prefix, or byte code is made there for it.
+    pub fn brings(&self, path: &str) -> bool {
+        self.targets.iter().any(|target| target == path) || self.made.iter().any(|made| made.pyc == path)
+    }
+
+    /// The facts of a package that keeps all but some paths.
+    pub fn after_losing(&self, lost: BTreeMap<String, String>) -> PackageFacts {
+        let mut facts = self.facts.clone();
+        lose(&mut facts, lost);
+        facts
     }
 
     /// The byte code that is made for it.

@@ -35,7 +35,7 @@ use url::Url;
 pub use channels::{Channels, channels_of_condarc};
 pub use client::{Credentials, http_client};
 pub use condarc::{Condarc, Origin};
-pub use download::{Archive, SaidBy, Stored, Wanted, bring_all, download};
+pub use download::{Archive, SaidBy, Stored, Wanted, bring_all, download, is_stored};
 pub use interpreter::resolve_interpreter;
 pub use lookup::{Listed, look_up};
 pub use present::Present;

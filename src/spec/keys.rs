@@ -88,6 +88,12 @@ pub(super) static PROJECT_FILE: Table = Table {
         ),
         entry("allow-build", "--allow-build", "Whether sdists and git sources may be built.", Form::Switch),
         entry(
+            "build",
+            "--no-build",
+            "Whether wheels may be built at all: `never` forbids it, also where the lock says that they are.",
+            Form::Text(Text { one_of: &["never"], ..Text::any("when to build wheels") }),
+        ),
+        entry(
             "allow-clobber",
             "--allow-clobber (adds to them)",
             "Globs of paths in the environment that pip packages may take from conda packages.",

@@ -34,6 +34,8 @@ pub struct Settings {
     pub index_strategy: Option<String>,
     /// Whether sdists and git sources may be built.
     pub allow_build: Option<bool>,
+    /// `never`: wheels are not built, whatever else is said.
+    pub build: Option<String>,
     /// Globs of paths in the prefix that pip packages may take from conda packages.
     pub allow_clobber: Vec<String>,
     /// The name or the file of a layer policy.

@@ -251,10 +251,8 @@ fn tools_and_sandbox_are_looked_at() {
     succeed(std::process::Command::new("chmod").arg("+x").arg(&uv));
     let told = run(doctor(&workspace, &[]).env("CONDAIMG_UV", &uv));
     assert!(local(&told, "uv")["detail"].as_str().expect("text").contains("uv 9.9.9"), "{}", told.text);
-    // As packing finds it.
-    let unshare = std::process::Command::new("unshare").args(["--user", "--net", "--", "true"]).status();
-    let state = if unshare.is_ok_and(|status| status.success()) { "ok" } else { "no" };
-    assert_eq!(local(&told, "sandbox")["state"], state, "{}", told.text);
+    // Namespaces or Landlock: one of them is on every machine that tests run on.
+    assert_eq!(local(&told, "sandbox")["state"], "ok", "{}", told.text);
 
     // Nothing of that is there: told with what to do, and no failure, since not every build needs it.
     let told = run(doctor(&workspace, &[]).env("PATH", "/nowhere").env("CONDAIMG_UV", ""));

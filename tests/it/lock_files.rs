@@ -143,6 +143,51 @@ fn locks_with_whole_paths_are_read() {
     assert_eq!(succeed(repository.condaimg("build").arg("--locked")), digest);
 }
 
+/// A seal is no signature: whoever writes a lock can seal it. What it says of archives is compared with them.
+#[test]
+fn sealed_locks_that_say_other_than_archives_are_refused() {
+    let repository = Repository::clone_at("clone");
+    succeed(&mut repository.condaimg("lock"));
+    let digest = succeed(repository.condaimg("build").arg("--locked"));
+    let honest = repository.text();
+    let step = |file: &str, name: &str| condaimg::lock::ActivationStep {
+        file: format!("etc/conda/activate.d/{file}"),
+        name: name.to_owned(),
+        value: Some("/evil.so".to_owned()),
+        if_set: false,
+    };
+    let forgeries: [(&str, &dyn Fn(&mut condaimg::lock::PackageFacts)); 8] = [
+        ("lib", &|facts| facts.activation.steps.push(step("m.sh", "LD_PRELOAD"))),
+        ("lib", &|facts| facts.activation.steps[0].value = Some("2".to_owned())),
+        ("pure", &|facts| facts.activation.dynamic.extend(["etc/conda/activate.d/../../x.sh".to_owned()])),
+        ("pure", &|facts| facts.clobbered.extend([("share/pure".to_owned(), "app".to_owned())])),
+        ("lib", &|facts| facts.clobbered.clear()),
+        ("pure", &|facts| facts.stale.extend(["share/pure".to_owned()])),
+        ("pure", &|facts| facts.bytecode = true),
+        ("app", &|facts| facts.pypi.extend([("app".to_owned(), "9".to_owned())])),
+    ];
+    for (index, (culprit, forge)) in forgeries.iter().enumerate() {
+        let locks = condaimg::lock::parse(&honest, &repository.folder).expect("parses");
+        let forged = locks.iter().cloned().map(|mut lock| {
+            let package = lock.packages.iter_mut().find(|package| package.name() == *culprit).expect("is there");
+            forge(&mut package.facts);
+            lock
+        });
+        let text = condaimg::lock::render(&forged.collect(), &repository.folder).expect("has a form");
+        assert_ne!(text, honest, "forgery {index}");
+        fs_err::write(repository.lock(), text).expect("writes");
+        for cache in ["cache", &format!("empty-{index}")] {
+            // With all in the cache, a layer that the forged lock has as well is not made again.
+            let mut command = repository.condaimg("build");
+            command.args(["--locked", "--no-cache"]).env("CONDAIMG_CACHE_DIR", repository.workspace.path(cache));
+            let message = fail(&mut command, 1);
+            assert!(message.contains(&format!("`{culprit}`")), "forgery {index}: {message}");
+        }
+    }
+    fs_err::write(repository.lock(), honest).expect("writes");
+    assert_eq!(succeed(repository.condaimg("build").args(["--locked", "--no-cache"])), digest);
+}
+
 // ---- other readers --------------------------------------------------------------------------------------------
 
 /// `[name, version, sha256]` of each package by platform, as our own reader has them.

@@ -48,6 +48,7 @@ mod registry;
 mod reproducible;
 mod resolve;
 mod runs;
+mod sandbox;
 mod secrets;
 mod stability;
 mod unsolvable;

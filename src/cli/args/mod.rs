@@ -374,6 +374,12 @@ pub struct EnvironmentArgs {
     /// Let code of pip packages run that come as source (archives, repositories, folders), to build wheels of them
     #[arg(long, env = "CONDAIMG_ALLOW_BUILD", help_heading = "Solving")]
     pub allow_build: bool,
+    /// Never build wheels, not even those that the lock says are built
+    #[arg(long, env = "CONDAIMG_NO_BUILD", help_heading = "Solving")]
+    pub no_build: bool,
+    /// Fail where code of packages cannot run in a sandbox
+    #[arg(long, env = "CONDAIMG_REQUIRE_SANDBOX", help_heading = "Solving")]
+    pub require_sandbox: bool,
     /// Do not use the network
     #[arg(long, env = "CONDAIMG_OFFLINE", help_heading = "Solving")]
     pub offline: bool,

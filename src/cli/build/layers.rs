@@ -43,6 +43,8 @@ pub struct MadeLayer {
 pub struct Parts<'a> {
     /// The environment.
     pub lock: &'a Arc<Lock>,
+    /// Whether it was made just now, of what the archives say.
+    pub made: bool,
     /// What it is for.
     pub platform: &'a Platform,
     /// What the layers are added to.
@@ -116,7 +118,7 @@ pub async fn make(
 ) -> Result<Vec<MadeLayer>> {
     let plan = planned(&parts, options)?;
     check_collisions(&parts, options, spec, world).await?;
-    let Parts { lock, platform, target, session, project, .. } = parts;
+    let Parts { lock, made, platform, target, session, project, .. } = parts;
     let compression = options.parameters.compression;
     let project = project.map(|files| Ok::<_, Error>((project_key(&files, compression)?, files))).transpose()?;
     let environment = environment_tar(lock, &target, &session, compression)?;
@@ -130,6 +132,9 @@ pub async fn make(
         tracing::debug!(layer = layer.name, tier = layer.tier, key = %layer.key, known = known.is_some(), ?packages, "planned");
     }
     let materials = materials(lock, &plan, &known, options, spec, world).await?;
+    if !made && materials.has_any() {
+        locking::verified::check(&options.environment, spec, lock, world).await?;
+    }
     let work = Work {
         lock: Arc::clone(lock),
         plan,
@@ -162,6 +167,12 @@ pub(super) struct Materials {
     pub(super) interpreter: Option<ForeignInterpreter>,
     /// Segments, by key, that lie in other layers already.
     pub(super) segments: BTreeMap<Digest, KnownSegment>,
+}
+
+impl Materials {
+    fn has_any(&self) -> bool {
+        self.archives.iter().any(Option::is_some) || self.wheels.iter().any(Option::is_some)
+    }
 }
 
 async fn materials(
@@ -197,6 +208,7 @@ async fn materials(
         segments: BTreeMap::new(),
     };
     if segments().any(|segment| segment.kind == SegmentKind::Bytecode) {
+        locking::confined::settle(&options.environment, &world.reporter)?;
         materials.interpreter = interpreter::obtain(&options.environment, spec, lock, world).await?;
         if materials.interpreter.is_none() {
             let python = lock.closure(["python"]);

@@ -107,13 +107,13 @@ async fn prepare_for(
 
 /// What the layers of one platform are made of.
 pub fn parts<'a>(options: &Options, locked: &'a Locked, chosen: Option<&Chosen>, world: &World) -> Result<Parts<'a>> {
-    let Locked { platform, lock, base, .. } = locked;
+    let Locked { platform, lock, base, made } = locked;
     let target = layers::target(lock, &options.parameters)?;
     let user = config::user(options, lock, base, world);
     let session = config::session(options, lock, base, user)?;
     let project = chosen.map(|chosen| chosen.layer(lock, &target, &session)).transpose()?;
     let max_layers = room::max_layers(options, base)?;
-    Ok(Parts { lock, platform, base, target, session, max_layers, project })
+    Ok(Parts { lock, made: *made, platform, base, target, session, max_layers, project })
 }
 
 /// Runs the command.

@@ -4,9 +4,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::local::{failed, finding};
-use crate::pack::bytecode;
 use crate::registry::{Finding, State};
 use crate::resolve::pip;
+use crate::sandbox;
+
+/// How a machine lets condaimg have more of the sandbox.
+const ADVICE: &str = "allow user namespaces (sysctl `user.max_user_namespaces`, `kernel.apparmor_restrict_unprivileged_userns`; in a container, a seccomp profile that allows them), or use `--bytecode off` and `--no-build`; see docs/sandbox.md";
 
 /// Looks at everything.
 pub fn examine() -> Vec<Finding> {
@@ -40,14 +43,18 @@ fn version(name: &'static str, program: &Path, advice: &str) -> Finding {
     }
 }
 
+/// What code of packages runs in here.
 fn sandbox() -> Finding {
-    match bytecode::try_isolation() {
-        Ok(()) => {
-            finding("sandbox", State::Ok, "bytecode is compiled without network (`unshare --user --net`)".to_owned())
-        }
-        Err(error) => {
-            let advice = "bytecode is compiled without isolation: install util-linux, and allow user namespaces (sysctl `kernel.unprivileged_userns_clone`, `user.max_user_namespaces`), or use `--bytecode off`";
-            Finding { advice: Some(advice.to_owned()), ..failed("sandbox", &error) }
+    let found = match sandbox::confinement() {
+        Ok(found) => found,
+        Err(error) => return failed("sandbox", &error),
+    };
+    let state = if found.mechanism.is_sandbox() { State::Ok } else { State::No };
+    let detail = format!("code of packages runs with {}", found.mechanism.name());
+    match found.missing() {
+        None => finding("sandbox", state, detail),
+        Some(missing) => {
+            Finding { advice: Some(ADVICE.to_owned()), ..finding("sandbox", state, format!("{detail} ({missing})")) }
         }
     }
 }

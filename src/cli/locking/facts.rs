@@ -42,7 +42,7 @@ pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, wor
     // The base's Python may have to build some.
     let with_new = Lock { wheels: new.clone(), ..lock.clone() };
     super::pip::fetch(options, spec, &with_new, 0..new.len(), world).await?;
-    let (mut packages, mut wheels) = archives.with_wheels(packages, new, python).await?;
+    let (mut packages, mut wheels) = archives.with_wheels(packages, new, python, &options.allow_clobber).await?;
     packages.extend(of_base);
     packages.sort_by(|a, b| a.name().cmp(b.name()));
     wheels.extend(of_base_wheels);
@@ -100,24 +100,33 @@ impl Archives<'_> {
         records: Vec<RepoDataRecord>,
         python: Option<PythonInfo>,
     ) -> Result<Vec<LockedPackage>> {
-        let records = self.with_hashes(records).await?;
-        let store = &self.world.store;
-        let key = facts::environment_key(&records, python.as_ref())?;
-        let known = store.record::<EnvironmentFacts>(RecordKind::Facts, &key);
-        let (packages, warnings) = match known.and_then(|known| known.locked(&records)) {
-            Some(known) => known,
-            None => {
-                let environment = facts::of_environment(&records, self.read(&records, python).await?)?;
-                store.remember(RecordKind::Facts, &key, &environment)?;
-                let bug = || Error::bug("an environment's facts are of other packages");
-                environment.locked(&records).ok_or_else(bug)?
-            }
-        };
+        let (packages, warnings) = self.environment(records, python).await?;
         warnings.iter().for_each(|warning| self.world.reporter.warn(warning));
         Ok(packages)
     }
 
-    /// Adds wheels, whose files are in the store: with their facts, and packages that lose paths to them. `packages`
+    /// As [`Self::packages`]; what a user should know of them is returned, not told.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(super) async fn environment(
+        &self,
+        records: Vec<RepoDataRecord>,
+        python: Option<PythonInfo>,
+    ) -> Result<(Vec<LockedPackage>, Vec<String>)> {
+        let records = self.with_hashes(records).await?;
+        let store = &self.world.store;
+        let key = facts::environment_key(&records, python.as_ref())?;
+        let known = store.record::<EnvironmentFacts>(RecordKind::Facts, &key);
+        if let Some(known) = known.and_then(|known| known.locked(&records)) {
+            return Ok(known);
+        }
+        let environment = facts::of_environment(&records, self.read(&records, python).await?)?;
+        store.remember(RecordKind::Facts, &key, &environment)?;
+        environment.locked(&records).ok_or_else(|| Error::bug("an environment's facts are of other packages"))
+    }
+
+    /// Adds wheels, whose files are in the store: with their facts, and packages that lose the `allowed` paths to them. `packages`
     /// are what [`Self::packages`] made; both stay sorted by name.
     ///
     /// # Errors
@@ -127,6 +136,7 @@ impl Archives<'_> {
         mut packages: Vec<LockedPackage>,
         wheels: Vec<LockedWheel>,
         python: Option<PythonInfo>,
+        allowed: &[glob::Pattern],
     ) -> Result<(Vec<LockedPackage>, Vec<LockedWheel>)> {
         if wheels.is_empty() {
             return Ok((packages, wheels));
@@ -134,7 +144,7 @@ impl Archives<'_> {
         let records: Vec<RepoDataRecord> = packages.iter().map(|package| package.record.clone()).collect();
         let read = self.read(&records, python.clone()).await?;
         let readings = self.read_wheels(&wheels, python).await?;
-        let wheels = wheel::join(&mut packages, &read, wheels, readings, &self.options.allow_clobber)?;
+        let wheels = wheel::join(&mut packages, &read, wheels, readings, allowed)?;
         Ok((packages, wheels))
     }
 

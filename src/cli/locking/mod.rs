@@ -4,6 +4,7 @@ pub mod asked;
 pub mod base;
 pub mod base_files;
 pub mod cached;
+pub mod confined;
 mod diff;
 mod errors;
 pub mod facts;
@@ -16,6 +17,7 @@ mod pins;
 pub mod pip;
 pub mod settings;
 mod stability;
+pub mod verified;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -375,7 +377,8 @@ async fn make(
         _ => pip::wheels(options, spec, (&lock, None), old, file, world).await?,
     };
     let packages = std::mem::take(&mut lock.packages);
-    (lock.packages, lock.wheels) = archives.with_wheels(packages, wheels, python.clone()).await?;
+    (lock.packages, lock.wheels) =
+        archives.with_wheels(packages, wheels, python.clone(), &options.allow_clobber).await?;
     if let Some(brought) = &brought {
         let removed = base_files::check((brought, base), &lock, python.as_ref(), &archives).await?;
         brought.join(&mut lock, removed);

@@ -5,6 +5,7 @@ mod pinned;
 use rattler_conda_types::Subdir;
 use url::Url;
 
+use super::confined;
 use super::from::{self, Brought};
 use super::installed::{Extras, Installed};
 use super::options::{EnvironmentOptions, LockMode, Upgrade};
@@ -223,13 +224,15 @@ impl<'a> Work<'a> {
             target: &self.target,
             pip: &self.spec.pip,
             references: old.map(|old| references_of(&self.spec.pip, old)).unwrap_or_default(),
-            allow_build: self.options.args.allow_build,
+            allow_build: self.options.args.allow_build && !self.options.args.no_build,
+            no_build: self.options.args.no_build,
             reporter: &self.world.reporter,
         }
     }
 
     /// uv with a Python of the environment's version that runs here: the environment's own, if it does.
     async fn uv(&self, lock: &Lock, others: &Locks) -> Result<Uv> {
+        confined::settle(self.options, &self.world.reporter)?;
         let (info, _) = crate::plan::python_of(lock)?.ok_or_else(|| Error::bug("a Python got lost"))?;
         let (packages, subdir) = self.interpreter(lock, others).await?;
         let archives = self.archives(lock, &packages.iter().collect::<Vec<_>>()).await.map_err(|error| {
@@ -241,11 +244,12 @@ impl<'a> Work<'a> {
             }
         })?;
         let store = self.world.store.clone();
-        let python = tokio::task::spawn_blocking(move || {
+        let (python, interpreter) = tokio::task::spawn_blocking(move || {
             let mut parts: Vec<(&LockedPackage, &Archive)> = packages.iter().zip(&archives).collect();
             parts.sort_by_key(|(package, _)| package.name() != "python");
             let parts = InterpreterParts { packages: parts, python: &info, subdir };
-            Interpreter::prepare(&parts, &store).map(|interpreter| interpreter.executable().to_owned())
+            Interpreter::prepare(&parts, &store)
+                .map(|interpreter| (interpreter.executable().to_owned(), interpreter.folder().to_owned()))
         })
         .await
         .map_err(|error| Error::bug("unpacking the Python ended early").caused_by(error))??;
@@ -254,6 +258,7 @@ impl<'a> Work<'a> {
             &self.spec.pip,
             UvOptions {
                 python,
+                interpreter,
                 cache: self.world.store.uv(),
                 scratch: self.world.store.scratch(),
                 offline: self.options.args.offline,

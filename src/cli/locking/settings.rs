@@ -45,6 +45,8 @@ pub fn fill(mut args: EnvironmentArgs, file: &Settings) -> Result<EnvironmentArg
     args.exclude_newer = args.exclude_newer.or_else(|| file.exclude_newer.clone());
     args.allow_clobber.extend(file.allow_clobber.iter().cloned());
     args.allow_build |= file.allow_build.unwrap_or_default();
+    // It has one value, `never`.
+    args.no_build |= file.build.is_some();
     let switch = |on| if on { BytecodeArg::On } else { BytecodeArg::Off };
     args.bytecode = args.bytecode.or_else(|| file.bytecode.map(switch));
     Ok(args)

@@ -62,6 +62,11 @@ pub async fn download(
     Ok(archives.collect())
 }
 
+/// Whether the archive of a record is in the store.
+pub fn is_stored(record: &RepoDataRecord, store: &Store) -> bool {
+    Wanted::of_record(record, SaidBy::Lock).is_ok_and(|wanted| wanted.present(store).is_some())
+}
+
 /// A file that was brought into the store.
 #[derive(Debug, Clone)]
 pub struct Stored {

@@ -8,6 +8,7 @@ use fs_err as fs;
 use pep508_rs::{MarkerEnvironment, Requirement, VersionOrUrl};
 use url::Url;
 
+use super::confined::Reach;
 use super::pylock::{self, Package};
 use super::{
     Built, Found, FoundFile, Installed, PipRequest, Scratch, Sources, Uv, choose, file_url, folder, git, path_of,
@@ -239,10 +240,11 @@ impl Run<'_> {
         let mut links = options.find_links.clone();
         links.push(self.folder.join("links").to_string_lossy().into_owned());
         command.env("UV_FIND_LINKS", links.join(","));
+        let (installed, allow_build) = (request.installed, self.sources.allow_build);
         for (given, flag) in [
             (options.no_index, "--no-index"),
             (!self.sources.allow_build, "--no-build"),
-            (request.refresh, "--refresh"),
+            (request.refresh && allow_build, "--refresh"),
         ] {
             if given {
                 command.arg(flag);
@@ -260,7 +262,6 @@ impl Run<'_> {
         for name in options.only_binary.iter().filter(|_| self.sources.allow_build) {
             command.args(["--only-binary", name]);
         }
-        let (installed, allow_build) = (request.installed, self.sources.allow_build);
         let said = |said: &str| {
             let error = self.asked(uv::no_solution(said, installed, allow_build), said);
             match said.contains("requires Python") {
@@ -268,7 +269,34 @@ impl Run<'_> {
                 false => error,
             }
         };
-        self.uv.run(command, said).map(|_| ())
+        // Where nothing may be built, nothing of a package runs.
+        let reach = Reach {
+            network: !self.uv.is_offline(),
+            code: allow_build,
+            data: self.local(),
+            write: vec![self.folder.to_owned()],
+            fresh: (request.refresh && !allow_build).then(|| self.folder.join("cache")),
+        };
+        command.env("TMPDIR", self.folder);
+        self.uv.confined(&command, reach, said).map(|_| ())
+    }
+
+    /// What uv reads on this machine: built wheels, and what the requirements name.
+    fn local(&self) -> Vec<PathBuf> {
+        let pip = self.request.pip;
+        let mut paths: Vec<PathBuf> =
+            self.built.values().map(|it| self.sources.store.archive(&it.sha256, "whl")).collect();
+        let requirements = pip.requirements.iter().chain(&pip.constraints);
+        paths.extend(requirements.filter_map(|requirement| match &requirement.what {
+            PipWanted::Direct(direct) => match &direct.location {
+                PipLocation::Path(path) => Some(path.clone()),
+                PipLocation::Archive(url) => url.to_file_path().ok(),
+                PipLocation::Git(_) => None,
+            },
+            PipWanted::Index(_) => None,
+        }));
+        paths.retain(|path| path.exists());
+        paths
     }
 
     /// Adds which lines of the user an explanation is about.

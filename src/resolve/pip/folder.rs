@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use ignore::{DirEntry, WalkBuilder};
 
+use crate::lock::WheelSource;
 use crate::spec::project::check_link;
 use crate::util::files::UNFINISHED_PREFIX;
 use crate::util::{Digest, Error, Hasher, Result};
@@ -106,9 +107,44 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     }
     let git = from.join(".git");
     if git.is_dir() {
-        fs::write(to.join(".git"), format!("gitdir: {}\n", git.display()))?;
+        copy_repository(&git, &to.join(".git"))?;
     }
     Ok(())
+}
+
+/// Makes a repository with the commits and the state of another. What holds credentials stays behind: settings and
+/// hooks.
+fn copy_repository(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to.join("objects/info"))?;
+    fs::write(to.join("objects/info/alternates"), format!("{}\n", from.join("objects").display()))?;
+    fs::write(to.join("config"), "[core]\n\trepositoryformatversion = 0\n\tbare = false\n")?;
+    for name in ["HEAD", "index", "packed-refs", "shallow"] {
+        if fs::symlink_metadata(from.join(name)).is_ok_and(|it| it.is_file()) {
+            fs::copy(from.join(name), to.join(name))?;
+        }
+    }
+    copy_references(&from.join("refs"), &to.join("refs"))
+}
+
+fn copy_references(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    let Ok(entries) = fs::read_dir(from) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()? {
+            kind if kind.is_dir() => copy_references(&entry.path(), &target)?,
+            kind if kind.is_file() => drop(fs::copy(entry.path(), target)?),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The commits that the repository of a [`copy`] of a folder shares with it, if it has one.
+pub(super) fn commits(source: &WheelSource) -> Result<Option<PathBuf>> {
+    let WheelSource::Folder { url, .. } = source else { return Ok(None) };
+    Ok(Some(super::path_of(url)?.join(".git/objects")).filter(|objects| objects.is_dir()))
 }
 
 #[cfg(test)]
@@ -127,12 +163,14 @@ mod tests {
         write(".gitignore", "build/\n*.log\n");
         let before = digest(folder.path()).expect("a digest");
         for ignored in ["build/a", "b.log", "pkg/__pycache__/a.pyc", ".git/config"] {
-            write(ignored, "y");
+            write(ignored, "y = z");
         }
         assert_eq!(digest(folder.path()).expect("a digest"), before);
         let copied = tempfile::tempdir().expect("a folder");
         copy(folder.path(), copied.path()).expect("copies");
-        fs::remove_file(copied.path().join(".git")).expect("is there");
+        let config = fs::read_to_string(copied.path().join(".git/config")).expect("is there");
+        assert!(!config.contains("y = z"), "{config}");
+        fs::remove_dir_all(copied.path().join(".git")).expect("is there");
         assert_eq!(digest(copied.path()).expect("a digest"), before);
         write("pkg/a.py", "y");
         assert_ne!(digest(folder.path()).expect("a digest"), before);

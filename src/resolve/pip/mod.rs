@@ -6,8 +6,10 @@
 //! asked for it (it may lack the version), what its wheel on the index would depend on is not followed (conda's
 //! pytorch needs no `nvidia-*`), and a requirement that its version does not meet is a conflict.
 
+mod building;
 mod canonical;
 mod choose;
+mod confined;
 mod find;
 mod folder;
 mod git;

@@ -8,6 +8,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::building::Building;
 use super::{PipTarget, Uv, canonical, folder, git, path_of};
 use crate::lock::{Lock, LockedWheel, WheelSource, file_name};
 use crate::model::{Platform, WheelName, check_fit};
@@ -58,6 +59,8 @@ pub struct Sources<'a> {
     pub references: Vec<PipGit>,
     /// Whether code of sources may run.
     pub allow_build: bool,
+    /// Whether nothing may be built, not even what a lock says is built.
+    pub no_build: bool,
     /// Is told what is built.
     pub reporter: &'a SharedReporter,
 }
@@ -120,6 +123,10 @@ impl Sources<'_> {
     }
 
     fn check_allowed(&self, source: &WheelSource, locked: Option<&LockedWheel>) -> Result<()> {
+        if self.no_build {
+            return Err(Error::user(format!("failed to build {}: `--no-build` forbids it", shown(source)))
+                .hint("leave out `--no-build` (`CONDAIMG_NO_BUILD`, or `build: never` in a condaimg.yaml), or ask for a version that has a wheel"));
+        }
         if self.allow_build || locked.is_some() {
             return Ok(());
         }
@@ -131,14 +138,14 @@ impl Sources<'_> {
     fn build(&self, uv: &Uv, source: &WheelSource, file: Option<&str>) -> Result<Built> {
         self.reporter.notice(&format!("building a wheel of {}", shown(source)));
         let work = super::Scratch::new(uv)?;
-        let (project, time) = self.project(uv, source, file, work.path())?;
+        let building = Building::new(uv, work.path())?;
+        let (top, project, time) = self.project((uv, &building), source, file, work.path())?;
         let out = work.path().join("wheel");
-        let mut command = uv.uv(&["build", "--wheel", "--no-create-gitignore", "--quiet"]);
-        command.env("SOURCE_DATE_EPOCH", time.max(OLDEST).to_string()).env("GIT_OPTIONAL_LOCKS", "0");
-        command.arg("--out-dir").arg(&out).arg(&project);
-        uv.run(command, |_| {
+        let commits = folder::commits(source)?;
+        let git: Vec<&Path> = commits.iter().map(PathBuf::as_path).collect();
+        building.wheel((&project, &top), &git, time.max(OLDEST), &out, &|_| {
             Error::user(format!("{} cannot be built", shown(source)))
-                .hint("what its build backend needs comes from the same indexes; compilers come from this machine")
+                .hint("what its build backend needs comes as wheels from the same indexes; compilers come from this machine; it has no network")
         })?;
         let wheel = only_wheel(&out, source)?;
         let name = wheel.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -164,8 +171,15 @@ impl Sources<'_> {
         }
     }
 
-    /// Puts the source where it can be built; that place, and the time that the build is to believe in.
-    fn project(&self, uv: &Uv, source: &WheelSource, file: Option<&str>, work: &Path) -> Result<(PathBuf, u64)> {
+    /// Puts the source where it can be built; the place of all of it, that of the project in it, and the time that the
+    /// build is to believe in.
+    fn project(
+        &self,
+        (uv, building): (&Uv, &Building<'_>),
+        source: &WheelSource,
+        file: Option<&str>,
+        work: &Path,
+    ) -> Result<(PathBuf, PathBuf, u64)> {
         match source {
             WheelSource::Wheel { .. } => Err(Error::bug("a wheel is not built")),
             WheelSource::Git { url, commit, subdirectory } => {
@@ -177,7 +191,8 @@ impl Sources<'_> {
                     .filter_map(|at| at.reference.as_deref())
                     .collect();
                 let time = git::checkout(uv, &self.written(url), commit, &references, &checkout)?;
-                Ok((inside(&checkout, subdirectory.as_deref(), source)?, time))
+                let project = inside(&checkout, subdirectory.as_deref(), source)?;
+                Ok((checkout, project, time))
             }
             WheelSource::Folder { url, digest } => {
                 let (path, copy) = (path_of(url)?, work.join("source"));
@@ -190,7 +205,7 @@ impl Sources<'_> {
                     .hint("lock again"));
                 }
                 folder::copy(&path, &copy)?;
-                Ok((copy, OLDEST))
+                Ok((copy.clone(), copy, OLDEST))
             }
             WheelSource::Sdist { url, sha256 } => {
                 let stored = self.store.archive(sha256, "sdist");
@@ -198,7 +213,8 @@ impl Sources<'_> {
                 // uv knows the kind of an archive by its name.
                 let archive = work.join(file.unwrap_or(&last));
                 fs::copy(&stored, &archive)?;
-                Ok((archive, OLDEST))
+                let project = building.unpack(&archive)?;
+                Ok((work.join("source"), project, OLDEST))
             }
         }
     }
@@ -241,12 +257,11 @@ pub fn references_of(pip: &Pip, lock: &Lock) -> Vec<PipGit> {
 fn inside(checkout: &Path, subdirectory: Option<&str>, source: &WheelSource) -> Result<PathBuf> {
     let Some(subdirectory) = subdirectory else { return Ok(checkout.to_owned()) };
     let wrong = |what: &str| Error::user(format!("`{subdirectory}` of {} {what}", shown(source)));
-    let checkout = fs::canonicalize(checkout)?;
-    let project = std::fs::canonicalize(checkout.join(subdirectory))
+    let real = std::fs::canonicalize(checkout.join(subdirectory))
         .map_err(|error| wrong("cannot be found").caused_by(error))?;
-    match project.starts_with(&checkout) {
-        true => Ok(project),
-        false => Err(wrong("lies outside of the repository")),
+    match real.strip_prefix(fs::canonicalize(checkout)?) {
+        Ok(inner) => Ok(checkout.join(inner)),
+        Err(_) => Err(wrong("lies outside of the repository")),
     }
 }
 
@@ -259,7 +274,8 @@ fn only_wheel(folder: &Path, source: &WheelSource) -> Result<PathBuf> {
     let mut wheels = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "whl") {
+        // A link may lead to any file of this machine.
+        if path.extension().is_some_and(|extension| extension == "whl") && fs::symlink_metadata(&path)?.is_file() {
             wheels.push(path);
         }
     }

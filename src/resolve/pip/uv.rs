@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use url::Url;
 
+use super::confined::Reach;
 use super::{Installed, named_in};
 use crate::resolve::{Credentials, Cutoff};
 use crate::spec::Pip;
@@ -41,6 +43,8 @@ const PASSED: [&str; 22] = [
 pub struct UvOptions {
     /// A Python of the target's version that runs here.
     pub python: PathBuf,
+    /// The directory that holds all of it.
+    pub interpreter: PathBuf,
     /// uv's own cache.
     pub cache: PathBuf,
     /// Where unfinished work is kept.
@@ -58,6 +62,10 @@ pub struct Uv {
     program: PathBuf,
     options: UvOptions,
     environment: Vec<(OsString, OsString)>,
+    /// Files and directories of this machine that stand for indexes.
+    local: Vec<PathBuf>,
+    /// Whether uv's cache knows the Python.
+    known: OnceLock<()>,
 }
 
 /// The URLs of the default index, if one is given, and of the others, which are asked before it. The requirements say
@@ -100,6 +108,7 @@ impl Uv {
         set("LANG", "C.UTF-8".to_owned());
         set("PYTHONHASHSEED", "0".to_owned());
         set("GIT_TERMINAL_PROMPT", "0".to_owned());
+        let local = local_indexes(pip.options.find_links.iter().chain(&default).chain(&others));
         if let Some(default) = default {
             set("UV_DEFAULT_INDEX", default);
         }
@@ -109,11 +118,35 @@ impl Uv {
         if !pip.options.find_links.is_empty() {
             set("UV_FIND_LINKS", pip.options.find_links.join(","));
         }
-        Ok(Self { program, options, environment })
+        Ok(Self { program, options, environment, local, known: OnceLock::new() })
     }
 
     pub(super) fn scratch(&self) -> &Path {
         &self.options.scratch
+    }
+
+    pub(super) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// What stands for indexes on this machine.
+    pub(super) fn local(&self) -> &[PathBuf] {
+        &self.local
+    }
+
+    pub(super) fn options(&self) -> &UvOptions {
+        &self.options
+    }
+
+    /// Lets uv look at the Python once, so that it need not run it where it has the network.
+    pub(super) fn know_python(&self) -> Result<()> {
+        if self.known.get().is_none() {
+            let work = super::Scratch::new(self)?;
+            let python = self.options.python.clone();
+            super::confined::Work::new(self, work.path())?.learn(&python)?;
+            let _ = self.known.set(());
+        }
+        Ok(())
     }
 
     pub(super) fn is_offline(&self) -> bool {
@@ -130,9 +163,14 @@ impl Uv {
 
     /// `uv WORDS...` with what holds for every run.
     pub(super) fn uv(&self, words: &[&str]) -> Command {
+        self.uv_with(words, &self.options.python)
+    }
+
+    /// The same with another Python.
+    pub(super) fn uv_with(&self, words: &[&str], python: &Path) -> Command {
         let mut command = self.command(&self.program);
         command.args(words).args(["--no-config", "--no-python-downloads", "--no-progress", "--color", "never"]);
-        command.arg("--cache-dir").arg(&self.options.cache).arg("--python").arg(&self.options.python);
+        command.arg("--cache-dir").arg(&self.options.cache).arg("--python").arg(python);
         if self.options.offline {
             command.arg("--offline");
         }
@@ -154,10 +192,15 @@ impl Uv {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        let said = self.options.credentials.clean(&String::from_utf8_lossy(&output.stderr));
+        Err(self.failed(&output.stderr, format!("it ended with {}", output.status), explain))
+    }
+
+    /// The error of a program that failed: what it said, without credentials, else how it ended.
+    pub(super) fn failed(&self, stderr: &[u8], ended: String, explain: impl FnOnce(&str) -> Error) -> Error {
+        let said = self.options.credentials.clean(&String::from_utf8_lossy(stderr));
         let said = said.trim();
-        let cause = if said.is_empty() { format!("it ended with {}", output.status) } else { said.to_owned() };
-        Err(explain(said).caused_by(std::io::Error::other(cause)))
+        let cause = if said.is_empty() { ended } else { said.to_owned() };
+        explain(said).caused_by(std::io::Error::other(cause))
     }
 
     /// The URL of the default index when nobody names one: uv knows it.
@@ -173,10 +216,21 @@ impl Uv {
         fs_err::write(&empty, "")?;
         let mut command = self.uv(&["pip", "compile", "--emit-index-url", "--no-header", "--quiet"]);
         command.arg(&empty);
-        let said = self.run(command, |_| Error::user("uv does not tell its index"))?;
+        let reach = Reach { write: vec![folder.path().to_owned()], ..Reach::default() };
+        let said = self.confined(&command, reach, |_| Error::user("uv does not tell its index"))?;
         let url = said.lines().find_map(|line| line.strip_prefix("--index-url "));
         Ok(url.and_then(|url| url.trim().parse().ok()))
     }
+}
+
+/// The paths among the places of indexes.
+fn local_indexes<'a>(places: impl Iterator<Item = &'a String>) -> Vec<PathBuf> {
+    let path = |place: &String| match plain_index(place) {
+        Some(url) if url.scheme() == "file" => url.to_file_path().ok(),
+        Some(_) => None,
+        None => Some(PathBuf::from(place)).filter(|path| path.is_absolute()),
+    };
+    places.filter_map(path).filter(|path| path.exists()).collect()
 }
 
 /// The path of uv: what `CONDAIMG_UV` names, else what is in `PATH`.
