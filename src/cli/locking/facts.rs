@@ -4,7 +4,7 @@ use rattler::install::PythonInfo;
 use rattler_conda_types::RepoDataRecord;
 
 use super::options::EnvironmentOptions;
-use super::{fetch, fetch_locked, locked_origin, python_among, resolving};
+use super::{fetch, fetch_locked, locked_origin, python_info, resolving};
 use crate::cli::world::World;
 use crate::lock::{Lock, LockedPackage, LockedWheel, PackageFacts};
 use crate::pack::facts::{self, ArchiveFacts, EnvironmentFacts};
@@ -24,7 +24,7 @@ pub async fn complete(options: &EnvironmentOptions, spec: &Spec, lock: Lock, wor
     if lock.has_facts {
         return with_times(options, spec, lock, world).await;
     }
-    let python = python_among(lock.packages.iter().map(|package| &package.record), lock.platform.subdir)?;
+    let python = python_info(lock.packages.iter().map(|package| &package.record), lock.platform.subdir)?;
     // Those of the base came with it.
     let (of_base, new): (Vec<_>, Vec<_>) =
         lock.packages.iter().cloned().partition(|package| lock.is_of_base(package.name()));
@@ -58,7 +58,7 @@ async fn with_times(options: &EnvironmentOptions, spec: &Spec, mut lock: Lock, w
     if lock.knows_times() || new.is_empty() {
         return Ok(lock);
     }
-    let python = python_among(lock.packages.iter().map(|package| &package.record), lock.platform.subdir)?;
+    let python = python_info(lock.packages.iter().map(|package| &package.record), lock.platform.subdir)?;
     let credentials = resolving(options, &lock.platform, spec, world)?.channels_of(spec)?.credentials;
     let archives = Archives { credentials: &credentials, options, world, origin: locked_origin(spec) };
     let records: Vec<_> = new.iter().map(|&index| lock.packages[index].record.clone()).collect();

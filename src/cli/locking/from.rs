@@ -10,7 +10,7 @@ use rattler_conda_types::{GenericVirtualPackage, RepoDataRecord};
 
 use super::base_files::{BaseFiles, FILES};
 use super::options::EnvironmentOptions;
-use super::python_among;
+use super::python_info;
 use crate::cli::world::World;
 use crate::image::{self, Base};
 use crate::lock::installed;
@@ -131,7 +131,7 @@ async fn of_lock(digest: Digest, text: &str, platform: &Platform, base: &Base, w
     let above = image::probe(&Base { layers: others, ..base.clone() }, &world.store, world).await?;
     let mut facts = if whole { over(above, lock.base.facts.clone()) } else { above };
     facts.directories.extend(parameters.prefix.split('/').find(|part| !part.is_empty()).map(str::to_owned));
-    let python = python_among(lock.packages.iter().map(|package| &package.record), platform.subdir)?;
+    let python = python_info(lock.packages.iter().map(|package| &package.record), platform.subdir)?;
     let root = facts.resolve(&parameters.prefix)?;
     let (packages, wheels): (Vec<_>, Vec<_>) = (lock.packages.iter().collect(), lock.wheels.iter().collect());
     let files = BaseFiles::known(base, &root, (&packages, &wheels), python.as_ref(), world).await?;

@@ -38,7 +38,7 @@ use options::{EnvironmentOptions, LockMode, Upgrade, default_lock, priority_name
 use crate::cli::events;
 use crate::cli::world::World;
 use crate::image::Base;
-use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, classify, local, python_info};
+use crate::lock::{self, Inputs, Lock, LockedBase, Locks, Pinned, classify, local};
 use crate::model::{BaseRef, Platform};
 use crate::pack::wheel::normalise_name;
 use crate::resolve::{self, ResolveOptions, VirtualPackageOptions};
@@ -328,7 +328,7 @@ async fn make(
         _ => resolution.records,
     };
     let archives = facts::Archives { credentials: &resolution.credentials, options, world, origin: made_origin(spec) };
-    let python = python_among(records.iter().chain(brought.iter().filter_map(Brought::python)), platform.subdir)?;
+    let python = python_info(records.iter().chain(brought.iter().filter_map(Brought::python)), platform.subdir)?;
     // What conda brings to pip is among the facts.
     let has_wheels = !spec.pip.is_empty() || pinned.is_some_and(|pinned| !pinned.wheels.is_empty());
     let facts_later = options.facts_later && !has_wheels;
@@ -460,10 +460,10 @@ pub fn resolving<'a>(
     Ok(resolving)
 }
 
-fn python_among<'a>(
+fn python_info<'a>(
     mut records: impl Iterator<Item = &'a RepoDataRecord>,
     subdir: Subdir,
 ) -> Result<Option<PythonInfo>> {
     let python = records.find(|record| record.package_record.name.as_normalized() == "python");
-    python.map(|record| python_info(&record.package_record, subdir)).transpose()
+    python.map(|record| lock::python_info(&record.package_record, subdir)).transpose()
 }
