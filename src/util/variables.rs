@@ -3,6 +3,7 @@
 //! A file of a project may name any variable in a URL of any server, and what runs the build has secrets in its
 //! environment. So some never expand, and a user can give the whole list of those that do.
 
+use std::process::Command;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
@@ -58,6 +59,13 @@ fn never(name: &str) -> Error {
         "failed to expand the variable `{name}`: `CONDAIMG_*`, `DOCKER_AUTH_CONFIG*`, `COSIGN_*` and `ACTIONS_*` never go into URLs"
     ))
     .hint("put what the server is to see into a variable of another name")
+}
+
+/// Keeps the variables that never expand from a program that condaimg starts: none of them is for others.
+pub fn withhold(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_never)) {
+        command.env_remove(name);
+    }
 }
 
 /// Makes this the whole list of what expands; only the first call counts.

@@ -156,7 +156,8 @@ fn sealed_locks_that_say_other_than_archives_are_refused() {
         value: Some("/evil.so".to_owned()),
         if_set: false,
     };
-    let forgeries: [(&str, &dyn Fn(&mut condaimg::lock::PackageFacts)); 8] = [
+    type Forgery<'a> = (&'a str, &'a dyn Fn(&mut condaimg::lock::PackageFacts));
+    let forgeries: [Forgery<'_>; 8] = [
         ("lib", &|facts| facts.activation.steps.push(step("m.sh", "LD_PRELOAD"))),
         ("lib", &|facts| facts.activation.steps[0].value = Some("2".to_owned())),
         ("pure", &|facts| facts.activation.dynamic.extend(["etc/conda/activate.d/../../x.sh".to_owned()])),

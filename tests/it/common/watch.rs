@@ -35,16 +35,17 @@ pub fn watched(command: &mut Command) -> (Output, Watched) {
 }
 
 fn look(root: u32, seen: &mut Watched) {
-    let ids = std::fs::read_dir("/proc").expect("reads").flatten();
+    let ids = fs_err::read_dir("/proc").expect("reads").flatten();
     let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let parents: BTreeMap<u32, u32> = ids.filter_map(|id| Some((id, parent(id)?))).collect();
     let above = |id: &u32| std::iter::successors(parents.get(id), |id| parents.get(id)).any(|id| *id == root);
+    let own = fs_err::read(format!("/proc/{root}/cmdline")).unwrap_or_default();
     for id in parents.keys().filter(|id| above(id)) {
-        let read = |name: &str| std::fs::read(format!("/proc/{id}/{name}")).unwrap_or_default();
+        let read = |name: &str| fs_err::read(format!("/proc/{id}/{name}")).unwrap_or_default();
         let arguments = read("cmdline");
         let name = String::from_utf8_lossy(&read("comm")).trim().to_owned();
-        // Before it became the program it is to be, it is the watched one itself.
-        if name != "condaimg" && !name.starts_with("tokio") {
+        // Before it became the program that it is to be, it is the watched one itself.
+        if arguments != own {
             seen.arguments.insert(arguments);
             seen.environments.insert((name, read("environ")));
         }
@@ -53,6 +54,6 @@ fn look(root: u32, seen: &mut Watched) {
 
 /// The parent of a process: behind the name, which is in parentheses and may hold anything.
 fn parent(id: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let stat = fs_err::read_to_string(format!("/proc/{id}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
