@@ -26,7 +26,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::registry;
 use crate::util::report::SharedReporter;
-use crate::util::{Error, ErrorKind, Result, files, limits};
+use crate::util::{Error, ErrorKind, Result, files, limits, variables as expansion};
 use args::{Cli, Command, Global};
 use progress::ProgressStyle;
 
@@ -52,6 +52,9 @@ pub fn main() -> ExitCode {
     install_panic_message(style);
     progress::log_details(cli.global.verbose, style);
     let reporter = progress::reporter(style, &cli.global);
+    if !cli.global.expand_env.is_empty() {
+        expansion::restrict(cli.global.expand_env.clone());
+    }
     let (command, quiet) = (cli.command.name(), cli.global.quiet);
     if let Err(error) = set_limits(&cli.global.limits) {
         return fail(&error, style);

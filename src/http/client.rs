@@ -1,8 +1,7 @@
 //! One HTTP client: whom it trusts, its own certificate, proxies, how long it waits.
 //!
-//! All requests of condaimg leave through a client that is made here. What is to judge the address that a connection
-//! goes to, rather than the text of a URL, belongs into its resolver (`reqwest::ClientBuilder::dns_resolver`, in
-//! [`Settings::begin`]).
+//! All requests of condaimg leave through a client that is made here. Those to hosts that others named leave through a
+//! guarded one ([`super::guard`]), which judges the address that a connection goes to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use reqwest::{Certificate, Client, ClientBuilder};
 use rustls::pki_types::CertificateDer;
 
 use super::certificates::Identity;
+use super::guard::Guard;
 use super::proxy::Proxies;
 use super::self_signed;
 use crate::util::{Error, Result};
@@ -62,38 +62,51 @@ impl Settings {
     /// # Errors
     /// When TLS cannot be set up.
     pub(crate) fn client(&self) -> Result<Client> {
+        self.build(Client::builder)
+    }
+
+    /// A client whose resolver gives only addresses that the guard lets through.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub(crate) fn guarded(&self, guard: Guard) -> Result<Client> {
+        let guard = Arc::new(guard);
+        self.build(|| Client::builder().dns_resolver(Arc::clone(&guard)))
+    }
+
+    fn build(&self, start: impl Fn() -> ClientBuilder) -> Result<Client> {
         install_tls_provider();
         let failed = |error: reqwest::Error| Error::user("cannot set up an HTTP client").caused_by(error.without_url());
         match &self.trust {
             // A machine without certificates can still speak plain http; https will say what is missing.
             Trust::Machine(more) => {
                 let more = || more.iter().map(|der| Certificate::from_der(der)).collect::<reqwest::Result<Vec<_>>>();
-                let merged = || self.with_identity()?.tls_certs_merge(more()?).build();
-                merged().or_else(|_| self.with_identity()?.tls_certs_only(more()?).build()).map_err(failed)
+                let merged = || self.with_identity(start())?.tls_certs_merge(more()?).build();
+                merged().or_else(|_| self.with_identity(start())?.tls_certs_only(more()?).build()).map_err(failed)
             }
             Trust::Only(certificates) => {
                 let refuse = || Error::user("the trusted certificates cannot be used");
                 let configuration =
                     self_signed::configuration(certificates, self.identity.as_deref()).ok_or_else(refuse)?;
-                self.begin().tls_backend_preconfigured(configuration).build().map_err(failed)
+                self.begin(start()).tls_backend_preconfigured(configuration).build().map_err(failed)
             }
             Trust::Everybody => {
-                let client = || self.with_identity()?.tls_danger_accept_invalid_certs(true).build();
+                let client = || self.with_identity(start())?.tls_danger_accept_invalid_certs(true).build();
                 client().map_err(failed)
             }
         }
     }
 
-    fn with_identity(&self) -> reqwest::Result<ClientBuilder> {
+    fn with_identity(&self, builder: ClientBuilder) -> reqwest::Result<ClientBuilder> {
         match &self.identity {
-            Some(identity) => Ok(self.begin().identity(reqwest::Identity::from_pem(&identity.pem)?)),
-            None => Ok(self.begin()),
+            Some(identity) => Ok(self.begin(builder).identity(reqwest::Identity::from_pem(&identity.pem)?)),
+            None => Ok(self.begin(builder)),
         }
     }
 
-    fn begin(&self) -> ClientBuilder {
+    fn begin(&self, builder: ClientBuilder) -> ClientBuilder {
         let proxies = self.proxies.clone();
-        let builder = Client::builder()
+        let builder = builder
             .user_agent(USER_AGENT)
             .connect_timeout(self.connect_timeout)
             .proxy(reqwest::Proxy::custom(move |url| proxies.of(url).map(|proxy| proxy.url)))

@@ -12,8 +12,10 @@ use url::Url;
 use super::certificates::{Identity, certificates};
 use super::certs::{ClientCertificate, Own, standard_folders};
 use super::client::{Settings, Trust};
+use super::guard::{self, Guard};
 use super::location::authority;
 use super::proxy::Proxies;
+use super::reach::Reach;
 use crate::util::Result;
 
 /// How long to wait for a TCP and TLS connection.
@@ -42,6 +44,8 @@ struct Kind {
     http1: bool,
     /// The host that it is for alone.
     host: Option<String>,
+    /// Where the server lies that named the host, if not the user did.
+    led_from: Option<Reach>,
 }
 
 impl Clients {
@@ -67,11 +71,11 @@ impl Clients {
     }
 
     /// The client for a URL: a proxy of the environment is not asked for this machine's own addresses. `http1`:
-    /// without HTTP/2.
+    /// without HTTP/2. `led_from`: where the server lies that named the host, if not the user did ([`super::guard`]).
     ///
     /// # Errors
     /// When no client can be made, or a file of the host's folder cannot be used.
-    pub(crate) fn of(&self, url: &Url, http1: bool) -> Result<Client> {
+    pub(crate) fn of(&self, url: &Url, http1: bool, led_from: Option<Reach>) -> Result<Client> {
         let name = url.host_str().unwrap_or_default();
         let host = authority(url);
         let own = self.own(&host)?;
@@ -80,6 +84,7 @@ impl Clients {
             http1,
             self_signed: self.self_signed.lock().unwrap_or_else(PoisonError::into_inner).contains(name),
             host: (named || !own.is_empty()).then(|| host.clone()),
+            led_from: led_from.filter(|_| Proxies::default().of(url).is_none()),
         };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = made.get(&kind) {
@@ -137,7 +142,10 @@ impl Clients {
             read_timeout: None,
             http1: kind.http1,
         };
-        settings.client()
+        match kind.led_from {
+            Some(from) => settings.guarded(Guard { from, lookup: guard::system }),
+            None => settings.client(),
+        }
     }
 
     /// The certificates that the user named, whatever way.

@@ -6,7 +6,8 @@ use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Method, StatusCode};
 use url::Url;
 
-use super::address::{address, is_loopback, without_port};
+use super::address::{is_loopback, without_port};
+use super::reach::Reach;
 use crate::util::{Error, Result, redact};
 
 /// Who answers, where its interface is, and what a user allowed for it.
@@ -20,9 +21,11 @@ pub(crate) struct Peer<'a> {
     pub(crate) insecure: &'a [String],
     /// The flag that adds to them.
     pub(crate) consent: Option<&'a str>,
-    /// Whether it may send nobody to private addresses, nor from plain http to plain http elsewhere. Channels may: they
-    /// have no flag of consent, and what they send is checked against its hash.
+    /// Whether it may not send from plain http to plain http elsewhere. Channels may: what they send is checked against
+    /// its hash.
     pub(crate) strict: bool,
+    /// The address that it answered from; none when that is not known, as behind a proxy.
+    pub(crate) at: Option<IpAddr>,
 }
 
 impl Peer<'_> {
@@ -53,7 +56,7 @@ impl Peer<'_> {
 
     /// Refuses addresses that a peer has no business to send anybody to: plain http, and the private or link-local
     /// addresses of others (a way to reach services behind a firewall). Looks at the URL only; what a name resolves
-    /// to is for the resolver of the client to judge ([`super::client`]).
+    /// to is for the resolver of the client to judge ([`super::guard`]).
     ///
     /// # Errors
     /// When it is refused.
@@ -75,16 +78,16 @@ impl Peer<'_> {
         if listed(self.insecure, &target) {
             return Ok(());
         }
-        let own = self.base.host_str().unwrap_or_default();
-        let local = is_loopback(&target) && is_loopback(own);
+        let local = is_loopback(&target) && is_loopback(self.base.host_str().unwrap_or_default());
         if url.scheme() == "http" && !local && (self.strict || self.base.scheme() == "https") {
             return Err(refuse("over plain http"));
         }
-        match reach(&target) {
-            Reach::Link => Err(refuse("a link-local address")),
-            Reach::Inside if self.strict && reach(own) == Reach::World => Err(refuse("a private address")),
-            _ => Ok(()),
-        }
+        self.reach().may_send_to(Reach::of_host(&target)).map_err(refuse)
+    }
+
+    /// From where it can be reached.
+    pub(crate) fn reach(&self) -> Reach {
+        self.at.map_or_else(|| Reach::of_host(self.base.host_str().unwrap_or_default()), Reach::of)
     }
 }
 
@@ -109,29 +112,6 @@ pub(crate) fn listed(insecure: &[String], host: &str) -> bool {
     insecure.iter().any(|entry| entry == host || entry == without_port(host))
 }
 
-/// From where an address can be reached. Names count as the world's: what they resolve to is not ours to judge.
-#[derive(PartialEq, Eq)]
-enum Reach {
-    Link,
-    Inside,
-    World,
-}
-
-fn reach(host: &str) -> Reach {
-    if is_loopback(host) {
-        return Reach::Inside;
-    }
-    match address(host).map(|address| address.to_canonical()) {
-        Some(IpAddr::V4(address)) if address.is_link_local() => Reach::Link,
-        Some(IpAddr::V6(address)) if address.is_unicast_link_local() => Reach::Link,
-        Some(IpAddr::V4(address)) if address.is_private() || address.is_unspecified() || address.is_loopback() => {
-            Reach::Inside
-        }
-        Some(IpAddr::V6(address)) if address.is_unique_local() || address.is_unspecified() => Reach::Inside,
-        _ => Reach::World,
-    }
-}
-
 /// `HOST[:PORT]` of a URL.
 pub(crate) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
@@ -145,7 +125,7 @@ mod tests {
     fn peer<T>(base: &str, ask: impl FnOnce(&Peer<'_>) -> T) -> T {
         let (base, insecure) = (Url::parse(base).expect("a URL"), ["10.9.9.9".to_owned()]);
         let whom = "the server `registry.example`";
-        ask(&Peer { whom, base: &base, insecure: &insecure, consent: Some("--allow"), strict: true })
+        ask(&Peer { whom, base: &base, insecure: &insecure, consent: Some("--allow"), strict: true, at: None })
     }
 
     fn led(base: &str, location: &str) -> Result<String> {
@@ -186,7 +166,9 @@ mod tests {
             let error = led("https://registry.example", location).expect_err(location);
             assert!(error.to_string().contains("registry.example"), "{error}");
         }
-        assert!(led("https://10.0.0.1", "https://169.254.169.254/x").is_err());
+        for location in ["https://169.254.169.254/x", "https://127.0.0.1/x", "https://localhost/x"] {
+            assert!(led("https://10.0.0.1", location).is_err(), "{location}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, PROXY_AUTHORIZATION};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Next, Result};
 
+use super::guard::{self, Guards, Refused};
 use super::location::{Peer, authority, location, redirected};
 use super::requests::Asked;
 use super::retry::{Again, RetryPolicy};
@@ -63,15 +64,26 @@ pub(crate) async fn redirecting(
     mut request: Request,
     extensions: &mut http::Extensions,
     next: Next<'_>,
+    guards: &Guards,
 ) -> Result<Response> {
     let first = request.url().clone();
     let whom = format!("the server `{}`", authority(&first));
-    let peer = Peer { whom: &whom, base: &first, insecure: &[], consent: None, strict: false };
+    let mut peer = Peer { whom: &whom, base: &first, insecure: &[], consent: None, strict: false, at: None };
     for _ in 0..=MAX_REDIRECTS {
         let Some(copy) = request.try_clone() else {
             return next.run(request, extensions).await;
         };
-        let answer = next.clone().run(copy, extensions).await?;
+        let guarded = match peer.owns(request.url()) {
+            true => None,
+            false => guards.client(peer.reach(), request.url()).map_err(Error::middleware)?,
+        };
+        let answer = match guarded {
+            Some(client) => guard::send(&client, copy).await.map_err(|error| refused(error, &whom))?,
+            None => next.clone().run(copy, extensions).await?,
+        };
+        if peer.owns(request.url()) {
+            peer.at = guards.address(&answer);
+        }
         let Some((method, to)) = redirected(request.method(), answer.status()).zip(location(answer.headers())) else {
             return Ok(answer);
         };
@@ -83,6 +95,14 @@ pub(crate) async fn redirecting(
         *request.url_mut() = url;
     }
     Err(Error::middleware(crate::util::Error::user(format!("{whom} sends requests round in circles"))))
+}
+
+/// A request that got no answer, perhaps since it must not be sent where its server sends it.
+fn refused(error: reqwest::Error, whom: &str) -> Error {
+    match Refused::of(&error) {
+        Some(refused) => Error::middleware(crate::util::Error::user(format!("{whom} {refused}"))),
+        None => Error::Reqwest(error),
+    }
 }
 
 /// Writes a request to the log (`-vv`), as it leaves.

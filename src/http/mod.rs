@@ -5,16 +5,19 @@
 //! Both take their clients from [`client::Settings`], their waits from [`retry::RetryPolicy`], and their rules of
 //! redirects and credentials from [`location`].
 //!
-//! Bodies are under watch ([`watch`]): a server that stalls or sends too much is not listened to any longer. What is to judge addresses belongs into the resolver of [`client::Settings`].
+//! Bodies are under watch ([`watch`]): a server that stalls or sends too much is not listened to any longer. [`guard`] judges
+//! the addresses that redirects lead to.
 
 pub(crate) mod address;
 pub(crate) mod certificates;
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod clients;
+pub(crate) mod guard;
 pub(crate) mod location;
 pub(crate) mod middleware;
 pub(crate) mod proxy;
+pub(crate) mod reach;
 pub(crate) mod requests;
 pub(crate) mod retry;
 mod self_signed;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustls::AlertDescription;
 
+use super::guard::Refused;
 use super::proxy::{self, Proxies};
 use super::retry::{Again, Contact, Failure};
 use crate::util::Error;
@@ -13,6 +14,8 @@ use crate::util::Error;
 /// What to do about troubles: the flags and files that are for one kind of server.
 #[derive(Debug)]
 pub(crate) struct Hints {
+    /// The flag that allows a host that another server names.
+    pub(crate) consent: &'static str,
     /// A server that does not speak TLS.
     pub(crate) plain: &'static str,
     /// A server that wants a certificate of ours.
@@ -27,11 +30,16 @@ pub(crate) struct Hints {
 /// more is a request that cannot be made or that leads round in circles.
 pub(crate) fn passes(error: &reqwest::Error) -> bool {
     let is_tls = tls_alert(error).is_some() || tls_problem(error).is_some();
-    (error.is_connect() || error.is_timeout() || error.is_request()) && !is_tls
+    (error.is_connect() || error.is_timeout() || error.is_request()) && !is_tls && Refused::of(error).is_none()
 }
 
 /// No answer, or half of one. `whom` is a noun phrase ("the registry `h`").
 pub(crate) fn unanswered(whom: &str, error: reqwest::Error, hints: &Hints) -> Failure {
+    if let Some(refused) = Refused::of(&error) {
+        let hint = format!("if that is right, allow it with `{} {}`", hints.consent, refused.name());
+        let error = Error::user(format!("{whom} {refused}")).hint(hint);
+        return Failure { error, again: Again::Never, contact: Contact::Broken, code: None };
+    }
     let url = error.url().cloned();
     let proxy = url.as_ref().and_then(|url| Proxies::default().of(url));
     // The URL may carry an upload's state or a signature.

@@ -1,5 +1,8 @@
 //! Requests and answers with patience that ends: no total limit, but none may stall (see [`super::watch`]).
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -8,6 +11,9 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::clients::Clients;
+use super::location::{authority, listed};
+use super::proxy::Proxies;
+use super::reach::Reach;
 use super::requests::Asked;
 use super::retry::Failure;
 use super::trouble::{Hints, silent, unanswered};
@@ -47,21 +53,42 @@ pub(crate) struct Wire {
     pub(crate) patience: Patience,
     hints: &'static Hints,
     warnings: Warnings,
+    /// The addresses that servers answered from, by `SCHEME://HOST[:PORT]`.
+    addresses: Mutex<HashMap<String, IpAddr>>,
+    /// Hosts (`HOST[:PORT]`) that a server may send us to wherever they lie.
+    consent: Vec<String>,
 }
 
 impl Wire {
     pub(crate) fn new(clients: Clients, patience: Patience, hints: &'static Hints, warnings: Warnings) -> Self {
-        Self { clients, patience, hints, warnings }
+        Self { clients, patience, hints, warnings, addresses: Mutex::default(), consent: Vec::new() }
+    }
+
+    /// With hosts that a server may send us to wherever they lie.
+    pub(crate) fn with_consent(self, consent: Vec<String>) -> Self {
+        Self { consent, ..self }
     }
 
     /// Begins a request.
     pub(crate) fn request(&self, method: Method, url: &Url) -> Result<RequestBuilder> {
-        Ok(self.clients.of(url, false)?.request(method, url.clone()))
+        Ok(self.clients.of(url, false, None)?.request(method, url.clone()))
+    }
+
+    /// Begins a request to where the server at `by` sends us. That server's own URLs are the user's.
+    pub(crate) fn request_led(&self, by: &Url, method: Method, url: &Url) -> Result<RequestBuilder> {
+        if by.origin() == url.origin() || listed(&self.consent, &authority(url)) {
+            return self.request(method, url);
+        }
+        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = addresses.get(&by.origin().ascii_serialization()).copied();
+        drop(addresses);
+        let from = known.map_or_else(|| Reach::of_host(by.host_str().unwrap_or_default()), Reach::of);
+        Ok(self.clients.of(url, false, Some(from))?.request(method, url.clone()))
     }
 
     /// Begins a request without HTTP/2.
     pub(crate) fn request_by_http1(&self, method: Method, url: &Url) -> Result<RequestBuilder> {
-        Ok(self.clients.of(url, true)?.request(method, url.clone()))
+        Ok(self.clients.of(url, true, None)?.request(method, url.clone()))
     }
 
     /// See [`Clients::expect_self_signed`].
@@ -91,7 +118,17 @@ impl Wire {
     pub(crate) fn answered(&self, whom: &str, answer: reqwest::Result<Response>) -> Result<Response, Failure> {
         let answer = answer.map_err(|error| self.unanswered(whom, error))?;
         self.warnings.tell(whom, answer.headers());
+        self.note_address(&answer);
         Ok(watched(answer, Sizes::default(), None))
+    }
+
+    /// Remembers where a server lies; behind a proxy nobody knows.
+    fn note_address(&self, answer: &Response) {
+        let Some(address) = answer.remote_addr() else { return };
+        if Proxies::default().of(answer.url()).is_none() {
+            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            addresses.insert(answer.url().origin().ascii_serialization(), address.ip());
+        }
     }
 
     /// The failure of a request without an answer, or of half of one.

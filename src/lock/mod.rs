@@ -15,6 +15,7 @@ mod member;
 mod normalise;
 mod planned;
 mod pypi;
+mod python;
 #[cfg(test)]
 pub mod sample;
 mod seal;
@@ -40,6 +41,7 @@ pub use member::Member;
 pub use normalise::{canonical_channel, canonical_url, normalised};
 pub use planned::classify;
 pub use pypi::file_name;
+pub use python::python_info;
 pub use warnings::warnings;
 pub use wheel::{LockedWheel, WheelFacts, WheelSource};
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{LockedWheel, WheelFacts, WheelSource, local};
+use crate::model::git;
 use crate::util::{Digest, Error, Result, redact};
 
 /// What the pixi.lock does not say of a wheel.
@@ -131,9 +132,7 @@ fn wheel(package: &PypiDistributionData, entry: Entry, folder: &Path) -> Result<
     let source = match (entry.folder, &entry.built) {
         (Some(digest), Some(_)) => WheelSource::Folder { url, digest },
         (Some(_), None) => return Err(wrong("a folder without the wheel that was built from it")),
-        (None, Some(_)) if url.scheme().starts_with("git+") => {
-            git_source(&url).ok_or_else(|| wrong("its git URL names no commit"))?
-        }
+        (None, Some(_)) if url.scheme().starts_with("git+") => git_source(&url).map_err(|what| wrong(&what))?,
         (None, Some(_)) => WheelSource::Sdist { url, sha256: hash()? },
         (None, None) => WheelSource::Wheel { url },
     };
@@ -166,14 +165,21 @@ fn location(location: &UrlOrPath, folder: &Path) -> Option<Url> {
     }
 }
 
-/// The repository and the commit of a `git+` URL.
-pub(super) fn git_source(location: &Url) -> Option<WheelSource> {
-    let commit = location.fragment()?.to_owned();
-    let subdirectory = location.query_pairs().find(|(key, _)| key == "subdirectory").map(|(_, it)| it.into_owned());
-    let mut url: Url = location.as_str().strip_prefix("git+")?.parse().ok()?;
+/// The repository and the commit of a `git+` URL. A lock is data: all of it is checked here, before git sees it.
+///
+/// # Errors
+/// What is wrong with it, as a sentence.
+pub(super) fn git_source(location: &Url) -> Result<WheelSource, String> {
+    let commit = location.fragment().filter(|commit| git::is_commit(commit));
+    let commit = commit.ok_or("its git URL names no whole commit: expected 40 or 64 hexadecimal digits behind `#`")?;
+    let subdirectory = location.query_pairs().find(|(key, _)| key == "subdirectory");
+    let subdirectory = subdirectory.map(|(_, it)| git::subdirectory(&it)).transpose()?.flatten();
+    let url = location.as_str().strip_prefix("git+").and_then(|text| text.parse::<Url>().ok());
+    let mut url = url.ok_or("its git URL is no URL")?;
     url.set_fragment(None);
     url.set_query(None);
-    Some(WheelSource::Git { url, commit, subdirectory })
+    git::check_repository(&url)?;
+    Ok(WheelSource::Git { url, commit: commit.to_ascii_lowercase(), subdirectory })
 }
 
 /// The name of the file that a URL leads to: the last part of its path, without escapes (`+` of local versions may be

@@ -4,6 +4,7 @@ mod base;
 mod blob;
 mod compression;
 mod cutoff;
+pub mod git;
 mod parameters;
 mod platform;
 mod prefix;

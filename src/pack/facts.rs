@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::archive::Archive;
 use super::layout::{PackageLayout, ancestors};
 use super::{activation, bytecode, pypi};
-use crate::lock::{Activation, LockedPackage, PackageFacts, archive_digest, built_at};
+use crate::lock::{Activation, ActivationStep, LockedPackage, PackageFacts, archive_digest, built_at};
 use crate::model::LAYOUT_VERSION;
 use crate::model::pyc::module_of;
 use crate::util::{Digest, Error, Limit, Result, parallel};
@@ -317,7 +317,18 @@ fn read_activation(archive: &Archive, layout: &PackageLayout, warnings: &mut Vec
         Ok(ControlFlow::Continue(()))
     })?;
     found.steps.sort_by(|a, b| a.file.cmp(&b.file));
+    warnings.extend(found.steps.iter().filter(|step| is_loaders(step)).map(|step| {
+        format!(
+            "`{}` of `{}` sets `{}`, which decides what code every program of the image loads",
+            step.file, archive.package, step.name
+        )
+    }));
     Ok(found)
+}
+
+/// Whether a step sets a variable of the dynamic loader (ld.so(8)), which reaches programs of the base also.
+fn is_loaders(step: &ActivationStep) -> bool {
+    step.value.is_some() && matches!(step.name.as_str(), "LD_PRELOAD" | "LD_LIBRARY_PATH" | "LD_AUDIT")
 }
 
 /// Who loses which paths to whom: decided once for the whole environment, as rattler decides it: a path is of the

@@ -19,6 +19,7 @@ use super::archive::{Archive, Kind, read_whole, resolve_parents, safe_path};
 use super::shipped::Shipped;
 use crate::model::pyc::{Stamp, module_of};
 use crate::util::error::ResultExt as _;
+use crate::util::paths::check_target;
 use crate::util::{Error, Limit, Result};
 
 /// What a package installs.
@@ -211,6 +212,7 @@ impl PackageLayout {
             }
         }
         for target in targets.iter().copied().chain(self.directories.iter().map(String::as_str)) {
+            check_target(target).map_err(|what| archive.hostile(&what))?;
             if let Some(file) = ancestors(target).find(|ancestor| targets.contains(ancestor)) {
                 return Err(archive.hostile(&format!("`{target}` lies below `{file}`, which is no folder")));
             }

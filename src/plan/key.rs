@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use rattler::install::PythonInfo;
 use serde::Serialize;
 
-use crate::lock::{Lock, LockedPackage, LockedWheel, Member, canonical_channel, canonical_url};
+use crate::lock::{Lock, LockedPackage, LockedWheel, Member, canonical_channel, canonical_url, python_info};
 use crate::model::{Folders, LAYOUT_VERSION};
-use crate::util::{Digest, Error, Result};
+use crate::util::{Digest, Result};
 
 /// What keys depend on beside the package.
 #[derive(Debug, Clone)]
@@ -224,9 +224,7 @@ fn digest(value: &impl Serialize) -> Result<Digest> {
 pub fn python_of(lock: &Lock) -> Result<Option<(PythonInfo, Digest)>> {
     let Some(python) = lock.package("python") else { return Ok(None) };
     let record = &python.record.package_record;
-    let info = PythonInfo::from_python_record(record, lock.platform.subdir).map_err(|error| {
-        Error::user(format!("`{}` is no Python that can be used", python.full_name())).caused_by(error)
-    })?;
+    let info = python_info(record, lock.platform.subdir)?;
     // Not every client notes the hash of what it installed into a base.
     let archive = match lock.is_of_base(python.name()) {
         true => {

@@ -13,6 +13,7 @@ use crate::util::{Error, redact};
 
 /// What to do when a registry cannot be spoken to.
 pub(super) const HINTS: Hints = Hints {
+    consent: "--insecure-registry",
     plain: "if it is to be spoken to over plain http, name it by `--insecure-registry`",
     certificate: "give one by `--registry-cert` and `--registry-key`, or as `client.cert` and `client.key` in `~/.config/containers/certs.d/HOST:PORT/`",
     authority: "name a file with the authority's certificate by `--registry-ca`; if no authority is known at all, install `ca-certificates`",

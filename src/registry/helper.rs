@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::credentials::{Login, Secret};
+use crate::util::variables::withhold;
 
 /// No helper may take longer: one that waits for somebody to type must not stop a build for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +30,9 @@ pub(super) fn login(name: &str, server: &str) -> Result<Option<Login>, String> {
     if name.is_empty() || name.contains('/') {
         return Err(format!("`{program}` is no name of a program"));
     }
-    ask(Command::new(&program), server, PATIENCE).map_err(|problem| format!("`{program}` {problem}"))
+    let mut command = Command::new(&program);
+    withhold(&mut command);
+    ask(command, server, PATIENCE).map_err(|problem| format!("`{program}` {problem}"))
 }
 
 fn ask(mut program: Command, server: &str, patience: Duration) -> Result<Option<Login>, String> {

@@ -56,6 +56,6 @@ impl Host {
     }
 
     fn peer<'a>(&'a self, whom: &'a str, insecure: &'a [String]) -> Peer<'a> {
-        Peer { whom, base: &self.base, insecure, consent: Some(CONSENT), strict: true }
+        Peer { whom, base: &self.base, insecure, consent: Some(CONSENT), strict: true, at: None }
     }
 }

@@ -152,7 +152,8 @@ impl Registry {
             reporter.warn(problem);
         }
         let clients = Clients::new(&options.ca_files, &options.client_certificates, options.certificate_folders)?;
-        let wire = Wire::new(clients, options.patience, &answers::HINTS, Warnings::new(options.reporter));
+        let wire = Wire::new(clients, options.patience, &answers::HINTS, Warnings::new(options.reporter))
+            .with_consent(options.insecure.clone());
         let transport = Transport::new(wire, Authenticator::new(credentials), options.insecure);
         let inner = Inner {
             transport,

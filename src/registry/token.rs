@@ -60,7 +60,7 @@ pub(super) async fn fetch(wire: &Wire, host: &Host, request: &Request<'_>) -> Re
     let realm = realm(host, request.realm)?;
     let whom = format!("the token server `{}` of {}", authority(&realm), host.called());
     let began = Instant::now();
-    let (answer, alone) = ask(wire, &whom, &realm, request).await?;
+    let (answer, alone) = ask(wire, host, &whom, &realm, request).await?;
     match answer.status() {
         status if status.is_success() => {}
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) => {
@@ -86,16 +86,19 @@ pub(super) async fn fetch(wire: &Wire, host: &Host, request: &Request<'_>) -> Re
 /// server than the one at `realm`, and so was not told who asks.
 async fn ask(
     wire: &Wire,
+    host: &Host,
     whom: &str,
     realm: &Url,
     request: &Request<'_>,
 ) -> Result<(Response, Option<String>), Trouble> {
-    let peer = Peer { whom, base: realm, insecure: &[], consent: None, strict: true };
+    let peer = Peer { whom, base: realm, insecure: &[], consent: None, strict: true, at: None };
     let mut url = question(realm, request);
     let mut alone = None;
     for _ in 0..=MAX_REDIRECTS {
         let login = request.login.filter(|_| alone.is_none());
-        let answer = wire.send(whom, build(wire, &url, request, login)?).await?;
+        // The registry names the token server, which names others.
+        let by = if peer.owns(&url) { &host.base } else { realm };
+        let answer = wire.send(whom, build(wire, by, &url, request, login)?).await?;
         let is_redirect = matches!(answer.status().as_u16(), 301..=303 | 307 | 308);
         let Some(to) = location(answer.headers()).filter(|_| is_redirect) else { return Ok((answer, alone)) };
         let next = peer.follow(&url, to)?;
@@ -151,7 +154,7 @@ fn question(realm: &Url, request: &Request<'_>) -> Url {
     url
 }
 
-fn build(wire: &Wire, url: &Url, request: &Request<'_>, login: Option<&Login>) -> Result<RequestBuilder> {
+fn build(wire: &Wire, by: &Url, url: &Url, request: &Request<'_>, login: Option<&Login>) -> Result<RequestBuilder> {
     if let Some(Login::Identity(token)) = login {
         let form = form_urlencoded::Serializer::new(String::new())
             .extend_pairs([
@@ -163,9 +166,9 @@ fn build(wire: &Wire, url: &Url, request: &Request<'_>, login: Option<&Login>) -
             .append_pair("scope", &request.scopes.join(" "))
             .finish();
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
-        return Ok(wire.request(Method::POST, url)?.header(CONTENT_TYPE, form_type).body(form));
+        return Ok(wire.request_led(by, Method::POST, url)?.header(CONTENT_TYPE, form_type).body(form));
     }
-    let get = wire.request(Method::GET, url)?;
+    let get = wire.request_led(by, Method::GET, url)?;
     Ok(match login {
         Some(Login::Password { username, password }) => get.basic_auth(username, Some(password.reveal())),
         _ => get,

@@ -117,7 +117,7 @@ impl Transport {
     /// Makes a request ready whose body can be read only once. [`Transport::settle`] takes its answer.
     pub(super) async fn prepare(&self, place: &Place, call: Call, body: Body) -> Result<Prepared, Failure> {
         let used = self.authorization(place, &call.url).await?;
-        let request = self.wire.request(call.method, &call.url)?.headers(call.headers).body(body);
+        let request = self.wire.request_led(&place.host.base, call.method, &call.url)?.headers(call.headers).body(body);
         Ok(Prepared { request: used.apply(request), used })
     }
 
@@ -157,7 +157,8 @@ impl Transport {
         let whom = place.called();
         for _ in 0..=MAX_REDIRECTS {
             let used = self.authorization(place, &url).await?;
-            let request = self.wire.request(call.method.clone(), &url)?.headers(call.headers.clone());
+            let request =
+                self.wire.request_led(&place.host.base, call.method.clone(), &url)?.headers(call.headers.clone());
             let patience = call.patience.unwrap_or(self.wire.patience.idle);
             let answer = self.wire.send_within(patience, &whom, used.apply(request.body(call.body.clone()))).await?;
             if let Some(next) = self.redirect(place, &call.method, &answer)? {

@@ -173,6 +173,7 @@ pub(super) fn index_client(offline: bool, credentials: &Credentials, absent: Abs
 
 fn client(offline: bool, credentials: &Credentials, index: Option<(Absent, Patience)>) -> Result<ClientWithMiddleware> {
     let client = credentials.connection.client()?;
+    let guards = credentials.connection.guards();
     let signer = Arc::new(Signer::new(&client, credentials)?);
     let way = credentials.clone();
     let attempts = credentials.connection.attempts;
@@ -209,7 +210,10 @@ fn client(offline: bool, credentials: &Credentials, index: Option<(Absent, Patie
             next.run(request, extensions)
         }))
         .with(AuthenticationMiddleware::from_auth_storage(stores(true)?))
-        .with(middleware(|request, extensions, next| Box::pin(redirecting(request, extensions, next))))
+        .with(middleware(move |request, extensions, next| {
+            let guards = guards.clone();
+            Box::pin(async move { redirecting(request, extensions, next, &guards).await })
+        }))
         .with(middleware(|request, extensions, next| Box::pin(traced(request, extensions, next))))
         .build())
 }

@@ -8,10 +8,11 @@ use rustls::pki_types::CertificateDer;
 use url::Url;
 
 use super::condarc::{Condarc, Verify, path};
-use super::expand::expand;
+use super::expand::expand_path;
 use super::proxies::proxies;
 use crate::http::certificates::{Identity, certificates};
 use crate::http::client::{Settings, Trust};
+use crate::http::guard::{self, Guards};
 use crate::http::proxy::{Proxies, Proxy};
 use crate::http::retry::RetryPolicy;
 use crate::util::{Error, Result, ResultExt as _};
@@ -78,6 +79,11 @@ impl Connection {
         self.settings.client()
     }
 
+    /// The clients for servers that channels name.
+    pub(super) fn guards(&self) -> Guards {
+        Guards::new(self.settings.clone(), guard::system)
+    }
+
     /// The proxy that a URL is reached through.
     pub(super) fn proxy_of(&self, url: &Url) -> Option<Proxy> {
         self.settings.proxies.of(url)
@@ -101,7 +107,7 @@ fn trust(condarc: &Condarc) -> Result<Trust> {
         Verify::Authorities(text) => text,
     };
     let place = || format!("`ssl_verify` ({}) cannot be used", said.origin);
-    let path = path(&expand(text).context(place)?);
+    let path = path(&expand_path(text).context(place)?);
     let found = if path.is_dir() { of_folder(&path) } else { certificates(&path) };
     found.map(Trust::Only).context(place).map_err(|error| {
         error.hint("it must be `true`, `false`, `truststore`, or a file or folder of certificates in PEM form")
@@ -128,9 +134,9 @@ fn of_folder(folder: &Path) -> Result<Vec<CertificateDer<'static>>> {
 fn identity(condarc: &Condarc) -> Result<Option<Identity>> {
     let Some(said) = &condarc.certificate else { return Ok(None) };
     let place = || format!("`client_ssl_cert` ({}) cannot be used", said.origin);
-    let certificate = path(&expand(&said.value).context(place)?);
+    let certificate = path(&expand_path(&said.value).context(place)?);
     let key = match &condarc.key {
-        Some(key) => path(&expand(&key.value).context(place)?),
+        Some(key) => path(&expand_path(&key.value).context(place)?),
         None => certificate.clone(),
     };
     Identity::read(&certificate, &key).context(place).map(Some)

@@ -1,11 +1,30 @@
 //! Environment variables in what users write: the usual way to keep a password out of a file.
 
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, variables};
 
-/// `$NAME` and `${NAME}` from the environment, as conda expands them in channels and in its configuration. Unlike
-/// conda's, a variable that is not set is an error: a server would be asked with its name for a password.
+/// `$NAME` and `${NAME}` of a URL or a channel from the environment, as conda expands them in channels and in its
+/// configuration. Unlike conda's, a variable that is not set is an error: a server would be asked with its name for a
+/// password.
+///
+/// # Errors
+/// Variables that are not set, or that must not go to the URL's host ([`variables`]).
 pub(super) fn expand(text: &str) -> Result<String> {
-    let mut expanded = String::with_capacity(text.len());
+    let (expanded, names) = replaced(text)?;
+    variables::permit(&names, &expanded)?;
+    Ok(expanded)
+}
+
+/// The same for a path of this machine, which goes to no server.
+///
+/// # Errors
+/// Variables that are not set, or never expand.
+pub(super) fn expand_path(text: &str) -> Result<String> {
+    replaced(text).map(|(expanded, _)| expanded)
+}
+
+/// The text with the values of its variables, and their names.
+fn replaced(text: &str) -> Result<(String, Vec<String>)> {
+    let (mut expanded, mut names) = (String::with_capacity(text.len()), Vec::new());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
         expanded.push_str(before);
@@ -19,12 +38,13 @@ pub(super) fn expand(text: &str) -> Result<String> {
         if name.is_empty() {
             expanded.push('$');
         } else {
-            expanded.push_str(&std::env::var(name).map_err(|_| {
+            expanded.push_str(&variables::value(name)?.ok_or_else(|| {
                 Error::user(format!("a channel needs the environment variable `{name}`, which is not set"))
             })?);
+            names.push(name.to_owned());
         }
         rest = behind;
     }
     expanded.push_str(rest);
-    Ok(expanded)
+    Ok((expanded, names))
 }

@@ -1,5 +1,6 @@
 //! What users write, read with errors that name file, line and column. Knows nothing of the network.
 
+mod context;
 mod environment;
 mod foreign_yaml;
 mod forms;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use rattler_conda_types::MatchSpec;
 
 use crate::lock::Pins;
+pub use context::{Context, check_links};
 pub use schema::schema;
 pub use settings::{ImageSettings, ProjectEntry, Settings, Target};
 
@@ -190,6 +192,8 @@ fn find(path: &Path) -> Result<PathBuf> {
     for name in kinds::IN_FOLDERS {
         let file = path.join(name);
         if files::find(&file)?.is_some_and(|metadata| metadata.is_file()) {
+            // Nobody named the file itself, which may be a link.
+            Context::around(path).check(&file)?;
             return Ok(file);
         }
     }

@@ -64,7 +64,7 @@ fn installed(settings: &Settings) -> Result<Pip> {
     let mut lines = Vec::new();
     for (index, entry) in settings.project.iter().enumerate() {
         if let ProjectEntry::Install { install } = entry {
-            if !settings.path(install).is_dir() {
+            if !settings.at(&format!("project.{index}.install"), settings.path_inside(install))?.is_dir() {
                 let error = Error::user(format!("`{install}` is no folder of a Python project"));
                 return settings.at(&format!("project.{index}.install"), Err(error));
             }
@@ -79,7 +79,7 @@ fn installed(settings: &Settings) -> Result<Pip> {
 }
 
 fn named_environment(settings: &Settings, named: &str, choices: &Choices) -> Result<Spec> {
-    let file = settings.path(named);
+    let file = settings.path_inside(named)?;
     if is_one(&file) {
         return Err(Error::user(format!("`{named}` is a condaimg.yaml, which cannot be the environment of another"))
             .hint("name an environment.yml"));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use super::{Choices, Spec, package, pip};
+use super::{Choices, Context, Spec, package, pip};
 use crate::util::{Error, Result};
 
 /// Where pyenv, uv and others keep the version of Python for a folder.
@@ -47,6 +47,7 @@ fn python(file: &Path, text: &str, choices: &Choices) -> Result<(String, Option<
             error.hint("or name the file in an environment.yml with a `python`: `- pip: [-r requirements.txt]`")
         );
     }
+    Context::of(file).check(&beside)?;
     let said = fs::read_to_string(&beside)?;
     let said = said.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
     match is_version(said) {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::environment;
 use super::keys::PROJECT_FILE;
+use super::{Context, environment};
 use crate::model::{ImageOptions, Parameters};
 use crate::util::{Error, Result};
 
@@ -178,6 +178,18 @@ impl Settings {
     /// A path that the file names.
     pub fn path(&self, text: &str) -> PathBuf {
         self.folder().join(text)
+    }
+
+    /// A path that the file names, which lies in the file's project.
+    ///
+    /// # Errors
+    /// When it lies outside ([`Context`]).
+    pub fn path_inside(&self, text: &str) -> Result<PathBuf> {
+        let path = self.path(text);
+        if let Some(file) = self.file() {
+            Context::of(file).check(&path)?;
+        }
+        Ok(path)
     }
 
     /// Puts `FILE:LINE:COLUMN` of a value (`base`, `image.tags.0`) before an error about it.

@@ -16,6 +16,7 @@ mod size;
 pub mod tarball;
 pub mod text;
 pub mod tree;
+pub mod variables;
 pub mod yaml;
 
 pub use digest::{DiffId, Digest, Hasher};

@@ -13,6 +13,29 @@ pub fn normal(path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
+/// Refuses a target, relative to the prefix, that is not below the prefix, not in its normal form, or a whiteout (image-spec, layer.md), which would
+/// remove what lower layers have.
+///
+/// # Errors
+/// What is wrong, as a sentence about "it", the package.
+pub fn check_target(path: &str) -> Result<(), String> {
+    let shown = || path.chars().take(200).flat_map(char::escape_debug).collect::<String>();
+    if path.starts_with('/') || path.contains('\0') {
+        return Err(format!("it would install `{}`, which is no path in the prefix", shown()));
+    }
+    let normal = normal(path).ok_or_else(|| format!("it would install `{}`, which climbs with `..`", shown()))?;
+    if normal.is_empty() {
+        return Err("it brings the prefix itself".to_owned());
+    }
+    if normal != path {
+        return Err(format!("it would install `{}`, which is not in normal form", shown()));
+    }
+    match path.split('/').any(|part| part.starts_with(".wh.")) {
+        true => Err(format!("it brings `{}`, which removes a file in an image layer", shown())),
+        false => Ok(()),
+    }
+}
+
 /// The longest name of a file in bytes (`NAME_MAX` of Linux).
 const LONGEST_NAME: usize = 255;
 /// The longest path in bytes (`PATH_MAX` of Linux, less the NUL that ends it).
@@ -67,5 +90,15 @@ mod tests {
             assert!(error.contains("at most") && error.chars().count() < 200, "{error}");
         }
         check_length_of(&[0xff; 256]).expect_err("counts bytes");
+    }
+
+    #[test]
+    fn targets_stay_in_the_prefix() {
+        for path in ["", ".", "/etc/x", "../x", "lib/../../x", "lib//x", "lib/./x", "lib/", "a\0b", "lib/.wh.x"] {
+            assert!(check_target(path).is_err(), "{path:?}");
+        }
+        for path in ["lib/python3.13/site-packages/x.py", "bin/x", "a.wh.b"] {
+            assert_eq!(check_target(path), Ok(()), "{path}");
+        }
     }
 }

@@ -143,9 +143,6 @@ fn locks_with_whole_paths_are_read() {
     assert_eq!(succeed(repository.condaimg("build").arg("--locked")), digest);
 }
 
-/// What somebody does to the facts of a package in a lock.
-type Forge<'a> = &'a dyn Fn(&mut condaimg::lock::PackageFacts);
-
 /// A seal is no signature: whoever writes a lock can seal it. What it says of archives is compared with them.
 #[test]
 fn sealed_locks_that_say_other_than_archives_are_refused() {
@@ -159,7 +156,8 @@ fn sealed_locks_that_say_other_than_archives_are_refused() {
         value: Some("/evil.so".to_owned()),
         if_set: false,
     };
-    let forgeries: [(&str, Forge<'_>); 8] = [
+    type Forgery<'a> = (&'a str, &'a dyn Fn(&mut condaimg::lock::PackageFacts));
+    let forgeries: [Forgery<'_>; 8] = [
         ("lib", &|facts| facts.activation.steps.push(step("m.sh", "LD_PRELOAD"))),
         ("lib", &|facts| facts.activation.steps[0].value = Some("2".to_owned())),
         ("pure", &|facts| facts.activation.dynamic.extend(["etc/conda/activate.d/../../x.sh".to_owned()])),

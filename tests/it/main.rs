@@ -33,6 +33,7 @@ mod logins;
 mod older;
 mod oracle;
 mod outputs;
+mod outside;
 mod partial;
 mod pins;
 mod pip;

@@ -2,6 +2,7 @@
 
 mod built;
 mod bytecode;
+mod git;
 mod indexes;
 mod sources;
 

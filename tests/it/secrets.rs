@@ -11,6 +11,7 @@ use crate::common::packages::{Channel, Format, Package};
 use crate::common::pypi::PackageIndex;
 use crate::common::registry::{LocalRegistry, Mode, PASSWORD, USER, free_port};
 use crate::common::token_server::basic;
+use crate::common::watch::watched;
 use crate::common::wheels::Wheel;
 use crate::common::{Workspace, example_channel};
 
@@ -52,6 +53,8 @@ struct Bench {
     registry: LocalRegistry,
     /// All that was said so far.
     said: Vec<u8>,
+    /// Arguments and environments of all processes that it started so far.
+    children: Vec<u8>,
 }
 
 impl Bench {
@@ -81,7 +84,14 @@ impl Bench {
             servers.insert(name, server);
         }
         let proxy = Proxy::start(Some(basic(WHO, secret("proxy"))));
-        let bench = Self { workspace, servers, proxy, registry: LocalRegistry::start(Mode::Auth), said: Vec::new() };
+        let bench = Self {
+            workspace,
+            servers,
+            proxy,
+            registry: LocalRegistry::start(Mode::Auth),
+            said: Vec::new(),
+            children: Vec::new(),
+        };
         bench.write();
         bench
     }
@@ -155,7 +165,9 @@ impl Bench {
 
     /// Runs it, keeps what it says, and returns that.
     fn run(&mut self, command: &mut Command, status: i32) -> String {
-        let output = command.output().expect("runs");
+        let (output, seen) = watched(command);
+        self.children.extend(seen.arguments.into_iter().flatten());
+        self.children.extend(seen.environments.into_iter().flat_map(|(_, environment)| environment));
         let said = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&said).into_owned();
         assert_eq!(output.status.code(), Some(status), "{command:?}: {text}");
@@ -171,6 +183,10 @@ impl Bench {
         let said = needles.within(&self.said);
         if !said.is_empty() {
             found.insert("what was said".into(), said);
+        }
+        let children = needles.within(&self.children);
+        if !children.is_empty() {
+            found.insert("what children were given".into(), children);
         }
         found
     }
@@ -352,13 +368,15 @@ fn no_secret_of_pip_is_ever_seen_again() {
     let dependencies = serde_json::json!(["python=3.11", {"pip": pip}]);
     let environment = serde_json::json!({"channels": [example_channel()], "dependencies": dependencies});
     workspace.file("environment.yml", serde_json::to_string_pretty(&environment).expect("JSON"));
-    let mut said = Vec::new();
+    let (mut said, mut arguments, mut environments) = (Vec::new(), Vec::new(), Vec::new());
     let mut run = |words: &[&str], status: i32| {
         let mut command = workspace.condaimg();
         command.args(words).arg("-vv").args(["--base", "scratch", "--glibc", "2.36"]);
         command.env("INDEX_PASSWORD", in_url("password in an index's URL")).env_remove("NETRC");
         command.env("CONDAIMG_REGISTRY_USERNAME", USER).env("CONDAIMG_REGISTRY_PASSWORD", PASSWORD);
-        let output = command.output().expect("runs");
+        let (output, seen) = watched(&mut command);
+        arguments.extend(seen.arguments.into_iter().flatten());
+        environments.extend(seen.environments.into_iter().flat_map(|(_, environment)| environment));
         let both = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&both).into_owned();
         assert_eq!(output.status.code(), Some(status), "{command:?}: {text}");
@@ -402,6 +420,13 @@ fn no_secret_of_pip_is_ever_seen_again() {
     assert!(found.is_empty(), "{found:#?}");
     let found = secrets().within(&said);
     assert!(found.is_empty(), "{found:?}: {}", String::from_utf8_lossy(&said));
+    // uv is started, and gets the indexes' URLs by its environment, but nothing of the registry.
+    assert!(arguments.windows(4).any(|bytes| bytes == b"--py"), "uv was seen");
+    let found = secrets().within(&arguments);
+    assert!(found.is_empty(), "{found:?}");
+    let mut of_registry = Needles::default();
+    of_registry.add("the registry's password", PASSWORD, USER);
+    assert!(of_registry.within(&environments).is_empty());
     let mut known = Needles::default();
     known.add("known", KNOWN, WHO);
     let found = search(&known);

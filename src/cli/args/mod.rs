@@ -17,6 +17,8 @@ use super::doctor::DoctorArgs;
 use super::values::variable;
 use crate::registry::{ClientCertificate, Reference, RegistryOptions, RetryPolicy};
 use crate::spec::Choices;
+use crate::util::Error;
+use crate::util::variables::Allowed;
 
 /// Builds layered, reproducible OCI images from conda environments, without Docker, root or a daemon.
 #[derive(Debug, Parser)]
@@ -98,6 +100,21 @@ pub struct Global {
     /// Trust only cached things that have a MAC of the key in FILE
     #[arg(long, global = true, env = "CONDAIMG_CACHE_KEY", value_name = "FILE")]
     pub cache_key: Option<PathBuf>,
+    /// Expand this environment variable in URLs of this host, and no other one (repeat for several) [default: all]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME@HOST",
+        env = "CONDAIMG_EXPAND_ENV",
+        value_delimiter = ',',
+        value_parser = expand_env
+    )]
+    pub expand_env: Vec<Allowed>,
+}
+
+/// Reads a value of `--expand-env`.
+fn expand_env(text: &str) -> Result<Allowed, String> {
+    text.parse().map_err(|error: Error| error.to_string())
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

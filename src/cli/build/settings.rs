@@ -63,7 +63,8 @@ fn copies(file: &Settings) -> Result<Vec<String>> {
     for (index, entry) in file.project.iter().enumerate() {
         match entry {
             ProjectEntry::Copy { from, to } => {
-                let text = format!("{}:{to}", file.path(from).display());
+                let path = file.at(&format!("project.{index}.from"), file.path_inside(from))?;
+                let text = format!("{}:{to}", path.display());
                 file.at(&format!("project.{index}"), copy(&text).map(|_| ()))?;
                 copies.push(text);
             }
@@ -77,7 +78,7 @@ fn copies(file: &Settings) -> Result<Vec<String>> {
 /// A layer policy as the flag names it: its path begins in the working folder.
 fn layers(name: &str, file: &Settings) -> Result<String> {
     let name = match is_policy_file(name) {
-        true => file.path(name).display().to_string(),
+        true => file.path_inside(name)?.display().to_string(),
         false => name.to_owned(),
     };
     policy(&name).map(|_| name)

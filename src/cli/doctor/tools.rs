@@ -30,7 +30,10 @@ fn git() -> Finding {
 
 /// What a program says of itself.
 fn version(name: &'static str, program: &Path, advice: &str) -> Finding {
-    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    // It is asked for its version, which takes no secret of the environment.
+    let passed = ["PATH", "HOME"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let mut command = Command::new(program);
+    let output = command.arg("--version").env_clear().envs(passed).stdin(Stdio::null()).output();
     let no = |detail: String| Finding { advice: Some(advice.to_owned()), ..finding(name, State::No, detail) };
     match output {
         Ok(output) if output.status.success() => {

@@ -465,11 +465,5 @@ fn python_info<'a>(
     subdir: Subdir,
 ) -> Result<Option<PythonInfo>> {
     let python = records.find(|record| record.package_record.name.as_normalized() == "python");
-    python
-        .map(|record| {
-            PythonInfo::from_python_record(&record.package_record, subdir).map_err(|error| {
-                Error::user(format!("`{}` is no Python that can be used", record.identifier)).caused_by(error)
-            })
-        })
-        .transpose()
+    python.map(|record| lock::python_info(&record.package_record, subdir)).transpose()
 }

@@ -1,5 +1,7 @@
 //! What a condaimg.yaml says goes where no flag, and no variable, says anything.
 
+use std::path::Path;
+
 use crate::cli::args::{BytecodeArg, EnvironmentArgs, PriorityArg};
 use crate::model::BaseRef;
 use crate::registry::Registry;
@@ -19,6 +21,12 @@ pub fn fill(mut args: EnvironmentArgs, file: &Settings) -> Result<EnvironmentArg
     }
     // A flag of the one takes the place of the other, too.
     if args.from.is_none() && args.base.is_none() {
+        for (key, text) in [("from", &file.from), ("base", &file.base)] {
+            let path = text.as_deref().and_then(|text| text.parse::<BaseRef>().ok()?.path().map(Path::to_owned));
+            if let Some(path) = path.as_ref().and_then(|path| path.to_str()) {
+                file.at(key, file.path_inside(path).map(drop))?;
+            }
+        }
         (args.from, args.base) = (from, named);
     }
     args.prefix = args.prefix.or_else(|| file.prefix.clone());

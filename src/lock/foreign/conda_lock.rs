@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{ChannelList, Pinned, PinnedPackage, PinnedWheel, environment_of, not_for, record_of};
 use crate::model::Platform;
-use crate::util::{Digest, Error, Result, ResultExt as _, redact, yaml};
+use crate::util::{Digest, Error, Result, ResultExt as _, redact, variables, yaml};
 
 /// The category of what is always installed.
 const MAIN: &str = "main";
@@ -128,14 +128,14 @@ impl CondaLock {
                 }
             }
         }
-        let variables = environment_of(&names);
+        let variables = environment_of(&names)?;
         for package in &mut packages {
-            package.url = expanded(&package.url, &variables);
+            package.url = expanded(&package.url, &variables)?;
             if let Some(source) = &mut package.source {
-                source.url = expanded(&source.url, &variables);
+                source.url = expanded(&source.url, &variables)?;
             }
             if package.manager == Manager::Pip {
-                package.url = with_login(&package.url, |name| std::env::var(name).ok());
+                package.url = with_login(&package.url, variables::value)?;
             }
             if let (Manager::Conda, Ok(url)) = (package.manager, Url::parse(&package.url))
                 && redact::canonical(&url) != url
@@ -196,23 +196,29 @@ impl CondaLock {
     }
 }
 
-fn expanded(url: &str, variables: &BTreeMap<String, String>) -> String {
-    let mut url = url.to_owned();
+fn expanded(url: &str, variables: &BTreeMap<String, String>) -> Result<String> {
+    let (mut url, mut names) = (url.to_owned(), Vec::new());
     for (name, value) in variables {
-        url = url.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value);
+        let replaced = url.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value);
+        if replaced != url {
+            names.push(name.clone());
+        }
+        url = replaced;
     }
-    url
+    variables::permit(&names, &url)?;
+    Ok(url)
 }
 
 /// A URL of pip's with the variables in its user and password: conda-lock leaves those there as `pip-repositories` has
 /// them, and names them nowhere. Of what is not set it stays as it is.
-fn with_login(url: &str, variable: impl Fn(&str) -> Option<String>) -> String {
+fn with_login(url: &str, variable: impl Fn(&str) -> Result<Option<String>>) -> Result<String> {
     let parts = url.split_once("://").and_then(|(scheme, rest)| {
         let host = rest.find('/').unwrap_or(rest.len());
         let login = rest[..host].rfind('@')?;
         Some((scheme, &rest[..login], &rest[login..]))
     });
-    let Some((scheme, login, rest)) = parts else { return url.to_owned() };
+    let Some((scheme, login, rest)) = parts else { return Ok(url.to_owned()) };
+    let mut names = Vec::new();
     let mut pieces = login.split('$');
     let mut expanded = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
@@ -221,12 +227,18 @@ fn with_login(url: &str, variable: impl Fn(&str) -> Option<String>) -> String {
             Some(braced) => braced,
             None => piece.split_at(piece.find(|char| !is_part(char)).unwrap_or(piece.len())),
         };
-        match variable(name).filter(|_| !name.is_empty()) {
-            Some(value) => expanded.extend([value.as_str(), behind]),
+        let value = if name.is_empty() { None } else { variable(name)? };
+        match value {
+            Some(value) => {
+                expanded.extend([value.as_str(), behind]);
+                names.push(name.to_owned());
+            }
             None => expanded.extend(["$", piece]),
         }
     }
-    format!("{scheme}://{expanded}{rest}")
+    let url = format!("{scheme}://{expanded}{rest}");
+    variables::permit(&names, &url)?;
+    Ok(url)
 }
 
 fn url_of(package: &Package) -> Result<Url, String> {
@@ -319,7 +331,7 @@ mod tests {
 
     #[test]
     fn logins_have_variables() {
-        let variable = |name: &str| ["USER", "PASS_1"].contains(&name).then(|| name.to_lowercase());
+        let variable = |name: &str| Ok(["USER", "PASS_1"].contains(&name).then(|| name.to_lowercase()));
         for (url, expected) in [
             ("https://$USER:${PASS_1}@host.example/a$USER.whl", "https://user:pass_1@host.example/a$USER.whl"),
             ("https://$USER-x:$OTHER@host.example", "https://user-x:$OTHER@host.example"),
@@ -327,7 +339,7 @@ mod tests {
             ("https://host.example/$USER@1/a", "https://host.example/$USER@1/a"),
             ("./$USER/a.whl", "./$USER/a.whl"),
         ] {
-            assert_eq!(with_login(url, variable), expected);
+            assert_eq!(with_login(url, variable).expect(url), expected);
         }
     }
 }

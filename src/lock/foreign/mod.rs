@@ -21,7 +21,7 @@ use url::Url;
 
 use super::{Lock, LockedPackage, LockedWheel, WheelSource, canonical_url};
 use crate::model::Platform;
-use crate::util::{Digest, Error, Result, json, redact};
+use crate::util::{Digest, Error, Result, json, redact, variables};
 
 pub use check::{missing_dependencies, refuse_unfit_target};
 pub use wheel::PinnedWheel;
@@ -313,8 +313,12 @@ fn platform_of(subdir: Subdir) -> Option<Platform> {
 }
 
 /// Environment variables that conda-lock leaves in URLs, so that no password is in the file: `$NAME`, `${NAME}`.
-fn environment_of(names: &[String]) -> BTreeMap<String, String> {
-    names.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))).collect()
+///
+/// # Errors
+/// Variables that never expand.
+fn environment_of(names: &[String]) -> Result<BTreeMap<String, String>> {
+    let value = |name: &String| Ok(variables::value(name)?.map(|value| (name.clone(), value)));
+    names.iter().filter_map(|name| value(name).transpose()).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use url::Url;
 
 use crate::lock::WheelSource;
+use crate::model::git::is_commit;
 use crate::util::{Digest, redact};
 
 /// The index of what is pinned without one: a pixi.lock leaves this one out (rattler_lock reads it so), a conda-lock.yml
@@ -91,14 +92,11 @@ impl PinnedWheel {
     /// # Errors
     /// When it is pinned to none: to a branch, or to the beginning of a commit's hash.
     pub fn commit(&self) -> Result<WheelSource, String> {
-        let source = crate::lock::pypi::git_source(&self.url);
-        let pinned = source.filter(|source| matches!(source, WheelSource::Git { commit, .. } if is_commit(commit)));
-        pinned.ok_or_else(|| format!("`{}` names no whole commit", redact::url(&self.url)))
+        crate::lock::pypi::git_source(&self.url).map_err(|what| match self.url.fragment().is_some_and(is_commit) {
+            true => what,
+            false => format!("`{}` names no whole commit", redact::url(&self.url)),
+        })
     }
-}
-
-fn is_commit(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.chars().all(|char| char.is_ascii_hexdigit())
 }
 
 /// A name as PEP 503 has it.

@@ -21,6 +21,7 @@ use super::{WheelFile, WheelZip, ZipEntry, normalise_name, same_version};
 use crate::lock::LockedWheel;
 use crate::model::pyc::{Stamp, module_of};
 use crate::pack::layout::ancestors;
+use crate::util::paths::check_target;
 use crate::util::{Digest, Error, Result};
 
 /// Who installed it; nothing of this machine, and no version.
@@ -171,6 +172,7 @@ impl WheelLayout {
     fn check_targets(&self, wheel: &WheelFile) -> Result<()> {
         let mut targets = BTreeSet::new();
         for target in self.targets() {
+            check_target(target).map_err(|what| wheel.hostile(&what))?;
             if !targets.insert(target) {
                 return Err(wheel.hostile(&format!("two of its files are installed as `{target}`")));
             }

@@ -19,6 +19,7 @@ const PLACEHOLDER: &str = "address.invalid";
 
 /// Parses and normalises a reference: `debian:12-slim` → `docker.io/library/debian:12-slim`.
 pub(super) fn parse(text: &str) -> Result<Reference> {
+    refuse_credentials(text)?;
     if let Some((scheme, rest)) = text.split_once("://") {
         return Err(Error::usage(format!("invalid image reference `{text}`: expected none of `{scheme}://`"))
             .hint(format!("write `{rest}`")));
@@ -33,6 +34,27 @@ pub(super) fn parse(text: &str) -> Result<Reference> {
     })?;
     digest_of(&reference)?;
     Ok(reference)
+}
+
+/// Refuses a user and password in a reference, without saying what they are: nothing else with an `@` than a digest
+/// stands in one.
+fn refuse_credentials(text: &str) -> Result<()> {
+    let Some((_, mut behind)) = text.split_once('@') else { return Ok(()) };
+    let is_digest = |text: &str| {
+        let (algorithm, digits) = text.split_once(':').unwrap_or((text, ""));
+        algorithm.starts_with("sha") && !digits.contains(['/', '@', ':'])
+    };
+    if is_digest(behind) {
+        return Ok(());
+    }
+    // What a password may hold must not be taken for the host.
+    while let Some((_, rest)) = behind.split_once('@').filter(|(_, rest)| !is_digest(rest)) {
+        behind = rest;
+    }
+    let error = Error::usage(format!("invalid image reference `***@{behind}`: expected no user and password in it"));
+    Err(error
+        .hint("log in with `docker login HOST`, or set `CONDAIMG_REGISTRY_USERNAME` and `CONDAIMG_REGISTRY_PASSWORD`")
+        .hint("an `@` stands before a digest only (`REPOSITORY@sha256:...`)"))
 }
 
 const FORMS: &str = "write it as `HOST/REPOSITORY:TAG` or `HOST/REPOSITORY@sha256:...`, in lower case";
@@ -124,6 +146,27 @@ mod tests {
         }
         let pinned = format!("registry.example/env:1@{}", Digest::of("x"));
         assert_eq!(parse(&pinned).expect("parses").whole(), pinned);
+    }
+
+    #[test]
+    fn credentials_in_reference_are_not_echoed() {
+        for text in [
+            "me:hush@registry.example/team/env:1",
+            "https://me:hush@registry.example/env",
+            "me:hu@hush@registry.example/env",
+            "hush@registry.example/env",
+            "me:hush@registry.example:5000",
+            "me:hush/x@registry.example/env",
+            "me:hush@registry.example/env@sha256:0000",
+            "me:hush@[::1]:5000/env:1",
+            "[::1]:hush@registry.example/env",
+        ] {
+            let error = parse(text).expect_err(text);
+            let told = [vec![error.to_string()], error.hints().into_iter().map(str::to_owned).collect()].concat();
+            assert!(!told.concat().contains("hush"), "{told:?}");
+            assert!(told.concat().contains("CONDAIMG_REGISTRY_PASSWORD"), "{told:?}");
+            assert_eq!(error.kind(), crate::util::ErrorKind::Usage);
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::{
     stubs, uv,
 };
 use crate::lock::{LockedWheel, WheelSource};
+use crate::model::git::{check_repository, is_commit, subdirectory};
 use crate::spec::pip::{PipDirect, PipLocation, PipRequirement, PipWanted};
 use crate::util::{Error, Result, redact};
 
@@ -347,10 +348,21 @@ impl Run<'_> {
         if let Some(vcs) = &package.vcs {
             let url =
                 vcs.url.as_ref().ok_or_else(|| Error::user(format!("uv names no repository of `{}`", package.name)))?;
+            let named = || format!("uv names a repository of `{}` that cannot be used", package.name);
+            check_repository(url).map_err(|what| Error::user(format!("{}: {what}", named())))?;
+            if !is_commit(&vcs.commit_id) {
+                return Err(Error::user(format!("{}: it names no whole commit", named())));
+            }
             let source = WheelSource::Git {
                 url: redact::canonical(url),
                 commit: vcs.commit_id.clone(),
-                subdirectory: vcs.subdirectory.clone(),
+                subdirectory: vcs
+                    .subdirectory
+                    .as_deref()
+                    .map(subdirectory)
+                    .transpose()
+                    .map_err(|what| Error::user(format!("{}: {what}", named())))?
+                    .flatten(),
             };
             return Ok(FoundFile::Source { source, name: None, listed: false, index: None });
         }

@@ -7,6 +7,7 @@ use fs_err as fs;
 use ignore::{DirEntry, WalkBuilder};
 
 use crate::lock::WheelSource;
+use crate::spec::project::check_link;
 use crate::util::files::UNFINISHED_PREFIX;
 use crate::util::{Digest, Error, Hasher, Result};
 
@@ -58,12 +59,18 @@ pub fn digest(path: &Path) -> Result<Digest> {
         return Err(Error::user(format!("`{}` does not exist", path.display()))
             .hint("paths of requirements are relative to the file that says them"));
     }
+    // The code that builds it would follow links, and put what they lead to into the wheel.
+    let root = fs::canonicalize(path)?;
     let mut entries = Vec::new();
     for file in files(path)? {
         let full = path.join(&file);
         let metadata = fs::symlink_metadata(&full)?;
         let content = match metadata.is_symlink() {
-            true => format!("link {}", fs::read_link(&full)?.display()),
+            true => {
+                let target = fs::read_link(&full)?;
+                check_link(&full, &file, &target, &root)?;
+                format!("link {}", target.display())
+            }
             false => format!("{} {}", digest_of_file(&full)?, is_executable(&metadata)),
         };
         entries.push((file.display().to_string(), content));

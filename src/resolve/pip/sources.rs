@@ -192,7 +192,7 @@ impl Sources<'_> {
                     .filter_map(|at| at.reference.as_deref())
                     .collect();
                 let time = git::checkout(uv, &self.written(url), commit, &references, &checkout)?;
-                let project = subdirectory.as_ref().map_or(checkout.clone(), |folder| checkout.join(folder));
+                let project = inside(&checkout, subdirectory.as_deref(), source)?;
                 Ok((checkout, project, time))
             }
             WheelSource::Folder { url, digest } => {
@@ -252,6 +252,18 @@ pub fn references_of(pip: &Pip, lock: &Lock) -> Vec<PipGit> {
     });
     let needed = lock.wheels.iter().flat_map(|wheel| &wheel.requires_dist);
     asked.chain(needed.filter_map(|text| git_of_metadata(text)).map(|(_, at)| at)).collect()
+}
+
+/// The project's directory in a checkout, links resolved: a repository may hold any link.
+fn inside(checkout: &Path, subdirectory: Option<&str>, source: &WheelSource) -> Result<PathBuf> {
+    let Some(subdirectory) = subdirectory else { return Ok(checkout.to_owned()) };
+    let wrong = |what: &str| Error::user(format!("`{subdirectory}` of {} {what}", shown(source)));
+    let real = std::fs::canonicalize(checkout.join(subdirectory))
+        .map_err(|error| wrong("cannot be found").caused_by(error))?;
+    match real.strip_prefix(fs::canonicalize(checkout)?) {
+        Ok(inner) => Ok(checkout.join(inner)),
+        Err(_) => Err(wrong("lies outside of the repository")),
+    }
 }
 
 fn io_buffered(file: &mut std::fs::File) -> std::io::BufWriter<&mut std::fs::File> {

@@ -12,7 +12,7 @@ use crate::image::{self, Image};
 use crate::store::Store;
 use crate::util::files::named;
 use crate::util::report::{Progress, Silent};
-use crate::util::{Error, Result};
+use crate::util::{Error, Result, variables};
 use program::{ask, run, stream};
 
 /// Where kubelet, and whatever else speaks CRI, looks for images in containerd.
@@ -121,6 +121,7 @@ impl Engine {
 
     fn command(self) -> Command {
         let mut command = Command::new(self.program());
+        variables::withhold(&mut command);
         if self == Self::Containerd {
             let namespace = std::env::var("CONTAINERD_NAMESPACE").ok().filter(|name| !name.is_empty());
             command.arg("--namespace").arg(namespace.as_deref().unwrap_or(KUBERNETES));

@@ -1,9 +1,9 @@
 //! Lines of requirements files: continuations, comments, environment variables, options.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::PipOptions;
-use crate::util::{Error, Result, redact};
+use crate::util::{Error, Result, redact, variables};
 
 /// A line as it is meant: joined with those that continue it, without comment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,13 +49,29 @@ fn without_comment(text: &str) -> &str {
     text.match_indices('#').find(|(at, _)| begins(*at)).map_or(text, |(at, _)| &text[..at])
 }
 
-/// `${NAME}` from the environment; what is not set stays as it is, as in pip.
-pub(super) fn expand(text: &str) -> String {
-    expand_from(text, |name| std::env::var(name).ok())
+/// Options whose value is a URL, wherever that comes from.
+const OF_URLS: [&str; 6] = ["-i", "--index-url", "--pypi-url", "--extra-index-url", "-f", "--find-links"];
+
+/// `${NAME}` from the environment, in URLs only; what is not set stays as it is, as in pip.
+///
+/// # Errors
+/// Variables that must not go to the URL's host ([`variables`]).
+pub(super) fn expand(text: &str) -> Result<String> {
+    expand_from(text, variables::value)
 }
 
-fn expand_from(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
-    let mut expanded = String::with_capacity(text.len());
+fn expand_from(text: &str, value: impl Fn(&str) -> Result<Option<String>>) -> Result<String> {
+    let is_of_url = text.starts_with('-') && OF_URLS.contains(&split_option(text).0);
+    let words = text.split_inclusive(char::is_whitespace);
+    let expanded = words.map(|word| match is_of_url || word.contains("://") {
+        true => expand_word(word, &value),
+        false => Ok(word.to_owned()),
+    });
+    expanded.collect()
+}
+
+fn expand_word(text: &str, value: &impl Fn(&str) -> Result<Option<String>>) -> Result<String> {
+    let (mut expanded, mut names) = (String::with_capacity(text.len()), Vec::new());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
         expanded.push_str(before);
@@ -63,9 +79,14 @@ fn expand_from(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
             !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
         };
         let found = after.split_once('}').filter(|(name, _)| is_name(name));
-        match found.and_then(|(name, behind)| Some((value(name)?, behind))) {
-            Some((value, behind)) => {
+        let found = match found {
+            Some((name, behind)) => value(name)?.map(|value| (name, value, behind)),
+            None => None,
+        };
+        match found {
+            Some((name, value, behind)) => {
                 expanded.push_str(&value);
+                names.push(name.to_owned());
                 rest = behind;
             }
             None => {
@@ -74,7 +95,9 @@ fn expand_from(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
             }
         }
     }
-    expanded + rest
+    expanded.push_str(rest);
+    variables::permit(&names, &expanded)?;
+    Ok(expanded)
 }
 
 /// An option that has a line for itself.
@@ -84,6 +107,20 @@ pub(super) struct LineOption {
     pub(super) name: String,
     /// Empty for a flag.
     pub(super) value: String,
+}
+
+impl LineOption {
+    /// The path on this machine that the value of an option is, if it says where packages lie.
+    pub(super) fn path(&self, folder: &Path) -> Option<PathBuf> {
+        match self.name.as_str() {
+            "--index-url" | "--extra-index-url" | "--find-links" if self.value.contains("://") => {
+                let url = url::Url::parse(&self.value).ok()?;
+                url.to_file_path().ok().filter(|_| url.scheme() == "file")
+            }
+            "--find-links" => Some(folder.join(&self.value)),
+            _ => None,
+        }
+    }
 }
 
 /// Short names, and those that pip has in two forms.
@@ -210,8 +247,19 @@ mod tests {
 
     #[test]
     fn variables_are_those_that_pip_knows() {
-        let value = |name: &str| (name == "TOKEN_1").then(|| "x".to_owned());
-        assert_eq!(expand_from("a${TOKEN_1}b${UNSET}${lower}$TOKEN_1 ${", value), "axb${UNSET}${lower}$TOKEN_1 ${");
+        let value = |name: &str| Ok((name == "TOKEN_1").then(|| "x".to_owned()));
+        for (text, expected) in [
+            ("https://a${TOKEN_1}b${UNSET}${lower}$TOKEN_1 ${", "https://axb${UNSET}${lower}$TOKEN_1 ${"),
+            ("n @ git+https://${TOKEN_1}@h/a ; x == '${TOKEN_1}'", "n @ git+https://x@h/a ; x == '${TOKEN_1}'"),
+            ("--index-url ${TOKEN_1}", "--index-url x"),
+            ("-i${TOKEN_1}", "-ix"),
+            ("a==${TOKEN_1}", "a==${TOKEN_1}"),
+            ("-r ${TOKEN_1}.txt", "-r ${TOKEN_1}.txt"),
+        ] {
+            assert_eq!(expand_from(text, value).expect(text), expected);
+        }
+        let error = expand("https://${CONDAIMG_REGISTRY_PASSWORD}@h/a.whl").expect_err("is refused").to_string();
+        assert!(error.contains("`CONDAIMG_REGISTRY_PASSWORD`"), "{error}");
     }
 
     #[test]

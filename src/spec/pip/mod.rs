@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use pep508_rs::{ExtraName, MarkerTree, PackageName};
 use url::Url;
 
-use super::Choices;
+use super::{Choices, Context};
 use crate::util::{Digest, Error, Limit, Result, files, redact};
 pub(super) use coding::decode;
 use line::Line;
@@ -261,7 +261,7 @@ impl fmt::Debug for PipGit {
 /// # Errors
 /// A file that cannot be read, and everything in it that cannot be honoured, with file and line.
 pub fn read_requirements(file: &Path, choices: &Choices) -> Result<Pip> {
-    let mut reader = Reader::new(choices);
+    let mut reader = Reader::new(choices, Context::of(file));
     reader.file(file, Kind::Requirements)?;
     reader.finish()
 }
@@ -276,7 +276,7 @@ pub(super) fn read_section(
     choices: &Choices,
 ) -> Result<Pip> {
     let folder = std::path::absolute(folder)?;
-    let mut reader = Reader::new(choices);
+    let mut reader = Reader::new(choices, Context::around(&folder));
     for (place, text) in lines {
         for line in line::logical(&text) {
             reader.line(&folder, &place, &line, Kind::Requirements)?;
@@ -292,9 +292,10 @@ enum Kind {
     Constraints,
 }
 
-#[derive(Default)]
 struct Reader {
     pip: Pip,
+    /// Where what the lines name lies.
+    context: Context,
     /// The files that are being read, outermost first.
     open: Vec<PathBuf>,
     /// The bytes that were read.
@@ -304,8 +305,9 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(choices: &Choices) -> Self {
-        Self { of_builds: conda_build::Lines::new(choices.drop_conda_build_paths), ..Self::default() }
+    fn new(choices: &Choices, context: Context) -> Self {
+        let of_builds = conda_build::Lines::new(choices.drop_conda_build_paths);
+        Self { pip: Pip::default(), context, open: Vec::new(), read: 0, of_builds }
     }
 
     /// What was read, when all of it can be used.
@@ -335,7 +337,7 @@ impl Reader {
 
     fn line(&mut self, folder: &Path, place: &str, line: &Line, kind: Kind) -> Result<()> {
         let at = |error: Error| error_at(place, error);
-        let expanded = line::expand(&line.text);
+        let expanded = line::expand(&line.text).map_err(at)?;
         let Some(option) = line::option(&expanded).map_err(at)? else {
             return self.requirement(folder, place, line, kind, false);
         };
@@ -350,12 +352,18 @@ impl Reader {
             "--constraint" => return self.nested(folder, place, &option.value, Kind::Constraints),
             _ => {}
         }
+        if let Some(path) = option.path(folder) {
+            self.context.check(&path).map_err(at)?;
+        }
         self.pip.options.take(option, folder).map_err(at)
     }
 
     fn requirement(&mut self, folder: &Path, place: &str, line: &Line, kind: Kind, editable: bool) -> Result<()> {
         let read = requirement::read(folder, place, &line.text).map_err(|error| error_at(place, error))?;
         let Some(read) = self.of_builds.instead(read) else { return Ok(()) };
+        if let Some(path) = read.path() {
+            self.context.check(path).map_err(|error| error_at(place, error))?;
+        }
         if kind == Kind::Constraints && (editable || read.name().is_none()) {
             return Err(Error::user(format!("{place}: `{}` is no constraint: it names no package", read.text)));
         }
@@ -376,6 +384,7 @@ impl Reader {
                 .hint("download the file, and name it here"));
         }
         let file = folder.join(value);
+        self.context.check(&file).map_err(|error| error_at(place, error))?;
         if self.open.len() >= DEEPEST || self.open.contains(&std::path::absolute(&file)?) {
             return Err(Error::user(format!("{place}: `{value}` names itself, directly or by others")));
         }

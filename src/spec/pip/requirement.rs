@@ -7,6 +7,7 @@ use url::Url;
 
 use super::line::expand;
 use super::{PipDirect, PipGit, PipLocation, PipRequirement, PipWanted};
+use crate::model::git;
 use crate::util::{Error, Result, redact};
 
 /// What pip takes for an archive, by the end of its name.
@@ -16,7 +17,7 @@ const ARCHIVES: [&str; 6] = [".whl", ".tar.gz", ".zip", ".tar.bz2", ".tar.xz", "
 pub(super) fn read(folder: &Path, place: &str, written: &str) -> Result<PipRequirement> {
     let (text, _) = split_options(written);
     let shown = redact::within(text);
-    let expanded = expand(written);
+    let expanded = expand(written)?;
     let (expanded, options) = split_options(&expanded);
     let hashes = options.iter().map(|option| hash(option)).collect::<Result<_>>()?;
     let what = match split_direct(expanded) {
@@ -145,7 +146,7 @@ fn name_of_wheel(location: &PipLocation) -> Option<PackageName> {
 pub(crate) fn git_of_metadata(text: &str) -> Option<(PackageName, PipGit)> {
     let direct = split_direct(text)?;
     let name = direct.head.split('[').next()?.trim().parse().ok()?;
-    match git(direct.place.strip_prefix("git+")?, text).ok()?.0 {
+    match repository_at(direct.place.strip_prefix("git+")?, text).ok()?.0 {
         PipLocation::Git(at) => Some((name, at)),
         _ => None,
     }
@@ -162,7 +163,7 @@ enum Behind {
 
 fn location(folder: &Path, place: &str, shown: &str) -> Result<(PipLocation, Behind)> {
     if let Some(repository) = place.strip_prefix("git+") {
-        return git(repository, shown);
+        return repository_at(repository, shown);
     }
     let Some((scheme, _)) = place.split_once("://").filter(|(scheme, _)| !scheme.contains(['/', '.'])) else {
         let (path, extras) = match place.strip_suffix(']').and_then(|place| place.rsplit_once('[')) {
@@ -212,7 +213,7 @@ fn egg(url: &Url) -> Behind {
     fragment(url, "egg").map_or(Behind::Nothing, Behind::Egg)
 }
 
-fn git(repository: &str, shown: &str) -> Result<(PipLocation, Behind)> {
+fn repository_at(repository: &str, shown: &str) -> Result<(PipLocation, Behind)> {
     let mut url = Url::parse(repository).map_err(|error| {
         // `git@host:path`, as scp and `git clone` have it.
         let place = repository.strip_prefix("ssh://").unwrap_or(repository);
@@ -225,15 +226,10 @@ fn git(repository: &str, shown: &str) -> Result<(PipLocation, Behind)> {
         let reason = redact::within(&error.to_string());
         Error::user(format!("`{shown}` is no requirement: {reason}")).hint(redact::within(&hint))
     })?;
-    if !matches!(url.scheme(), "http" | "https" | "ssh" | "file") {
-        return Err(wrong(shown, &format!("git+{}:// is not supported", url.scheme())));
-    }
+    git::check_repository(&url).map_err(|what| wrong(shown, &what))?;
     let (egg, subdirectory) = (egg(&url), fragment(&url, "subdirectory"));
-    if let Some(folder) = &subdirectory
-        && (folder.starts_with('/') || folder.split('/').any(|part| part == ".."))
-    {
-        return Err(wrong(shown, "its subdirectory lies outside of the repository"));
-    }
+    let subdirectory = subdirectory.map(|it| git::subdirectory(&it)).transpose();
+    let subdirectory = subdirectory.map_err(|what| wrong(shown, &what))?.flatten();
     url.set_fragment(None);
     let path = url.path().to_owned();
     let reference = match path.rsplit_once('@') {
@@ -243,10 +239,6 @@ fn git(repository: &str, shown: &str) -> Result<(PipLocation, Behind)> {
         }
         _ => None,
     };
-    if reference.as_ref().is_some_and(|reference| reference.starts_with('-')) {
-        return Err(wrong(shown, "no reference begins with `-`"));
-    }
-    let subdirectory =
-        subdirectory.map(|it| it.trim_matches('/').to_owned()).filter(|it| !matches!(it.as_str(), "" | "."));
+    reference.as_deref().map(git::check_reference).transpose().map_err(|what| wrong(shown, &what))?;
     Ok((PipLocation::Git(PipGit { url, reference, subdirectory }), egg))
 }

@@ -17,6 +17,7 @@ use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
 
+use super::check_links;
 use crate::model::ProjectCopy;
 use crate::util::files::UNFINISHED_PREFIX;
 use crate::util::{Error, Result};
@@ -76,6 +77,7 @@ pub enum SelectedKind {
 /// patterns that are none.
 pub fn select(entry: &ProjectCopy, options: &SelectOptions<'_>) -> Result<Selection> {
     let shown = entry.from.display();
+    check_links(&entry.from)?;
     // A link that is named itself stands for what it leads to.
     let root = fs::canonicalize(&entry.from).map_err(|error| {
         Error::user(format!("`{shown}`, which is to be copied to `{}`, cannot be found", entry.to)).caused_by(error)
@@ -208,7 +210,10 @@ fn kind(source: &Path, path: &Path, metadata: &Metadata, root: &Path) -> Result<
 
 /// A link must lead to something in the folder that is copied: what is outside is not in the image, or something else
 /// is. It must say so by itself, and on this machine, where links on its way may lead elsewhere.
-fn check_link(source: &Path, path: &Path, target: &Path, root: &Path) -> Result<()> {
+///
+/// # Errors
+/// When it leads out.
+pub(crate) fn check_link(source: &Path, path: &Path, target: &Path, root: &Path) -> Result<()> {
     let leads_out = || {
         Error::user(format!(
             "`{}` is a link to `{}`, out of the folder that is copied",

@@ -177,11 +177,12 @@ fn answer(stream: &mut (impl Read + Write), folder: &Path, state: &Mutex<State>)
         }
         _ => {}
     }
+    if refused {
+        let head = "HTTP/1.1 401 X\r\nWWW-Authenticate: Basic realm=\"files\"\r\nConnection: close\r\n";
+        return write!(stream, "{head}Content-Length: 0\r\n\r\n").ok();
+    }
     let mut status =
         |code: u16| write!(stream, "HTTP/1.1 {code} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok();
-    if refused {
-        return status(401);
-    }
     if let Some(FaultKind::Status(code)) = fault {
         return status(code);
     }

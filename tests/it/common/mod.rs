@@ -16,6 +16,7 @@ pub mod schema;
 pub mod token_server;
 pub mod tree;
 pub mod variants;
+pub mod watch;
 pub mod wheels;
 
 use std::path::{Path, PathBuf};

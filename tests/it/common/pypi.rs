@@ -128,7 +128,7 @@ pub fn project_with_script(folder: &Path, name: &str, version: &str, requires: &
 /// A repository that is served as files are (git's "dumb" protocol).
 pub struct Repository {
     pub work: PathBuf,
-    bare: PathBuf,
+    pub bare: PathBuf,
 }
 
 impl Repository {

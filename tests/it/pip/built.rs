@@ -75,10 +75,11 @@ fn machine_code_of_another_architecture_is_refused_where_there_is_no_other() {
     assert_eq!(bench.wheels(), ["lib 2.0"]);
 }
 
-/// `condaimg WORDS...` in the folder of a project, without any flag.
+/// `condaimg WORDS...` in the folder of a project, without any flag. The base lies outside of it.
 fn in_project(bench: &Bench, words: &[&str]) -> Command {
     let mut command = bench.workspace.condaimg();
     command.current_dir(bench.workspace.path("app")).env("PIP_INDEX_URL", bench.index.url()).args(words);
+    command.env("CONDAIMG_BASE", format!("oci:{}:debian", example_base().display()));
     command
 }
 
@@ -89,8 +90,7 @@ fn a_project_that_installs_itself_runs() {
     let folder = bench.workspace.path("app");
     project_with_script(&folder, "my_app", "1.0", &["helper<2"], "of the project", "my-app = my_app:main");
     let file = format!(
-        "base: oci:{}:debian\nchannels: [{}]\ndependencies: [python=3.11]\nproject:\n- install: .\nimage: {{entrypoint: [my-app]}}\n",
-        example_base().display(),
+        "channels: [{}]\ndependencies: [python=3.11]\nproject:\n- install: .\nimage: {{entrypoint: [my-app]}}\n",
         example_channel().display()
     );
     fs_err::write(folder.join("condaimg.yaml"), &file).expect("writes");
