@@ -266,7 +266,9 @@ impl Unpacking {
         self.allowed.store(by_ratio.min(self.limit.value()), Ordering::Relaxed);
         let decoder = self.decoder.get_mut().unwrap_or_else(PoisonError::into_inner);
         // What cannot be unpacked is told by whoever needs it.
-        if decoder.as_mut().is_some_and(|decoder| decoder.write_all(bytes).is_err()) {
+        // Decoders keep what they unpacked until they are asked for it.
+        let unpack = |decoder: &mut Box<dyn Write + Send>| decoder.write_all(bytes).and_then(|()| decoder.flush());
+        if decoder.as_mut().is_some_and(|decoder| unpack(decoder).is_err()) {
             *decoder = None;
         }
         let limit = if by_ratio < self.limit.value() { Limit::IndexRatio } else { self.limit };
@@ -310,7 +312,6 @@ mod tests {
     fn what_unpacks_to_too_much_is_noticed() {
         use std::io::Read as _;
         let size = Limit::Shard.value();
-        // Decoders keep a part of what they unpack for later.
         let more = size + (1 << 20);
         let zeros = |count: u64| io::repeat(0).take(count);
         let zstd = |count: u64| zstd::encode_all(zeros(count), 1).expect("packs");

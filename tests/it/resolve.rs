@@ -228,8 +228,8 @@ async fn credentials_reach_the_server_and_nothing_else() {
         resolve::download(&solved.records, SaidBy::Index, &bench.store(), &client, 2, false, &silent()).await.unwrap();
     assert_eq!(archives.len(), 2);
 
-    let error = bench.solve_with(&bench.spec(&["$CONDAIMG_TEST_UNSET/x"], &["numpy"]), |_| ()).await.unwrap_err();
-    assert_says(&error, &["`CONDAIMG_TEST_UNSET`, which is not set"]);
+    let error = bench.solve_with(&bench.spec(&["$TEST_OF_NO_VARIABLE/x"], &["numpy"]), |_| ()).await.unwrap_err();
+    assert_says(&error, &["`TEST_OF_NO_VARIABLE`, which is not set"]);
 }
 
 #[tokio::test]
