@@ -268,7 +268,8 @@ async def rattler(specs: list[str], channel: Path, work: Path) -> None:
 
 def examine(condaimg: str, archive: Path) -> Result:
     result = Result(archive.name)
-    with tempfile.TemporaryDirectory(prefix="corpus-") as folder:
+    # rattler may still write to its cache when it has refused an archive.
+    with tempfile.TemporaryDirectory(prefix="corpus-", ignore_cleanup_errors=True) as folder:
         work, channel = Path(folder), Path(folder, "channel")
         try:
             index = make_channel(archive, channel, work)
