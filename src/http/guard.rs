@@ -14,12 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, Request, Response};
+use reqwest::{Client, Response};
 use url::Url;
 
 use super::client::Settings;
 use super::reach::Reach;
-use super::requests::Asked;
 use crate::util::Result;
 
 /// Finds the addresses of a name.
@@ -124,22 +123,12 @@ impl Guards {
     }
 }
 
-/// Sends a request by such a client, and writes it to the log (`-vv`).
-pub(crate) async fn send(client: &Client, request: Request) -> reqwest::Result<Response> {
-    let asked = Asked::now(&request);
-    let answer = client.execute(request).await;
-    match &answer {
-        Ok(answer) => asked.answered(answer),
-        Err(_) => asked.failed(),
-    }
-    answer
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::time::Duration;
 
+    use reqwest::Request;
     use reqwest_middleware::{ClientBuilder, Next};
 
     use super::super::client::Trust;

@@ -4,9 +4,9 @@ use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, PROXY_AUTHORIZATION};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Next, Result};
 
-use super::guard::{self, Guards, Refused};
+use super::guard::{Guards, Refused};
 use super::location::{Peer, authority, location, redirected};
-use super::requests::Asked;
+use super::requests::{Asked, execute};
 use super::retry::{Again, RetryPolicy};
 use super::trouble;
 use super::watch::{Sizes, watched};
@@ -78,7 +78,7 @@ pub(crate) async fn redirecting(
             false => guards.client(peer.reach(), request.url()).map_err(Error::middleware)?,
         };
         let answer = match guarded {
-            Some(client) => guard::send(&client, copy).await.map_err(|error| refused(error, &whom))?,
+            Some(client) => execute(&client, copy).await.map_err(|error| refused(error, &whom))?,
             None => next.clone().run(copy, extensions).await?,
         };
         if peer.owns(request.url()) {

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use reqwest::header::CONTENT_LENGTH;
-use reqwest::{Request, Response};
+use reqwest::{Client, Request, Response};
 
 use crate::util::redact;
 
@@ -48,6 +48,17 @@ impl Asked {
         let Some(Details { method, url, sent, begun }) = &self.0 else { return };
         tracing::trace!(target: "condaimg::http", %method, %url, milliseconds = milliseconds(begun), sent, "request without an answer");
     }
+}
+
+/// Sends a request, and writes it down.
+pub(crate) async fn execute(client: &Client, request: Request) -> reqwest::Result<Response> {
+    let asked = Asked::now(&request);
+    let answer = client.execute(request).await;
+    match &answer {
+        Ok(answer) => asked.answered(answer),
+        Err(_) => asked.failed(),
+    }
+    answer
 }
 
 fn milliseconds(begun: &Instant) -> u64 {

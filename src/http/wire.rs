@@ -14,7 +14,7 @@ use super::clients::Clients;
 use super::location::{authority, listed};
 use super::proxy::Proxies;
 use super::reach::Reach;
-use super::requests::Asked;
+use super::requests::execute;
 use super::retry::Failure;
 use super::trouble::{Hints, silent, unanswered};
 use super::warning::Warnings;
@@ -166,14 +166,7 @@ impl Wire {
 /// Sends a request, and writes it to the log (`-vv`).
 pub(crate) async fn dispatch(request: RequestBuilder) -> reqwest::Result<Response> {
     let (client, request) = request.build_split();
-    let request = request?;
-    let asked = Asked::now(&request);
-    let answer = client.execute(request).await;
-    match &answer {
-        Ok(answer) => asked.answered(answer),
-        Err(_) => asked.failed(),
-    }
-    answer
+    execute(&client, request?).await
 }
 
 /// As much of an error's body as arrives: it only explains.

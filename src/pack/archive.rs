@@ -5,7 +5,7 @@
 //! with the package's name.
 
 use std::collections::HashMap;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -13,11 +13,14 @@ use fs_err::File;
 use rattler_package_streaming::{read, seek};
 
 use super::conda;
+use super::entry_path::{refuse_below_outward_link, safe_path};
 use super::pax::{Pax, header_seconds};
+use super::sizes::Sizes;
+use super::watch::{Counted, Watch};
 use crate::store::Store;
 use crate::util::error::ResultExt as _;
 use crate::util::report::{Progress, Silent};
-use crate::util::{Digest, Error, Limit, Result, entries, error, human, paths};
+use crate::util::{Digest, Error, Limit, Result, entries, error, paths};
 
 /// An archive in the store.
 #[derive(Debug, Clone)]
@@ -298,7 +301,7 @@ impl Archive {
     fn visit(&self, tar: impl Read, visit: &mut Visit<'_>) -> Result<()> {
         let mut symlinks = HashMap::new();
         let mut global = None;
-        let mut sizes = Sizes::of(self)?;
+        let mut sizes = Sizes::of(self);
         entries::each_of(
             tar,
             |error| self.unreadable(error),
@@ -439,50 +442,6 @@ impl Archive {
     }
 }
 
-/// A file that is being read: whether it stayed what it was.
-pub(super) struct Watch<'a> {
-    store: Option<&'a Store>,
-    path: PathBuf,
-    file: std::fs::File,
-}
-
-impl Watch<'_> {
-    fn file(&self) -> Result<std::fs::File> {
-        Ok(self.file.try_clone()?)
-    }
-
-    /// Whether what was read is what was verified.
-    ///
-    /// # Errors
-    /// When it was written to meanwhile, and has other bytes now.
-    pub(super) fn end(self) -> Result<()> {
-        self.store.map_or(Ok(()), |store| store.check_unchanged(&self.path, &self.file))
-    }
-}
-
-/// A file that tells how much of it was read.
-struct Counted<'p> {
-    file: std::fs::File,
-    progress: &'p dyn Progress,
-    /// What is told of so many bytes that are read.
-    scale: (u64, u64),
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.file.read(buffer)?;
-        let (told, read) = self.scale;
-        self.progress.advance((count as u64).saturating_mul(told) / read);
-        Ok(count)
-    }
-}
-
-impl Seek for Counted<'_> {
-    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        self.file.seek(to)
-    }
-}
-
 /// The content of one entry. Its errors say that the archive is damaged, so that they are not taken for those of
 /// where the content goes; an end before the promised size is one.
 struct EntryReader<'a, R> {
@@ -506,118 +465,6 @@ impl<R: Read> Read for EntryReader<'_, R> {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Err(error),
             Err(error) => Err(self.archive.unreadable(error).into()),
         }
-    }
-}
-
-/// A path of an archive in normal form: relative, without `.`, `..`, empty parts or NUL.
-///
-/// # Errors
-/// What is wrong with it, as a sentence.
-pub fn safe_path(path: &str) -> Result<String, String> {
-    if path.starts_with('/') {
-        return Err(format!("`{path}` is an absolute path"));
-    }
-    if path.contains('\0') {
-        return Err(format!("`{}` holds a NUL", path.escape_debug()));
-    }
-    paths::normal(path).ok_or_else(|| format!("`{path}` climbs with `..`"))
-}
-
-/// Where a path lies after following the links among its parent directories; links relative to the prefix.
-///
-/// # Errors
-/// When one of them leads out of the prefix (or in circles), as a sentence.
-pub fn resolve_parents(path: &str, symlinks: &HashMap<String, String>) -> Result<String, String> {
-    resolve(path, symlinks, &mut Vec::new())
-}
-
-/// As [`resolve_parents`], with the links that were followed. A path that ends with `/.` is followed to its end.
-///
-/// # Errors
-/// As [`resolve_parents`].
-pub fn resolve(path: &str, symlinks: &HashMap<String, String>, through: &mut Vec<String>) -> Result<String, String> {
-    let mut pending: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
-    let mut resolved: Vec<String> = Vec::new();
-    let mut followed = 0;
-    while let Some(part) = pending.pop() {
-        match part.as_str() {
-            "" | "." => continue,
-            ".." => {
-                if resolved.pop().is_none() {
-                    return Err(format!("`{path}` lies below a link that leads out of the prefix"));
-                }
-                continue;
-            }
-            _ => resolved.push(part),
-        }
-        // The last part is the entry itself, which may be a link.
-        if pending.is_empty() {
-            break;
-        }
-        let link = resolved.join("/");
-        let Some(target) = symlinks.get(&link) else { continue };
-        through.push(link);
-        followed += 1;
-        if target.starts_with('/') || followed > 40 {
-            return Err(format!("`{path}` lies below a link that leads out of the prefix (to `{target}`)"));
-        }
-        resolved.pop();
-        pending.extend(target.split('/').rev().map(str::to_owned));
-    }
-    Ok(resolved.join("/"))
-}
-
-fn refuse_below_outward_link(path: &str, symlinks: &HashMap<String, String>) -> Result<(), String> {
-    if symlinks.is_empty() {
-        return Ok(());
-    }
-    resolve_parents(path, symlinks).map(|_| ())
-}
-
-/// What an archive holds so far.
-struct Sizes {
-    /// What it may unpack to, in bytes.
-    allowed: u64,
-    unpacked: u64,
-    entries: u64,
-    names: u64,
-}
-
-impl Sizes {
-    fn of(archive: &Archive) -> Result<Self> {
-        // Of no file: a reader that is not from the store.
-        let size = std::fs::metadata(&archive.path).map_or(u64::MAX, |metadata| metadata.len());
-        let ratio = size.saturating_mul(Limit::ArchiveRatio.value());
-        let allowed = Limit::ArchiveSmall.value().max(ratio).min(Limit::ArchiveSize.value());
-        Ok(Self { allowed, unpacked: 0, entries: 0, names: 0 })
-    }
-
-    fn add(&mut self, archive: &Archive, size: u64, entry: Option<&Entry>) -> Result<()> {
-        self.entries += 1;
-        self.unpacked = self.unpacked.saturating_add(size);
-        if let Some(entry) = entry {
-            let target = match &entry.kind {
-                Kind::Symlink(target) | Kind::Hardlink(target) => target.len(),
-                Kind::File | Kind::Directory => 0,
-            };
-            self.names += (entry.path.len() + target) as u64;
-        }
-        if self.entries > Limit::ArchiveEntries.value() {
-            return Err(archive.over(Limit::ArchiveEntries, "the number of its files is larger than"));
-        }
-        if self.names > Limit::ArchiveNames.value() {
-            return Err(archive.over(Limit::ArchiveNames, "its paths are longer than"));
-        }
-        if self.unpacked > self.allowed {
-            let what =
-                format!("it would unpack to more than {}, which is more times its size than", human(self.allowed));
-            let (limit, what) = match self.allowed == Limit::ArchiveSize.value() {
-                true => (Limit::ArchiveSize, "it would unpack to more than"),
-                false => (Limit::ArchiveRatio, what.as_str()),
-            };
-            return Err(archive.over(limit, what));
-        }
-        Ok(())
     }
 }
 
@@ -649,14 +496,6 @@ pub fn archive_at(path: &Path, file_name: &str, package: String, held: Option<(S
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_are_normalised_or_refused() {
-        assert_eq!(safe_path("./lib//x/").as_deref(), Ok("lib/x"));
-        for hostile in ["/etc/passwd", "../x", "lib/../../x", "a\0b"] {
-            assert!(safe_path(hostile).is_err(), "{hostile}");
-        }
-    }
 
     fn visited(tar: &[u8]) -> Vec<String> {
         let archive = Archive { path: "a".into(), package: "a-1-0".to_owned(), format: Format::TarBz2, held: None };
@@ -707,19 +546,5 @@ mod tests {
             assert!(!error.hints().is_empty());
         }
         assert!(visit(io::ErrorKind::InvalidData).to_string().contains("damaged"));
-    }
-
-    #[test]
-    fn links_inside_are_followed_and_links_outside_refused() {
-        let links: HashMap<String, String> =
-            [("lib64", "lib"), ("up", ".."), ("abs", "/etc"), ("a/b", "../lib/c"), ("loop", "loop")]
-                .map(|(link, target)| (link.to_owned(), target.to_owned()))
-                .into();
-        assert_eq!(resolve_parents("lib64/x", &links).as_deref(), Ok("lib/x"));
-        assert_eq!(resolve_parents("a/b/x", &links).as_deref(), Ok("lib/c/x"));
-        assert_eq!(resolve_parents("abs", &links).as_deref(), Ok("abs"));
-        for hostile in ["up/x", "abs/passwd", "loop/x"] {
-            assert!(resolve_parents(hostile, &links).is_err(), "{hostile}");
-        }
     }
 }

@@ -52,14 +52,14 @@ impl<'a> Hashed<'a> {
 }
 
 /// Hashes what is written through it.
-pub struct Hashing<'a, W> {
+pub struct Hashing<W> {
     /// Where the bytes go.
-    pub out: &'a mut W,
+    pub out: W,
     /// The hash of the bytes so far.
     pub hasher: Hasher,
 }
 
-impl<W: Write> Write for Hashing<'_, W> {
+impl<W: Write> Write for Hashing<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.out.write(bytes)?;
         self.hasher.update(&bytes[..count]);

@@ -15,7 +15,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::archive::{Archive, Kind, read_whole, resolve_parents, safe_path};
+use super::archive::{Archive, Kind, read_whole};
+use super::entry_path::{resolve_parents, safe_path};
 use super::shipped::Shipped;
 use crate::model::pyc::{Stamp, module_of};
 use crate::util::error::ResultExt as _;

@@ -9,6 +9,7 @@ pub mod collisions;
 pub mod compress;
 mod conda;
 pub mod content;
+mod entry_path;
 pub mod environment;
 pub mod facts;
 mod findings;
@@ -27,7 +28,9 @@ pub mod removals;
 mod reuse;
 pub mod segment;
 mod shipped;
+mod sizes;
 pub mod transcode;
+mod watch;
 pub mod wheel;
 
 pub use archive::{Archive, archive_at};

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::archive::resolve;
+use super::entry_path::resolve;
 use super::layout::{LaidFile, PackageLayout};
 use crate::model::pyc::Name;
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::archive::Archive;
 use super::bytecode;
 use super::compress::LayerWriter;
+use super::content::Hashing;
 use super::layout::{PackageLayout, ancestors};
 use crate::lock::LockedPackage;
 use crate::model::LAYOUT_VERSION;
@@ -172,7 +173,7 @@ impl LayerEntry {
             ProjectContent::File { size, digest } => {
                 tarball::header(out, path, TarKind::File(*size), self.mode, self.mtime)?;
                 let mut file = File::open(&self.source)?;
-                let mut hashing = Hashing { out, hasher: Hasher::default() };
+                let mut hashing = Hashing { out: &mut *out, hasher: Hasher::default() };
                 // Never more than the header says, whatever becomes of the file.
                 let count = io::copy(&mut (&mut file).take(*size), &mut hashing)?;
                 if count != *size || hashing.hasher.finish().0 != *digest || file.read(&mut [0])? != 0 {
@@ -246,24 +247,6 @@ fn as_hex<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S:
 fn changed(path: &Path) -> Error {
     Error::user(format!("`{}` changed while it was read", path.display()))
         .hint("wait until whatever writes it is done, and build again")
-}
-
-/// Passes bytes on and hashes them.
-struct Hashing<'a, W> {
-    out: &'a mut W,
-    hasher: Hasher,
-}
-
-impl<W: Write> Write for Hashing<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.out.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::path::Path;
 use rattler_package_streaming::read::stream_tar_bz2;
 
 use super::archive::Archive;
+use super::content::Hashing;
 use crate::store::{RecordKind, Store};
 use crate::util::files::named;
 use crate::util::{Digest, Hasher, Result, parallel};
@@ -38,7 +39,7 @@ fn transcode_one(archive: &Archive, store: &Store) -> Result<()> {
     }
     let (slow, watch) = archive.open_slow()?;
     let mut decoder = stream_tar_bz2(slow).into_inner();
-    let written = Hashing { file: store.temporary()?, hasher: Hasher::default() };
+    let written = Hashing { out: store.temporary()?, hasher: Hasher::default() };
     let mut encoder = encoder(written).map_err(|error| named(&path, error))?;
     let mut buffer = vec![0; 256 * 1024];
     loop {
@@ -51,28 +52,10 @@ fn transcode_one(archive: &Archive, store: &Store) -> Result<()> {
         encoder.write_all(&buffer[..count]).map_err(|error| named(&path, error))?;
     }
     watch.end()?;
-    let Hashing { file, hasher } = encoder.finish().map_err(|error| named(&path, error))?;
+    let Hashing { out: file, hasher } = encoder.finish().map_err(|error| named(&path, error))?;
     let (made, _) = hasher.finish();
     store.put(file, &path, &made)?;
     store.remember(RecordKind::Transcoded, sha256, &made)
-}
-
-/// Hashes what is written to a file.
-struct Hashing {
-    file: tempfile::NamedTempFile,
-    hasher: Hasher,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
 }
 
 fn encoder<W: Write>(file: W) -> io::Result<zstd::stream::write::Encoder<'static, W>> {

@@ -17,7 +17,7 @@ const LONGEST: u64 = 64 << 10;
 
 /// A secret that is shared by all who may choose what is derived: HMAC-SHA256 (RFC 2104).
 #[derive(Clone)]
-pub struct CacheKey(Arc<[u8]>);
+pub struct CacheKey(Arc<Hmac<Sha256>>);
 
 /// Shows nothing of it.
 impl fmt::Debug for CacheKey {
@@ -48,7 +48,9 @@ impl CacheKey {
             ))
             .hint(format!("make one with `openssl rand -hex 32 > {}`", path.display())));
         }
-        Ok(Self(key.into()))
+        let keyed = Hmac::new_from_slice(key);
+        let keyed = keyed.map_err(|error| Error::bug("a key for HMAC has a wrong length").caused_by(error))?;
+        Ok(Self(Arc::new(keyed)))
     }
 
     /// The MAC of some parts, as hexadecimal digits.
@@ -63,8 +65,7 @@ impl CacheKey {
     }
 
     fn hmac(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
-        // Keys of all lengths are taken: longer ones than a block are hashed.
-        let mut hmac = Hmac::<Sha256>::new_from_slice(&self.0).unwrap_or_else(|_| Hmac::new(&Default::default()));
+        let mut hmac = Hmac::clone(&self.0);
         for part in parts {
             // Their lengths, so that no two rows of parts are the same bytes.
             hmac.update(&(part.len() as u64).to_be_bytes());

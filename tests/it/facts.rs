@@ -16,16 +16,13 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let workspace = Workspace::new();
-        let mut channel = Channel::new(workspace.path("channel"));
         let script = "export ONE=1\n";
-        for package in [
+        let packages = [
             Package::new("one", "1.0").file("share/both", "1").file("etc/conda/activate.d/one.sh", script),
             Package::new("two", "1.0").file("share/both", "2").depends(&["one"]),
             Package::new("three", "1.0").executable("bin/.three-post-link.sh", "exit 1\n"),
-        ] {
-            channel.add(&package, Format::Conda);
-        }
-        channel.index();
+        ];
+        let channel = Channel::of(workspace.path("channel"), &packages);
         let bench = Self { workspace, channel };
         bench.environment(&["two", "three"]);
         bench

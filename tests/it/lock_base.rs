@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::packages::{Channel, Format, Package};
+use crate::common::packages::{Channel, Package};
 use crate::common::registry::free_port;
 use crate::common::{Workspace, environment, example_base, fail, run_output, succeed};
 
@@ -18,9 +18,8 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let workspace = Workspace::new();
-        let mut channel = Channel::new(workspace.path("channel"));
-        channel.add(&Package::new("app", "1.0").noarch_generic().file("share/app", "app"), Format::Conda);
-        channel.index();
+        let app = Package::new("app", "1.0").noarch_generic().file("share/app", "app");
+        let channel = Channel::of(workspace.path("channel"), [&app]);
         workspace.file("environment.yml", environment(&["app"]));
         Self { workspace, channel }
     }

@@ -22,9 +22,8 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let workspace = Workspace::new();
-        let mut channel = Channel::new(workspace.path("project/channel"));
-        channel.add(&Package::new("tool", "1.0").file("share/tool/data", "data"), Format::Conda);
-        channel.index();
+        let tool = Package::new("tool", "1.0").file("share/tool/data", "data");
+        let channel = Channel::of(workspace.path("project/channel"), [&tool]);
         workspace.file("project/.git/HEAD", "ref: refs/heads/main\n");
         workspace.file("project/src/app.py", "");
         workspace.file("project/environment.yml", environment(&["tool"]));

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::common::engine::{Engine, swept};
 use crate::common::images::{Layout, shared_cache};
-use crate::common::packages::{Channel, Format, Package};
+use crate::common::packages::{Channel, Package};
 use crate::common::tree::{Image, Kind, Layer};
 use crate::common::{Workspace, environment, fail, program, run_output, succeed};
 
@@ -32,10 +32,8 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let workspace = Workspace::new();
-        let mut channel = Channel::new(workspace.path("channel"));
         let tool = Package::new("tool", "1.0").file("share/tool/data", "data").executable("bin/tool", "#!/bin/sh\n");
-        channel.add(&tool, Format::Conda);
-        channel.index();
+        let channel = Channel::of(workspace.path("channel"), [&tool]);
         workspace.file("environment.yml", environment(&["tool"]));
         Self { workspace, channel }
     }

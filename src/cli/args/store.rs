@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{BuildArgs, size};
+use super::BuildArgs;
+use super::registry::size;
 use crate::model::BaseRef;
 
 /// Flags of `cache`.

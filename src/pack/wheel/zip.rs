@@ -20,7 +20,7 @@ use zip::extra_fields::ExtraField;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::WheelFile;
-use crate::pack::archive::safe_path;
+use crate::pack::entry_path::safe_path;
 use crate::util::error::is_resource;
 use crate::util::report::{Progress, Silent};
 use crate::util::{Error, Limit, Result};

@@ -480,6 +480,16 @@ impl Channel {
         channel
     }
 
+    /// A channel of packages, each as a `.conda`, and with its index.
+    pub fn of<'a>(folder: impl Into<PathBuf>, packages: impl IntoIterator<Item = &'a Package>) -> Self {
+        let mut channel = Self::new(folder);
+        for package in packages {
+            channel.add(package, Format::Conda);
+        }
+        channel.index();
+        channel
+    }
+
     /// Writes a package's archive; [`Channel::index`] makes it known.
     pub fn add(&mut self, package: &Package, format: Format) -> PathBuf {
         self.add_bytes(package, format, &package.archive(format))

@@ -94,6 +94,11 @@ fn write(parts: &[Part], out: &mut dyn Write) {
 }
 
 fn header(kind: EntryType, path: &str, size: u64) -> Part {
+    Bytes(header_block(kind, path, size))
+}
+
+/// The 512 bytes of a header.
+fn header_block(kind: EntryType, path: &str, size: u64) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_size(size);
@@ -101,12 +106,12 @@ fn header(kind: EntryType, path: &str, size: u64) -> Part {
     header.set_mtime(1);
     header.as_gnu_mut().expect("GNU").name[..path.len()].copy_from_slice(path.as_bytes());
     header.set_cksum();
-    Bytes(header.as_bytes().to_vec())
+    header.as_bytes().to_vec()
 }
 
 /// A file of one entry, and the end.
 fn file(path: &str) -> Part {
-    let Bytes(mut bytes) = header(EntryType::Regular, path, 0) else { unreachable!() };
+    let mut bytes = header_block(EntryType::Regular, path, 0);
     bytes.extend([0; 1024]);
     Bytes(bytes)
 }
